@@ -1,0 +1,169 @@
+//! The global allocator: forward, test for null, record. No policy lives here.
+
+use core::alloc::{GlobalAlloc, Layout};
+use std::alloc::System;
+
+use crate::ledger;
+use crate::reading;
+use crate::stats::Stats;
+
+/// A global allocator that enters every block in the ledger and leaves the
+/// work to an inner allocator.
+///
+/// Install it with two lines; it is [`System`] underneath unless you say
+/// otherwise:
+///
+/// ```
+/// #[global_allocator]
+/// static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+///
+/// fn main() {
+///     let before = HEAP.bytes_allocated();
+///     let text = std::hint::black_box(String::from("counted"));
+///     assert!(HEAP.bytes_allocated() >= before + 7);
+///     drop(text);
+/// }
+/// ```
+///
+/// # What is counted
+///
+/// | event | blocks | bytes | other |
+/// |---|---|---|---|
+/// | `alloc`, `alloc_zeroed` gives a block | allocations +1 | allocated + size | |
+/// | `dealloc` | frees +1 | freed + size | |
+/// | `realloc` gives a larger block | unchanged | allocated + difference | reallocations +1 |
+/// | `realloc` gives a smaller block | unchanged | freed + difference | reallocations +1 |
+/// | any of them gives null | unchanged | unchanged | failures +1 |
+///
+/// `size` is `layout.size()`: what was asked for, not what was reserved. Memory
+/// that does not pass through Rust's global allocator (C libraries, `mmap`,
+/// stacks) is not counted. The ledger's own memory comes straight from the
+/// system and is not counted either.
+///
+/// # One process, one ledger
+///
+/// The ledger belongs to the process, not to the `static`: a process has one
+/// heap. Several values of this type, over whatever inner allocators, write
+/// into the same books, and [`stats`](Self::stats) on any of them reads the
+/// same figures.
+///
+/// # How it works
+///
+/// Each thread owns a cache line of counters that only it writes, so counting
+/// takes no atomic read-modify-write; readers add up the lines of all threads.
+/// The README has the measured cost.
+///
+/// # The inner allocator
+///
+/// Any [`GlobalAlloc`] will do. All four calls are forwarded as they are, so
+/// its in-place growth and its zeroed pages are kept. It must itself not
+/// allocate through the global allocator.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct TrackingAllocator<A = System> {
+    inner: A,
+}
+
+impl TrackingAllocator {
+    /// A tracking allocator over [`System`].
+    pub const fn new() -> Self {
+        Self { inner: System }
+    }
+}
+
+impl<A> TrackingAllocator<A> {
+    /// A tracking allocator over `inner`.
+    ///
+    /// ```
+    /// use heapledger::TrackingAllocator;
+    /// use std::alloc::System; // or mimalloc, jemalloc, your own
+    ///
+    /// #[global_allocator]
+    /// static HEAP: TrackingAllocator<System> = TrackingAllocator::over(System);
+    /// ```
+    pub const fn over(inner: A) -> Self {
+        Self { inner }
+    }
+
+    /// The allocator that does the work.
+    pub const fn inner(&self) -> &A {
+        &self.inner
+    }
+
+    /// The figures of the process; the same as [`heapledger::stats`](crate::stats()).
+    ///
+    /// # Panics
+    /// As [`heapledger::stats`](crate::stats()): when nothing can be measured
+    /// because this is not the program's global allocator.
+    #[track_caller]
+    pub fn stats(&self) -> Stats {
+        reading::stats()
+    }
+
+    /// Bytes alive now, in the whole process.
+    ///
+    /// # Panics
+    /// As [`stats`](Self::stats).
+    #[track_caller]
+    pub fn bytes_allocated(&self) -> u64 {
+        self.stats().live_bytes
+    }
+
+    /// Blocks alive now, in the whole process.
+    ///
+    /// # Panics
+    /// As [`stats`](Self::stats).
+    #[track_caller]
+    pub fn allocation_count(&self) -> u64 {
+        self.stats().live_blocks
+    }
+}
+
+// SAFETY: each call is forwarded with its arguments as they came, and its answer returned as it
+// is, so `A` upholds the contract and we add nothing to it. What we do besides is count, which
+// neither allocates through `self`, nor unwinds, nor touches the block.
+unsafe impl<A: GlobalAlloc> GlobalAlloc for TrackingAllocator<A> {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller upholds the contract of `alloc`, which is also the inner one's.
+        let block = unsafe { self.inner.alloc(layout) };
+        if block.is_null() {
+            ledger::refused(layout.size());
+        } else {
+            ledger::allocated(layout.size());
+        }
+        block
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller upholds the contract of `alloc_zeroed`, also the inner one's.
+        let block = unsafe { self.inner.alloc_zeroed(layout) };
+        if block.is_null() {
+            ledger::refused(layout.size());
+        } else {
+            ledger::allocated(layout.size());
+        }
+        block
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // Struck out before the block is free: afterwards another thread may own its address.
+        ledger::freed(layout.size());
+        // SAFETY: the caller upholds the contract of `dealloc`; the block came from `inner`.
+        unsafe { self.inner.dealloc(block, layout) };
+    }
+
+    #[inline]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller upholds the contract of `realloc`; the block came from `inner`.
+        let moved = unsafe { self.inner.realloc(block, layout, new_size) };
+        if moved.is_null() {
+            // The old block is untouched and still the caller's: nothing to strike out.
+            ledger::refused(new_size);
+        } else {
+            ledger::resized(layout.size(), new_size);
+        }
+        moved
+    }
+}

@@ -1,0 +1,270 @@
+//! Count assertions: `assert_allocs!` and `assert_no_alloc!`.
+//!
+//! The macros are thin; what they do is in ordinary functions here, so that it
+//! can be read, tested and stepped through. A failure is an ordinary panic at
+//! the assertion's line, never an abort, and never inside the allocator.
+
+use core::fmt;
+
+use crate::error::Error;
+use crate::installed;
+use crate::ledger::{self, Request, Trace};
+use crate::reading::or_panic;
+use crate::scope::Scope;
+use crate::stats::ScopeStats;
+use crate::units::{Grouped, plural};
+
+/// Asserts how much a closure allocates, and gives back what it returns.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// use heapledger::assert_allocs;
+/// use std::hint::black_box;
+///
+/// // Blocks: `==`, `<` or `<=`, and any expression.
+/// let text = assert_allocs!(== 1, || black_box(String::from("one block")));
+/// assert_allocs!(<= 2, || drop(black_box(text.clone())));
+///
+/// // Bytes. What stands before `bytes` is a literal, a name, or in parentheses.
+/// const LIMIT: u64 = 4_096;
+/// assert_allocs!(<= LIMIT bytes, || drop(black_box(vec![0u8; 4_096])));
+/// assert_allocs!(< (LIMIT + 1) bytes, || drop(black_box(vec![0u8; 4_096])));
+///
+/// // Requests: new blocks and resizes of blocks. A `Vec` that grows is one block, but
+/// // it asks the allocator again each time it is full.
+/// assert_allocs!(== 1, || { let mut v = vec![1, 2]; v.push(3); black_box(v); });
+/// assert_allocs!(== 2 requests, || { let mut v = vec![1, 2]; v.push(3); black_box(v); });
+/// ```
+///
+/// Counted is what the calling thread does inside the closure, whatever other
+/// tests do beside it; frees are not. Bytes are those of new blocks and of what
+/// blocks grew by. The compiler may remove allocations that it can see through:
+/// use [`black_box`](core::hint::black_box).
+///
+/// # Panics
+/// When the count is not as asserted, with what was expected and found, and the
+/// sizes of the requests. When the tracking allocator is not installed: the
+/// assertion never passes without having measured.
+///
+/// ```should_panic
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// heapledger::assert_allocs!(<= 1, || {
+///     std::hint::black_box((Box::new([0u8; 100]), String::from("second")));
+/// });
+/// ```
+#[macro_export]
+macro_rules! assert_allocs {
+    (== $limit:tt $unit:ident, $body:expr $(,)?) => {
+        $crate::__private::assert_allocs(
+            $crate::__private::Count::Exactly,
+            $limit,
+            $crate::__assert_allocs_unit!($unit),
+            $body,
+        )
+    };
+    (< $limit:tt $unit:ident, $body:expr $(,)?) => {
+        $crate::__private::assert_allocs(
+            $crate::__private::Count::LessThan,
+            $limit,
+            $crate::__assert_allocs_unit!($unit),
+            $body,
+        )
+    };
+    (<= $limit:tt $unit:ident, $body:expr $(,)?) => {
+        $crate::__private::assert_allocs(
+            $crate::__private::Count::AtMost,
+            $limit,
+            $crate::__assert_allocs_unit!($unit),
+            $body,
+        )
+    };
+    (== $limit:expr, $body:expr $(,)?) => {
+        $crate::assert_allocs!(== ($limit) blocks, $body)
+    };
+    (< $limit:expr, $body:expr $(,)?) => {
+        $crate::assert_allocs!(< ($limit) blocks, $body)
+    };
+    (<= $limit:expr, $body:expr $(,)?) => {
+        $crate::assert_allocs!(<= ($limit) blocks, $body)
+    };
+    ($($other:tt)*) => {
+        ::core::compile_error!(
+            "assert_allocs! takes a comparison and a closure: `assert_allocs!(<= 3, || ..)`, \
+             with ==, < or <=, and `bytes` or `requests` after the number if blocks are not meant"
+        )
+    };
+}
+
+/// The unit after the number in [`assert_allocs!`].
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __assert_allocs_unit {
+    (blocks) => {
+        $crate::__private::Unit::Blocks
+    };
+    (bytes) => {
+        $crate::__private::Unit::Bytes
+    };
+    (requests) => {
+        $crate::__private::Unit::Requests
+    };
+    ($other:ident) => {
+        ::core::compile_error!("assert_allocs! counts `blocks`, `bytes` or `requests`")
+    };
+}
+
+/// Asserts that a closure asks the allocator for nothing, and gives back what
+/// it returns.
+///
+/// Forbidden are new blocks and resizes, those that the allocator refuses as
+/// well; frees are not. Only the calling thread counts.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// let mut buffer = Vec::with_capacity(8);
+/// heapledger::assert_no_alloc!(|| buffer.extend([1, 2, 3]));
+/// # std::hint::black_box(buffer);
+/// ```
+///
+/// # Panics
+/// When the closure asks for memory, with the sizes of the requests. When the
+/// tracking allocator is not installed.
+#[macro_export]
+macro_rules! assert_no_alloc {
+    ($body:expr $(,)?) => {
+        $crate::__private::assert_no_alloc($body)
+    };
+}
+
+/// The comparison of an assertion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// `==`
+    Exactly,
+    /// `<`
+    LessThan,
+    /// `<=`
+    AtMost,
+}
+
+impl Count {
+    fn holds(self, found: u64, limit: u64) -> bool {
+        match self {
+            Self::Exactly => found == limit,
+            Self::LessThan => found < limit,
+            Self::AtMost => found <= limit,
+        }
+    }
+}
+
+/// What an assertion counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// New blocks.
+    Blocks,
+    /// Bytes of new blocks and of growth.
+    Bytes,
+    /// New blocks and resizes.
+    Requests,
+}
+
+impl Unit {
+    fn of(self, stats: &ScopeStats) -> u64 {
+        match self {
+            Self::Blocks => stats.allocations,
+            Self::Bytes => stats.allocated_bytes,
+            Self::Requests => stats.allocations.wrapping_add(stats.reallocations),
+        }
+    }
+
+    fn name(self, n: u64) -> &'static str {
+        match self {
+            Self::Blocks => plural(n, "block", "blocks"),
+            Self::Bytes => plural(n, "byte", "bytes"),
+            Self::Requests => plural(n, "request", "requests"),
+        }
+    }
+}
+
+/// What [`assert_allocs!`] calls.
+///
+/// # Panics
+/// As the macro says.
+#[track_caller]
+pub fn assert_allocs<R>(count: Count, limit: u64, unit: Unit, body: impl FnOnce() -> R) -> R {
+    let (result, stats, trace) = or_panic(traced(body));
+    let found = unit.of(&stats);
+    if !count.holds(found, limit) {
+        let how = match count {
+            Count::Exactly => "exactly ",
+            Count::LessThan => "fewer than ",
+            Count::AtMost => "at most ",
+        };
+        panic!(
+            "the closure allocated the wrong amount\n  expected: {how}{} {}\n     found: {} {}\n{}",
+            Grouped(limit),
+            unit.name(limit),
+            Grouped(found),
+            unit.name(found),
+            Requests(&trace),
+        );
+    }
+    result
+}
+
+/// What [`assert_no_alloc!`] calls.
+///
+/// # Panics
+/// As the macro says.
+#[track_caller]
+pub fn assert_no_alloc<R>(body: impl FnOnce() -> R) -> R {
+    let (result, stats, trace) = or_panic(traced(body));
+    let found = Unit::Requests.of(&stats).wrapping_add(stats.failures);
+    assert!(
+        found == 0,
+        "the closure was not to ask the allocator for anything\n  expected: 0 requests\n     found: {} {}\n{}",
+        Grouped(found),
+        Unit::Requests.name(found),
+        Requests(&trace),
+    );
+    result
+}
+
+/// Runs `body` in a scope that writes down each request.
+fn traced<R>(body: impl FnOnce() -> R) -> Result<(R, ScopeStats, Trace), Error> {
+    installed::require()?;
+    let slot = ledger::own().ok_or(Error::thread_ending())?;
+    let scope = Scope::try_enter()?;
+    let (result, trace) = Trace::run(slot, body);
+    let stats = scope.finish();
+    Ok((result, stats, trace))
+}
+
+/// The requests of a trace, as the last lines of a failure.
+struct Requests<'a>(&'a Trace);
+
+impl fmt::Display for Requests<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("  requests:")?;
+        let mut shown: u64 = 0;
+        for request in self.0.kept() {
+            f.write_str(if shown == 0 { " " } else { ", " })?;
+            match request {
+                Request::Allocate(size) => write!(f, "{}", Grouped(size as u64))?,
+                Request::Resize(old, new) => {
+                    write!(f, "{} -> {}", Grouped(old as u64), Grouped(new as u64))?;
+                }
+                Request::Refused(size) => write!(f, "{} (refused)", Grouped(size as u64))?,
+            }
+            shown += 1;
+        }
+        match self.0.seen().saturating_sub(shown) {
+            0 if shown == 0 => f.write_str(" none"),
+            0 => f.write_str(" (bytes, in order)"),
+            more => write!(f, " (bytes, in order), and {} more", Grouped(more)),
+        }
+    }
+}

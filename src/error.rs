@@ -1,0 +1,123 @@
+//! What can go wrong when the books are opened.
+
+use core::fmt;
+
+/// Why a measurement could not be taken.
+///
+/// Opaque, so that reasons can be added; ask it with the predicates.
+///
+/// ```
+/// // This program installs no tracking allocator, so there is nothing to read.
+/// let error = heapledger::try_stats().unwrap_err();
+/// assert!(error.is_not_installed());
+/// assert!(error.to_string().contains("#[global_allocator]"));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Error {
+    kind: Kind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    NotInstalled,
+    NoMemory,
+    ThreadEnding,
+}
+
+impl Error {
+    /// The process's global allocator is not ours.
+    #[cold]
+    pub(crate) const fn not_installed() -> Self {
+        Self {
+            kind: Kind::NotInstalled,
+        }
+    }
+
+    /// The system gave no memory for our own bookkeeping.
+    #[cold]
+    pub(crate) const fn no_memory() -> Self {
+        Self {
+            kind: Kind::NoMemory,
+        }
+    }
+
+    /// The calling thread's local storage is already torn down.
+    #[cold]
+    pub(crate) const fn thread_ending() -> Self {
+        Self {
+            kind: Kind::ThreadEnding,
+        }
+    }
+
+    /// Whether the tracking allocator is not this process's global allocator.
+    pub const fn is_not_installed(&self) -> bool {
+        matches!(self.kind, Kind::NotInstalled)
+    }
+
+    /// Whether the system gave no memory for the measurement's own bookkeeping.
+    pub const fn is_no_memory(&self) -> bool {
+        matches!(self.kind, Kind::NoMemory)
+    }
+
+    /// Whether the calling thread is ending and no longer has entries of its own.
+    pub const fn is_thread_ending(&self) -> bool {
+        matches!(self.kind, Kind::ThreadEnding)
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            Kind::NotInstalled => {
+                "heapledger is not this program's global allocator, so there is nothing to \
+                 measure. Add these two lines to the binary, test file or bench that should \
+                 be measured:\n\n    \
+                 #[global_allocator]\n    \
+                 static HEAP: heapledger::TrackingAllocator = \
+                 heapledger::TrackingAllocator::new();\n"
+            }
+            Kind::NoMemory => {
+                "the system gave no memory for the measurement's own bookkeeping; nothing \
+                 was measured, and the program's own allocations are not affected"
+            }
+            Kind::ThreadEnding => {
+                "this thread is ending: its local storage is torn down and what it still \
+                 allocates is counted for the process only, so it cannot be measured alone"
+            }
+        })
+    }
+}
+
+impl core::error::Error for Error {}
+
+#[cfg(test)]
+mod tests {
+    use super::Error;
+
+    #[test]
+    fn the_message_shows_the_two_lines_to_add() {
+        let text = Error::not_installed().to_string();
+        assert!(text.contains("    #[global_allocator]\n    static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();\n"));
+    }
+
+    #[test]
+    fn each_kind_answers_to_its_own_predicate_only() {
+        let kinds = [
+            Error::not_installed(),
+            Error::no_memory(),
+            Error::thread_ending(),
+        ];
+        let answers: Vec<_> = kinds
+            .iter()
+            .map(|e| (e.is_not_installed(), e.is_no_memory(), e.is_thread_ending()))
+            .collect();
+        assert_eq!(
+            answers,
+            [
+                (true, false, false),
+                (false, true, false),
+                (false, false, true)
+            ]
+        );
+    }
+}

@@ -1,0 +1,142 @@
+//! How large the requests were.
+
+use core::fmt;
+
+use crate::units::{Bytes, Grouped};
+
+/// Buckets: one for each position of a size's highest bit.
+pub(crate) const BUCKETS: usize = 64;
+
+/// The bucket of a request of `bytes`.
+#[inline]
+pub(crate) fn bucket(bytes: u64) -> usize {
+    // The position of the highest bit, and 0 for an empty request, which no
+    // correct program makes.
+    63 ^ (bytes | 1).leading_zeros() as usize
+}
+
+/// How many requests for a new block there were of each size, by powers of two.
+///
+/// Counted are `alloc` and `alloc_zeroed` by the size of the block as first
+/// asked for; a `realloc` is not another block and is not counted here. From
+/// [`size_histogram`](crate::size_histogram).
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// let before = heapledger::size_histogram();
+/// drop(std::hint::black_box(vec![0u8; 1_000]));
+/// let after = heapledger::size_histogram();
+/// // 1,000 lies in 512..1024.
+/// assert!(after.count_of(1_000) > before.count_of(1_000));
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SizeHistogram {
+    counts: [u64; BUCKETS],
+}
+
+impl SizeHistogram {
+    /// A histogram of these counts, by bucket.
+    pub(crate) const fn new(counts: &[u64; BUCKETS]) -> Self {
+        Self { counts: *counts }
+    }
+
+    /// The buckets that hold anything, smallest size first: the sizes from
+    /// `min_bytes` to `max_bytes` (both included) and how many requests had them.
+    pub fn buckets(&self) -> impl Iterator<Item = SizeBucket> + '_ {
+        self.counts
+            .iter()
+            .enumerate()
+            .filter(|(_, count)| **count > 0)
+            .map(|(i, &count)| SizeBucket {
+                min_bytes: if i == 0 { 0 } else { 1 << i },
+                max_bytes: (1 << i) | ((1 << i) - 1),
+                count,
+            })
+    }
+
+    /// How many requests fell into the bucket that a request of `bytes` falls into.
+    pub fn count_of(&self, bytes: u64) -> u64 {
+        self.counts.get(bucket(bytes)).copied().unwrap_or(0)
+    }
+
+    /// How many requests there were in all.
+    pub fn total(&self) -> u64 {
+        self.counts.iter().fold(0, |sum, n| sum.wrapping_add(*n))
+    }
+}
+
+/// One bucket of a [`SizeHistogram`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct SizeBucket {
+    /// The smallest size that falls into it, in bytes.
+    pub min_bytes: u64,
+    /// The largest size that falls into it, in bytes.
+    pub max_bytes: u64,
+    /// How many requests did.
+    pub count: u64,
+}
+
+impl fmt::Display for SizeHistogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let most = self.counts.iter().copied().max().unwrap_or(0).max(1);
+        for (i, bucket) in self.buckets().enumerate() {
+            if i > 0 {
+                f.write_str("\n")?;
+            }
+            // At most 40 wide, at least 1 for what is there at all.
+            let wide = usize::try_from(u128::from(bucket.count) * 40 / u128::from(most))
+                .map_or(40, |w| w.clamp(1, 40));
+            write!(
+                f,
+                "{:>10} and up  {:>14}  {}",
+                Bytes(bucket.min_bytes).to_string(),
+                Grouped(bucket.count),
+                "#".repeat(wide)
+            )?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{BUCKETS, SizeHistogram, bucket};
+
+    #[test]
+    fn each_size_falls_into_the_bucket_of_its_highest_bit() {
+        let table = [
+            (0, 0),
+            (1, 0),
+            (2, 1),
+            (3, 1),
+            (4, 2),
+            (1023, 9),
+            (1024, 10),
+        ];
+        for (size, expected) in table {
+            assert_eq!(bucket(size), expected, "size {size}");
+        }
+        assert_eq!(bucket(u64::MAX), BUCKETS - 1);
+    }
+
+    #[test]
+    fn buckets_name_their_borders() {
+        let mut counts = [0; BUCKETS];
+        counts[0] = 1;
+        counts[6] = 80;
+        counts[63] = 2;
+        let histogram = SizeHistogram::new(&counts);
+        let borders: Vec<_> = histogram
+            .buckets()
+            .map(|b| (b.min_bytes, b.max_bytes, b.count))
+            .collect();
+        assert_eq!(borders, [(0, 1, 1), (64, 127, 80), (1 << 63, u64::MAX, 2)]);
+        assert_eq!(histogram.total(), 83);
+        assert_eq!(histogram.count_of(100), 80);
+        let text = histogram.to_string();
+        assert_eq!(text.lines().count(), 3);
+        assert!(text.contains(&"#".repeat(40)));
+    }
+}

@@ -1,0 +1,218 @@
+//! The ledger: slots, totals, peak.
+//!
+//! Writers own their slots (see [`slot`]) and never wait. Readers add up all
+//! slots and never stop a writer.
+//!
+//! # Why `live` never underflows
+//!
+//! A reader loads *every* slot's freed side, and only then any slot's allocated
+//! side. Take a free that the first pass has counted. Its block was entered in
+//! some slot before its pointer was given out, and the pointer reached the
+//! freeing thread by some synchronisation, so the entry happens before the
+//! strike. The strike is a `Release` store that the reader's `Acquire` load has
+//! seen, so the entry happens before everything that the reader does next: the
+//! second pass counts it. Hence what is allocated is at least what is freed, in
+//! blocks and in bytes. (A `realloc` that shrinks is a strike, one that grows an
+//! entry, and the same holds.) With the passes swapped it is false; `models`
+//! has both.
+//!
+//! A signal handler that allocates while its own thread is between the load and
+//! the store of an entry loses its entries, and its strikes may remain. Only
+//! then can the difference be negative, and the reader shows zero.
+
+#[expect(
+    unsafe_code,
+    reason = "a growing block of marks that only a slot's owner touches"
+)]
+mod levels;
+#[cfg(all(test, loom))]
+mod models;
+mod peak;
+#[expect(unsafe_code, reason = "walks chunks that are never freed")]
+mod registry;
+mod slot;
+#[cfg(not(loom))]
+mod thread;
+#[expect(
+    unsafe_code,
+    reason = "walks a chain of traces on the thread's own stack"
+)]
+mod trace;
+
+pub(crate) use slot::{Figures, Slot};
+#[cfg(not(loom))]
+pub(crate) use thread::{allocated, freed, own, refused, resized};
+pub(crate) use trace::{Request, Trace};
+
+use crate::stats::Stats;
+use peak::{BATCH, Peak, WINDOW};
+use registry::Registry;
+
+/// The books of the process.
+#[cfg(not(loom))]
+static BOOKS: Books = Books::new();
+
+/// All that is counted, for one heap.
+#[derive(Debug)]
+pub(crate) struct Books {
+    registry: Registry,
+    peak: Peak,
+}
+
+impl Books {
+    #[cfg(not(loom))]
+    const fn new() -> Self {
+        Self {
+            registry: Registry::new(),
+            peak: Peak::new(),
+        }
+    }
+
+    #[cfg(loom)]
+    fn new() -> Self {
+        Self {
+            registry: Registry::new(),
+            peak: Peak::new(),
+        }
+    }
+
+    /// Every slot, the shared one first.
+    fn slots(&self) -> impl Iterator<Item = &Slot> {
+        core::iter::once(&self.registry.shared).chain(self.registry.slots())
+    }
+
+    /// Adds up all slots: the freed sides first, then the allocated sides.
+    fn read(&self) -> Reading {
+        let mut total = Figures::default();
+        for slot in self.slots() {
+            total.freed_bytes = total.freed_bytes.wrapping_add(slot.freed_bytes.read());
+            total.frees = total.frees.wrapping_add(slot.frees.read());
+        }
+        let mut reading = Reading::default();
+        for slot in self.slots() {
+            let now = slot.figures();
+            total.allocated_bytes = total.allocated_bytes.wrapping_add(now.allocated_bytes);
+            total.allocations = total.allocations.wrapping_add(now.allocations);
+            total.reallocations = total.reallocations.wrapping_add(now.reallocations);
+            total.failures = total.failures.wrapping_add(now.failures);
+            reading.note_peak(
+                slot,
+                &now,
+                core::ptr::eq(slot, &raw const self.registry.shared),
+            );
+        }
+        reading.total = total;
+        reading
+    }
+
+    /// The figures of the process.
+    pub(crate) fn stats(&self) -> Stats {
+        let reading = self.read();
+        let live = reading.live_bytes();
+        let candidate = live.saturating_add(reading.headroom);
+        // Raising it for good keeps one reader's peak from falling below the last one's.
+        let peak = self
+            .peak
+            .raise(i64::try_from(candidate).unwrap_or(i64::MAX));
+        Stats {
+            live_bytes: live,
+            live_blocks: reading.live_blocks(),
+            peak_bytes: u64::try_from(peak).unwrap_or(0).max(live),
+            peak_error_bytes: reading.peak_error(),
+            allocated_bytes: reading.total.allocated_bytes,
+            freed_bytes: reading.total.freed_bytes,
+            allocations: reading.total.allocations,
+            frees: reading.total.frees,
+            reallocations: reading.total.reallocations,
+            failures: reading.total.failures,
+        }
+    }
+
+    /// Starts the peak again at what is alive now; `own` is the caller's slot.
+    fn reset_peak(&self, own: Option<&Slot>) {
+        if let Some(slot) = own {
+            slot.publish(&self.peak);
+        }
+        let live = self.read().live_bytes();
+        self.peak.reset(i64::try_from(live).unwrap_or(i64::MAX));
+    }
+}
+
+/// One walk over the slots.
+#[derive(Debug, Default)]
+struct Reading {
+    total: Figures,
+    /// How far the highest unpublished mark stands above its slot's net.
+    headroom: u64,
+    /// What each slot that was ever used may hold back, summed.
+    held_back: u64,
+    /// How many slots were ever used.
+    used: u32,
+}
+
+impl Reading {
+    fn note_peak(&mut self, slot: &Slot, now: &Figures, is_shared: bool) {
+        let activity = now.allocated_bytes.saturating_add(now.freed_bytes);
+        if activity == 0 {
+            return;
+        }
+        self.used += 1;
+        self.held_back = self.held_back.saturating_add(activity.min(BATCH + WINDOW));
+        // What goes through the shared slot is published at once.
+        if !is_shared {
+            self.headroom = self.headroom.max(slot.headroom(now.net()));
+        }
+    }
+
+    fn peak_error(&self) -> u64 {
+        if self.used <= 1 { 0 } else { self.held_back }
+    }
+
+    /// Never negative, but for the handlers that the module's text names.
+    fn live_bytes(&self) -> u64 {
+        let live = self.total.net();
+        u64::try_from(live).unwrap_or(0)
+    }
+
+    fn live_blocks(&self) -> u64 {
+        let live = self.total.allocations.wrapping_sub(self.total.frees);
+        u64::try_from(live.cast_signed()).unwrap_or(0)
+    }
+}
+
+/// The figures of the process, installed or not.
+#[cfg(not(loom))]
+pub(crate) fn process_stats() -> Stats {
+    BOOKS.stats()
+}
+
+/// Starts the peak again at what is alive now.
+#[cfg(not(loom))]
+pub(crate) fn reset_peak() {
+    // Two callers at once would each set the peak to what it was at their own moment; one after
+    // the other is all that is needed. Off the allocation path: here parking may allocate.
+    static ONE_AT_A_TIME: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+    let _guard = ONE_AT_A_TIME.lock();
+    BOOKS.reset_peak(own());
+}
+
+/// How many allocations threads without a slot of their own have made.
+#[cfg(not(loom))]
+pub(crate) fn shared_allocations() -> u64 {
+    BOOKS.registry.shared.allocations.read()
+}
+
+/// The requests of the process by size, added up over all slots.
+#[cfg(all(not(loom), feature = "histogram"))]
+pub(crate) fn sizes() -> [u64; crate::histogram::BUCKETS] {
+    let mut sum = [0u64; crate::histogram::BUCKETS];
+    for slot in BOOKS.slots() {
+        for (sum, count) in sum.iter_mut().zip(&slot.sizes) {
+            *sum = sum.wrapping_add(count.read());
+        }
+    }
+    sum
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests;

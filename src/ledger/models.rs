@@ -1,0 +1,109 @@
+//! Every interleaving of two small worlds, and of a broken twin of each that
+//! the model must reject: a model that accepts everything proves nothing.
+//!
+//! ```text
+//! RUSTFLAGS="--cfg loom" cargo test --release --lib models
+//! ```
+
+use loom::sync::Arc;
+use loom::thread;
+
+use super::Books;
+use super::registry::Registry;
+use super::slot::Slot;
+use crate::sync::{AtomicU32, Ordering};
+
+/// Books whose first two slots are owned and past their first, cold entry.
+fn books() -> Arc<Books> {
+    let books = Arc::new(Books::new());
+    for slot in books.registry.slots() {
+        assert!(Registry::take(slot));
+        slot.publish(&books.peak);
+    }
+    books
+}
+
+fn slot(books: &Books, index: usize) -> &Slot {
+    books
+        .registry
+        .slots()
+        .nth(index)
+        .expect("a slot of the first chunk")
+}
+
+/// Hands a slot with one entry from a thread to the next by `release`, and gives
+/// the entries that are on it when both have ended.
+fn hand_over(release: fn(&Slot)) {
+    loom::model(move || {
+        let books = books();
+        let first = {
+            let books = Arc::clone(&books);
+            thread::spawn(move || {
+                assert!(slot(&books, 0).try_allocate(10));
+                release(slot(&books, 0));
+            })
+        };
+        let taken = Registry::take(slot(&books, 0));
+        if taken {
+            assert!(slot(&books, 0).try_allocate(10));
+        }
+        first.join().expect("the first owner");
+        let entries = slot(&books, 0).allocations.read();
+        assert_eq!(entries, if taken { 2 } else { 1 });
+    });
+}
+
+#[test]
+fn a_slot_changes_hands_without_losing_an_entry() {
+    hand_over(Registry::release);
+}
+
+#[test]
+#[should_panic(expected = "Causality violation")]
+fn a_slot_given_back_without_release_is_rejected() {
+    hand_over(|slot| {
+        slot.state.fetch_add(1, Ordering::Relaxed);
+    });
+}
+
+/// One thread allocates a block, another frees it, a third reads the books.
+fn read_while_a_block_changes_hands(live_bytes: fn(&Books) -> i64) {
+    loom::model(move || {
+        let books = books();
+        let block = Arc::new(AtomicU32::new(0));
+        let allocating = {
+            let (books, block) = (Arc::clone(&books), Arc::clone(&block));
+            thread::spawn(move || {
+                assert!(slot(&books, 0).try_allocate(10));
+                block.store(1, Ordering::Release);
+            })
+        };
+        let freeing = {
+            let (books, block) = (Arc::clone(&books), Arc::clone(&block));
+            thread::spawn(move || {
+                if block.load(Ordering::Acquire) == 1 {
+                    assert!(slot(&books, 1).try_free(10));
+                }
+            })
+        };
+        let live = live_bytes(&books);
+        assert!(live == 0 || live == 10, "live bytes: {live}");
+        allocating.join().expect("the allocating thread");
+        freeing.join().expect("the freeing thread");
+    });
+}
+
+#[test]
+fn live_never_underflows_when_the_freed_sides_are_read_first() {
+    read_while_a_block_changes_hands(|books| books.read().total.net());
+}
+
+#[test]
+#[should_panic(expected = "live bytes: -10")]
+fn reading_the_allocated_sides_first_is_rejected() {
+    read_while_a_block_changes_hands(|books| {
+        let allocated: u64 = books.slots().map(|slot| slot.allocated_bytes.read()).sum();
+        let freed: u64 = books.slots().map(|slot| slot.freed_bytes.read()).sum();
+        allocated.wrapping_sub(freed).cast_signed()
+    });
+}

@@ -1,0 +1,83 @@
+//! The most that was ever alive at once, without a shared counter on the path.
+//!
+//! Every thread knows its own net bytes (allocated less freed). It *publishes*
+//! them into one global figure only when they have drifted by a batch, so the
+//! global figure lags behind each thread by at most [`BATCH`] upwards and
+//! [`WINDOW`] downwards:
+//!
+//! ```text
+//!   thread's net bytes
+//!        │            ╭─╮ high            the highest since the last publication
+//!        │       ╭────╯ ╰──╮
+//!        │   ╭───╯         ╰── net        now
+//!        ├───╯ published                  what the global figure includes of it
+//!        └──────────────────────── time
+//! ```
+//!
+//! On publishing, `live + (high - published)` is a candidate for the peak. With
+//! one thread, `live` is the thread's own `published`, so the candidate is its
+//! `high`: exact. With several, what the *others* have not published is missing
+//! from `live`, and `high` may lie somewhat back in time: each thread accounts
+//! for an error of at most `BATCH + WINDOW` bytes, either way.
+
+use crate::sync::{AtomicI64, Ordering};
+
+/// A thread publishes after it has allocated this many bytes.
+pub(crate) const BATCH: u64 = 64 * 1024;
+
+/// A thread publishes when its net has fallen by this many bytes below its high.
+pub(crate) const WINDOW: u64 = 64 * 1024;
+
+/// The global figures behind the peak, away from everything else: several
+/// threads write them.
+#[derive(Debug)]
+#[repr(align(128))]
+pub(crate) struct Peak {
+    /// The sum of what all threads have published.
+    live: AtomicI64,
+    /// The highest candidate since the last reset.
+    high: AtomicI64,
+}
+
+impl Peak {
+    /// Nothing alive, nothing ever.
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        Self {
+            live: AtomicI64::new(0),
+            high: AtomicI64::new(0),
+        }
+    }
+
+    /// Nothing alive, nothing ever.
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self {
+            live: AtomicI64::new(0),
+            high: AtomicI64::new(0),
+        }
+    }
+
+    /// Adds `net` to the live figure; `high` is the highest that the publisher's
+    /// net has been since it last published, relative to that publication.
+    pub(crate) fn publish(&self, net: i64, high: i64) {
+        let before = self.live.fetch_add(net, Ordering::Relaxed);
+        self.raise(before.wrapping_add(high));
+    }
+
+    /// Raises the peak to `candidate` if it is higher; gives the peak.
+    pub(crate) fn raise(&self, candidate: i64) -> i64 {
+        // Usually it is not higher: a load alone keeps the line shared.
+        let now = self.high.load(Ordering::Relaxed);
+        if candidate <= now {
+            return now;
+        }
+        now.max(self.high.fetch_max(candidate, Ordering::Relaxed))
+            .max(candidate)
+    }
+
+    /// Forgets the peak: from now on it is at least `live`.
+    pub(crate) fn reset(&self, live: i64) {
+        self.high.store(live, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,493 @@
+//! One thread's page of the ledger.
+//!
+//! ```text
+//!   line 0   allocated_bytes  allocations  next_event  freed_bytes
+//!            frees  high  reallocations  failures              every operation
+//!   line 1   published  batch_high  publish_at  trace
+//!            levels (3 words)  state                           every 64 KiB
+//!   line 2   base: the figures when the owner took the slot    hardly ever
+//!   (+8)     sizes: the histogram, feature `histogram`         every allocation
+//! ```
+//!
+//! A slot of zero bytes is a fresh slot. It has one owner at a time; the next
+//! owner *continues* the counts, so the process's totals are the sum over all
+//! slots at every moment. Methods are for the owner, except where they say
+//! "any thread".
+//!
+//! Two compares stand for everything that is rare:
+//! - on allocating, cumulative bytes against `next_event`: the next publication
+//!   is due, a trace wants every request, or there is no real slot yet;
+//! - on freeing, `high - net <= WINDOW` as one unsigned compare: it fails when
+//!   the net has passed its high-water mark, when it has fallen far below it,
+//!   and when there is no real slot yet. The net only rises by allocating and
+//!   nobody looks in between, so the mark needs raising only when a free comes.
+
+use core::ptr;
+
+use crate::ledger::levels::Levels;
+use crate::ledger::peak::{BATCH, Peak, WINDOW};
+use crate::ledger::trace::{Request, Trace};
+use crate::sync::{AtomicI64, AtomicPtr, AtomicU64, Counter, Ordering};
+
+/// The six cumulative figures of a slot at one moment.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Figures {
+    pub(crate) allocated_bytes: u64,
+    pub(crate) allocations: u64,
+    pub(crate) freed_bytes: u64,
+    pub(crate) frees: u64,
+    pub(crate) reallocations: u64,
+    pub(crate) failures: u64,
+}
+
+impl Figures {
+    /// The figures in the order of the fields.
+    pub(crate) fn as_array(&self) -> [u64; 6] {
+        [
+            self.allocated_bytes,
+            self.allocations,
+            self.freed_bytes,
+            self.frees,
+            self.reallocations,
+            self.failures,
+        ]
+    }
+
+    /// What [`as_array`](Self::as_array) gave.
+    pub(crate) fn from_array(values: [u64; 6]) -> Self {
+        let [
+            allocated_bytes,
+            allocations,
+            freed_bytes,
+            frees,
+            reallocations,
+            failures,
+        ] = values;
+        Self {
+            allocated_bytes,
+            allocations,
+            freed_bytes,
+            frees,
+            reallocations,
+            failures,
+        }
+    }
+
+    /// Figure by figure `f(self, other)`.
+    #[inline]
+    fn zip(&self, other: &Self, f: impl Fn(u64, u64) -> u64) -> Self {
+        let (a, b) = (self.as_array(), other.as_array());
+        Self::from_array(core::array::from_fn(|i| f(a[i], b[i])))
+    }
+
+    /// What was added since `earlier`, modulo 2^64.
+    pub(crate) fn since(&self, earlier: &Self) -> Self {
+        self.zip(earlier, u64::wrapping_sub)
+    }
+
+    /// The sum, modulo 2^64.
+    pub(crate) fn plus(&self, other: &Self) -> Self {
+        self.zip(other, u64::wrapping_add)
+    }
+
+    /// Bytes allocated less bytes freed.
+    pub(crate) fn net(&self) -> i64 {
+        self.allocated_bytes
+            .wrapping_sub(self.freed_bytes)
+            .cast_signed()
+    }
+}
+
+/// Counters with one owner thread at a time. See the module's picture.
+#[derive(Debug)]
+#[repr(C, align(64))]
+pub(crate) struct Slot {
+    pub(crate) allocated_bytes: Counter,
+    pub(crate) allocations: Counter,
+    /// When `allocated_bytes` reaches this, the owner takes the cold path.
+    next_event: AtomicU64,
+    pub(crate) freed_bytes: Counter,
+    pub(crate) frees: Counter,
+    /// The highest net bytes since this mark was last lowered.
+    high: AtomicI64,
+    pub(crate) reallocations: Counter,
+    pub(crate) failures: Counter,
+
+    /// What the global live figure includes of this slot's net.
+    published: AtomicI64,
+    /// The highest net since the last publication, without what `high` holds.
+    batch_high: AtomicI64,
+    /// When `allocated_bytes` reaches this, a publication is due.
+    publish_at: AtomicU64,
+    trace: AtomicPtr<Trace>,
+    levels: Levels,
+    /// Who owns the slot: [`crate::ledger::registry`] has the picture.
+    pub(crate) state: AtomicU64,
+
+    /// Where the present owner began; it alone reads and writes this.
+    base: [Counter; 6],
+
+    /// Requests by the position of the highest bit of their size.
+    #[cfg(feature = "histogram")]
+    pub(crate) sizes: [Counter; crate::histogram::BUCKETS],
+}
+
+// What the README promises for a thread: 256 bytes, 768 with the histogram.
+#[cfg(not(any(loom, feature = "histogram")))]
+const _: () = assert!(size_of::<Slot>() <= 192);
+#[cfg(all(not(loom), feature = "histogram"))]
+const _: () = assert!(size_of::<Slot>() <= 704);
+#[cfg(not(loom))]
+const _: () = assert!(core::mem::offset_of!(Slot, published) == 64);
+
+impl Slot {
+    /// A fresh slot that has counted nothing.
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        Self {
+            allocated_bytes: Counter::new(),
+            allocations: Counter::new(),
+            next_event: AtomicU64::new(0),
+            freed_bytes: Counter::new(),
+            frees: Counter::new(),
+            high: AtomicI64::new(0),
+            reallocations: Counter::new(),
+            failures: Counter::new(),
+            published: AtomicI64::new(0),
+            batch_high: AtomicI64::new(0),
+            publish_at: AtomicU64::new(0),
+            trace: AtomicPtr::new(ptr::null_mut()),
+            levels: Levels::new(),
+            state: AtomicU64::new(0),
+            base: [const { Counter::new() }; 6],
+            #[cfg(feature = "histogram")]
+            sizes: [const { Counter::new() }; crate::histogram::BUCKETS],
+        }
+    }
+
+    /// A slot that is nobody's: both fast paths refuse it, whatever the size,
+    /// so nothing is ever written to it.
+    #[cfg(not(loom))]
+    pub(crate) const fn marker() -> Self {
+        let mut marker = Self::new();
+        // `high - net` is 2^63, far outside the window; `next_event` is 0 already.
+        marker.high = AtomicI64::new(i64::MIN);
+        marker
+    }
+
+    /// A fresh slot that has counted nothing.
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self {
+            allocated_bytes: Counter::new(),
+            allocations: Counter::new(),
+            next_event: AtomicU64::new(0),
+            freed_bytes: Counter::new(),
+            frees: Counter::new(),
+            high: AtomicI64::new(0),
+            reallocations: Counter::new(),
+            failures: Counter::new(),
+            published: AtomicI64::new(0),
+            batch_high: AtomicI64::new(0),
+            publish_at: AtomicU64::new(0),
+            trace: AtomicPtr::new(ptr::null_mut()),
+            levels: Levels::new(),
+            state: AtomicU64::new(0),
+            base: core::array::from_fn(|_| Counter::new()),
+            #[cfg(feature = "histogram")]
+            sizes: core::array::from_fn(|_| Counter::new()),
+        }
+    }
+
+    // --- the fast paths: `false` means that nothing was done and the cold one is due
+
+    /// Enters a new block of `bytes`.
+    #[inline]
+    #[must_use]
+    pub(crate) fn try_allocate(&self, bytes: u64) -> bool {
+        let after = self.allocated_bytes.own().wrapping_add(bytes);
+        if self.is_due(after) {
+            return false;
+        }
+        self.allocated_bytes.set(after);
+        self.allocations.add(1);
+        self.count_size(bytes);
+        true
+    }
+
+    /// Strikes out a block of `bytes`.
+    #[inline]
+    #[must_use]
+    pub(crate) fn try_free(&self, bytes: u64) -> bool {
+        if !self.is_within_window() {
+            return false;
+        }
+        self.freed_bytes.add(bytes);
+        self.frees.add(1);
+        true
+    }
+
+    /// Enters the growth of a block by `bytes`.
+    #[inline]
+    #[must_use]
+    pub(crate) fn try_grow(&self, bytes: u64) -> bool {
+        let after = self.allocated_bytes.own().wrapping_add(bytes);
+        if self.is_due(after) {
+            return false;
+        }
+        self.allocated_bytes.set(after);
+        self.reallocations.add(1);
+        true
+    }
+
+    /// Enters the shrinking of a block by `bytes`.
+    #[inline]
+    #[must_use]
+    pub(crate) fn try_shrink(&self, bytes: u64) -> bool {
+        if !self.is_within_window() {
+            return false;
+        }
+        self.freed_bytes.add(bytes);
+        self.reallocations.add(1);
+        true
+    }
+
+    /// Whether `allocated_bytes` at `after` reaches the next event. The signed
+    /// difference is right even when the counter has passed 2^64.
+    #[inline]
+    fn is_due(&self, after: u64) -> bool {
+        after
+            .wrapping_sub(self.next_event.load(Ordering::Relaxed))
+            .cast_signed()
+            >= 0
+    }
+
+    /// Whether the net lies between `high - WINDOW` and `high`.
+    #[inline]
+    fn is_within_window(&self) -> bool {
+        // high - net, written so that it compiles to two subtractions and an addition.
+        let below = self
+            .freed_bytes
+            .own()
+            .wrapping_sub(self.allocated_bytes.own())
+            .wrapping_add(self.high.load(Ordering::Relaxed).cast_unsigned());
+        below <= WINDOW
+    }
+
+    #[inline]
+    #[cfg_attr(
+        not(feature = "histogram"),
+        expect(clippy::unused_self, reason = "the twin with the feature uses it")
+    )]
+    fn count_size(&self, bytes: u64) {
+        #[cfg(feature = "histogram")]
+        if let Some(bucket) = self.sizes.get(crate::histogram::bucket(bytes)) {
+            bucket.add(1);
+        }
+        #[cfg(not(feature = "histogram"))]
+        let _ = bytes;
+    }
+
+    // --- the cold paths
+
+    /// Enters a new block when [`try_allocate`](Self::try_allocate) would not.
+    pub(crate) fn allocate(&self, bytes: u64, request: Request, peak: &Peak) {
+        self.allocated_bytes.add(bytes);
+        self.allocations.add(1);
+        self.count_size(bytes);
+        self.event(request, peak);
+    }
+
+    /// Enters a growth when [`try_grow`](Self::try_grow) would not.
+    pub(crate) fn grow(&self, bytes: u64, request: Request, peak: &Peak) {
+        self.allocated_bytes.add(bytes);
+        self.reallocations.add(1);
+        self.event(request, peak);
+    }
+
+    /// Strikes out a block when [`try_free`](Self::try_free) would not.
+    pub(crate) fn free(&self, bytes: u64, peak: &Peak) {
+        self.leave_window(peak);
+        self.freed_bytes.add(bytes);
+        self.frees.add(1);
+    }
+
+    /// Enters a shrinking when [`try_shrink`](Self::try_shrink) would not, or
+    /// when a trace may want to see it.
+    pub(crate) fn shrink(&self, bytes: u64, request: Request, peak: &Peak) {
+        self.leave_window(peak);
+        self.freed_bytes.add(bytes);
+        self.reallocations.add(1);
+        Trace::record(self.trace.load(Ordering::Relaxed), request);
+    }
+
+    /// Enters a request that was answered with null.
+    pub(crate) fn refuse(&self, request: Request) {
+        self.failures.add(1);
+        Trace::record(self.trace.load(Ordering::Relaxed), request);
+    }
+
+    /// Whether a trace wants to see every request.
+    #[inline]
+    pub(crate) fn is_traced(&self) -> bool {
+        !self.trace.load(Ordering::Relaxed).is_null()
+    }
+
+    /// Does what is due when `allocated_bytes` has reached `next_event`.
+    fn event(&self, request: Request, peak: &Peak) {
+        let since = self
+            .allocated_bytes
+            .own()
+            .wrapping_sub(self.publish_at.load(Ordering::Relaxed));
+        if since.cast_signed() >= 0 {
+            self.publish(peak);
+        }
+        Trace::record(self.trace.load(Ordering::Relaxed), request);
+        self.arm();
+    }
+
+    /// Sets `next_event` to what comes next.
+    fn arm(&self) {
+        let next = if self.is_traced() {
+            self.allocated_bytes.own()
+        } else {
+            self.publish_at.load(Ordering::Relaxed)
+        };
+        self.next_event.store(next, Ordering::Relaxed);
+    }
+
+    /// The net has left the window: raise the mark, or publish a long fall.
+    fn leave_window(&self, peak: &Peak) {
+        let net = self.net();
+        if net > self.high.load(Ordering::Relaxed) {
+            self.high.store(net, Ordering::Relaxed);
+        } else if !self.is_within_window() {
+            self.publish(peak);
+        }
+    }
+
+    /// Folds the running mark into the scope's and the batch's, and restarts it.
+    #[inline]
+    fn fold(&self) -> i64 {
+        let net = self.net();
+        let high = net.max(self.high.load(Ordering::Relaxed));
+        self.levels.note(high);
+        if high > self.batch_high.load(Ordering::Relaxed) {
+            self.batch_high.store(high, Ordering::Relaxed);
+        }
+        self.high.store(net, Ordering::Relaxed);
+        net
+    }
+
+    /// Brings the global figures up to date with this slot.
+    pub(crate) fn publish(&self, peak: &Peak) {
+        let net = self.fold();
+        // A swap, not a load and a store: a signal handler that publishes in between must not
+        // make us add the same bytes twice.
+        let before = self.published.swap(net, Ordering::Relaxed);
+        let high = self.batch_high.swap(net, Ordering::Relaxed);
+        peak.publish(net.wrapping_sub(before), high.wrapping_sub(before));
+        let due = self.allocated_bytes.own().wrapping_add(BATCH);
+        self.publish_at.store(due, Ordering::Relaxed);
+        self.arm();
+    }
+
+    // --- ownership
+
+    /// The new owner's first act: remember where it began.
+    pub(crate) fn begin(&self) {
+        let now = self.figures();
+        for (base, value) in self.base.iter().zip(now.as_array()) {
+            base.set(value);
+        }
+        self.levels.restart(now.net());
+    }
+
+    /// The owner's last act: leave nothing unpublished and nothing switched on.
+    pub(crate) fn end(&self, peak: &Peak) {
+        self.trace.store(ptr::null_mut(), Ordering::Relaxed);
+        self.publish(peak);
+    }
+
+    /// Puts `trace` first in the chain, or takes it off; gives what was first.
+    pub(crate) fn set_trace(&self, trace: *const Trace) -> *const Trace {
+        let before = self.trace.load(Ordering::Relaxed);
+        self.trace.store(trace.cast_mut(), Ordering::Relaxed);
+        self.arm();
+        before
+    }
+
+    // --- figures
+
+    /// Net bytes: allocated less freed. Negative where others' blocks are freed.
+    #[inline]
+    pub(crate) fn net(&self) -> i64 {
+        self.allocated_bytes
+            .own()
+            .wrapping_sub(self.freed_bytes.own())
+            .cast_signed()
+    }
+
+    /// All six figures; exact for the owner, a recent moment for any thread.
+    /// The freed side is read first, as everywhere.
+    #[inline]
+    pub(crate) fn figures(&self) -> Figures {
+        let freed_bytes = self.freed_bytes.read();
+        let frees = self.frees.read();
+        Figures {
+            freed_bytes,
+            frees,
+            allocated_bytes: self.allocated_bytes.read(),
+            allocations: self.allocations.read(),
+            reallocations: self.reallocations.read(),
+            failures: self.failures.read(),
+        }
+    }
+
+    /// Where the present owner began.
+    pub(crate) fn base(&self) -> Figures {
+        Figures::from_array(self.base.each_ref().map(Counter::own))
+    }
+
+    /// Which tenancy of the slot this is.
+    #[inline]
+    pub(crate) fn tenancy(&self) -> u64 {
+        self.state.load(Ordering::Relaxed)
+    }
+
+    /// How far the unpublished high-water mark stands above `net`, for a reader
+    /// on any thread. Clamped to what is possible when nothing is torn.
+    pub(crate) fn headroom(&self, net: i64) -> u64 {
+        let high = self
+            .high
+            .load(Ordering::Relaxed)
+            .max(self.batch_high.load(Ordering::Relaxed));
+        high.saturating_sub(net)
+            .clamp(0, (BATCH + WINDOW).cast_signed())
+            .cast_unsigned()
+    }
+
+    // --- scopes
+
+    /// Opens a scope's level; gives where it began, and the level's index
+    /// unless there was no memory for it.
+    #[inline]
+    pub(crate) fn open_level(&self) -> (Figures, Option<u32>) {
+        let net = self.fold();
+        let level = self.levels.open(net);
+        (self.figures(), level)
+    }
+
+    /// The highest net bytes since the level was opened.
+    pub(crate) fn level_high(&self, level: u32) -> i64 {
+        self.fold();
+        self.levels.high(level)
+    }
+
+    /// Closes a level; gives the highest net bytes since it was opened.
+    #[inline]
+    pub(crate) fn close_level(&self, level: u32) -> i64 {
+        self.fold();
+        self.levels.close(level)
+    }
+}

@@ -1,0 +1,186 @@
+//! The ledger without a process: books of their own, driven by hand.
+
+use super::peak::{BATCH, WINDOW};
+use super::registry::Registry;
+use super::trace::Request;
+use super::{Books, Slot};
+
+/// A slot of `books`, as a thread would have it.
+fn claim(books: &'static Books) -> &'static Slot {
+    let slot = books.registry.claim().expect("memory");
+    slot.begin();
+    slot
+}
+
+fn books() -> &'static Books {
+    Box::leak(Box::new(Books::new()))
+}
+
+/// What the thread layer does for one allocation.
+fn allocate(books: &Books, slot: &Slot, bytes: u64) {
+    if !slot.try_allocate(bytes) {
+        slot.allocate(bytes, Request::Allocate(0), &books.peak);
+    }
+}
+
+fn free(books: &Books, slot: &Slot, bytes: u64) {
+    if !slot.try_free(bytes) {
+        slot.free(bytes, &books.peak);
+    }
+}
+
+#[test]
+fn one_slot_has_an_exact_peak_whatever_the_sizes() {
+    let books = books();
+    let slot = claim(books);
+    let mut live: Vec<u64> = Vec::new();
+    let (mut now, mut peak) = (0u64, 0u64);
+    let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+    for step in 0..200_000u64 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        if live.is_empty() || random % 1_000 < 490 + step / 10_000 {
+            let size = 1 << ((random >> 32) % 18);
+            allocate(books, slot, size);
+            live.push(size);
+            now += size;
+            peak = peak.max(now);
+        } else {
+            let index = usize::try_from(random >> 20).expect("64 bits") % live.len();
+            let size = live.swap_remove(index);
+            free(books, slot, size);
+            now -= size;
+        }
+        if step % 997 == 0 {
+            let stats = books.stats();
+            assert_eq!(
+                (stats.live_bytes, stats.peak_bytes),
+                (now, peak),
+                "step {step}"
+            );
+            assert_eq!(stats.peak_error_bytes, 0);
+        }
+        if step == 100_000 {
+            books.reset_peak(Some(slot));
+            peak = now;
+        }
+    }
+}
+
+/// Bug prevented: a thread that only frees what others allocate never
+/// publishes, and the peak of a steady pipeline rises without end.
+#[test]
+fn a_pipeline_in_balance_keeps_its_peak_within_the_bound() {
+    let books = books();
+    let (producer, consumer) = (claim(books), claim(books));
+    for _ in 0..100_000 {
+        allocate(books, producer, 1_000);
+        free(books, consumer, 1_000);
+    }
+    let stats = books.stats();
+    assert_eq!((stats.live_bytes, stats.live_blocks), (0, 0));
+    assert!(stats.peak_error_bytes <= 2 * (BATCH + WINDOW));
+    assert!(
+        stats.peak_bytes.abs_diff(1_000) <= stats.peak_error_bytes,
+        "{stats:?}"
+    );
+}
+
+#[test]
+fn several_slots_have_a_peak_within_the_error_that_is_reported() {
+    let books = books();
+    let slots: Vec<_> = (0..5).map(|_| claim(books)).collect();
+    let mut live: Vec<u64> = Vec::new();
+    let (mut now, mut peak) = (0u64, 0u64);
+    let mut random = 0x2545_f491_4f6c_dd1d_u64;
+    for step in 0..300_000u64 {
+        random ^= random << 13;
+        random ^= random >> 7;
+        random ^= random << 17;
+        let slot = slots[usize::try_from(random >> 40).expect("64 bits") % slots.len()];
+        let filling = step / 30_000 % 2 == 0;
+        if live.is_empty() || random % 100 < if filling { 55 } else { 45 } {
+            let size = random >> 50;
+            allocate(books, slot, size);
+            live.push(size);
+            now += size;
+            peak = peak.max(now);
+        } else {
+            let index = usize::try_from(random >> 20).expect("64 bits") % live.len();
+            let size = live.swap_remove(index);
+            free(books, slot, size);
+            now -= size;
+        }
+        if step % 101 == 0 {
+            let stats = books.stats();
+            assert_eq!(stats.live_bytes, now);
+            let off = stats.peak_bytes.abs_diff(peak);
+            assert!(off <= stats.peak_error_bytes, "step {step}: off by {off}");
+            assert!(stats.peak_error_bytes <= 5 * (BATCH + WINDOW));
+        }
+    }
+}
+
+/// Bug prevented: 64-bit counters that are compared instead of subtracted stop
+/// raising events, or raise one on every call, once they have wrapped.
+#[test]
+fn counters_that_pass_the_end_of_u64_keep_every_figure_right() {
+    let books = books();
+    let slot = claim(books);
+    for near in [1, 100, BATCH, 3 * BATCH] {
+        let seed = u64::MAX - near;
+        slot.allocated_bytes.set(seed);
+        slot.freed_bytes.set(seed);
+        slot.allocations.set(seed);
+        slot.frees.set(seed);
+        slot.begin();
+        slot.publish(&books.peak);
+        books.reset_peak(Some(slot));
+        let before = books.stats();
+        assert_eq!((before.live_bytes, before.live_blocks), (0, 0));
+        for _ in 0..1_000 {
+            allocate(books, slot, 700);
+        }
+        let full = books.stats();
+        for _ in 0..1_000 {
+            free(books, slot, 700);
+        }
+        let after = books.stats();
+        assert_eq!((full.live_bytes, full.live_blocks), (700_000, 1_000));
+        assert_eq!((after.live_bytes, after.live_blocks), (0, 0));
+        assert_eq!(after.peak_bytes, 700_000);
+        assert_eq!(after.since(&before).allocated_bytes, 700_000);
+        assert_eq!(after.since(&before).frees, 1_000);
+    }
+}
+
+#[test]
+fn the_next_owner_of_a_slot_continues_its_counts_and_starts_its_own() {
+    let books = books();
+    let first = claim(books);
+    allocate(books, first, 100);
+    first.end(&books.peak);
+    Registry::release(first);
+    let second = claim(books);
+    assert!(core::ptr::eq(first, second));
+    allocate(books, second, 11);
+    assert_eq!(books.stats().live_bytes, 111);
+    assert_eq!(second.figures().since(&second.base()).allocated_bytes, 11);
+    assert_eq!(second.level_high(0) - second.base().net(), 11);
+}
+
+/// Bug prevented: two atomic steps where a signal handler can come between
+/// make the process's live figure drift for good.
+#[test]
+fn publishing_twice_adds_nothing_twice() {
+    let books = books();
+    let slot = claim(books);
+    allocate(books, slot, 5_000);
+    slot.publish(&books.peak);
+    slot.publish(&books.peak);
+    free(books, slot, 5_000);
+    slot.publish(&books.peak);
+    let stats = books.stats();
+    assert_eq!((stats.live_bytes, stats.peak_bytes), (0, 5_000));
+}

@@ -1,0 +1,200 @@
+//! Which slot is the calling thread's own.
+//!
+//! ```text
+//!              first entry or strike                thread's TLS torn down
+//!   UNCLAIMED ─────────────────────▶ a real slot ─────────────────────────▶ DETACHED
+//!       │                                                                      ▲
+//!       └── TLS already torn down, or while claiming ──────────────────────────┘
+//! ```
+//!
+//! The pointer lives in a `const`-initialised thread local without `Drop`, the
+//! only kind that has no state machine: reading it is one load. Both markers
+//! are slots that no fast path accepts, so the hot path never asks which of the
+//! three it is. A second thread local *with* `Drop` is touched only when a slot
+//! is claimed, and gives it back. What comes after that (other crates' TLS
+//! destructors, pthread keys, `atexit`) is counted on the shared slot with real
+//! atomics, both sides of it; a slot is never claimed again.
+
+use core::cell::Cell;
+
+use crate::ledger::registry::Registry;
+use crate::ledger::slot::Slot;
+use crate::ledger::trace::Request;
+use crate::ledger::{BOOKS, Books};
+
+/// No slot yet.
+static UNCLAIMED: Slot = Slot::marker();
+/// No slot any more, or none to be had now.
+static DETACHED: Slot = Slot::marker();
+
+thread_local! {
+    static SLOT: Cell<&'static Slot> = const { Cell::new(&UNCLAIMED) };
+    static LEASE: Lease = const { Lease };
+}
+
+/// Gives the thread's slot back when its thread locals are dropped.
+struct Lease;
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        let slot = current();
+        attach(&DETACHED);
+        if is_real(slot) {
+            slot.end(&BOOKS.peak);
+            Registry::release(slot);
+        }
+    }
+}
+
+/// The calling thread's slot, or one of the two markers.
+#[inline]
+fn current() -> &'static Slot {
+    // `try_with` because `with` has a panic in it; this kind of thread local cannot be gone.
+    SLOT.try_with(Cell::get).unwrap_or(&DETACHED)
+}
+
+fn attach(slot: &'static Slot) {
+    // Cannot fail, as above; if it did, the thread would stay with what it has.
+    let _ = SLOT.try_with(|current| current.set(slot));
+}
+
+#[inline]
+fn is_real(slot: &'static Slot) -> bool {
+    !core::ptr::eq(slot, &raw const UNCLAIMED) && !core::ptr::eq(slot, &raw const DETACHED)
+}
+
+/// The calling thread's own slot, claimed if need be; `None` once the thread's
+/// locals are torn down, or without memory for another chunk of slots.
+#[inline]
+pub(crate) fn own() -> Option<&'static Slot> {
+    let slot = current();
+    if is_real(slot) {
+        Some(slot)
+    } else {
+        claim(slot)
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn claim(marker: &'static Slot) -> Option<&'static Slot> {
+    if core::ptr::eq(marker, &raw const DETACHED) {
+        return None;
+    }
+    // What the runtime allocates while we register the destructor is counted on the shared slot.
+    attach(&DETACHED);
+    // Fails when the thread's locals are being dropped: we stay detached.
+    LEASE.try_with(|_| ()).ok()?;
+    let Some(slot) = BOOKS.registry.claim() else {
+        // No memory now; the next operation tries again.
+        attach(&UNCLAIMED);
+        return None;
+    };
+    slot.begin();
+    attach(slot);
+    Some(slot)
+}
+
+/// Enters a new block of `size` bytes.
+#[inline]
+pub(crate) fn allocated(size: usize) {
+    if !current().try_allocate(size as u64) {
+        allocated_cold(size);
+    }
+}
+
+/// Strikes out a block of `size` bytes.
+#[inline]
+pub(crate) fn freed(size: usize) {
+    if !current().try_free(size as u64) {
+        freed_cold(size);
+    }
+}
+
+/// Enters that a block of `old` bytes now has `new` bytes.
+#[inline]
+pub(crate) fn resized(old: usize, new: usize) {
+    let slot = current();
+    let done = if new >= old {
+        slot.try_grow((new - old) as u64)
+    } else {
+        !slot.is_traced() && slot.try_shrink((old - new) as u64)
+    };
+    if !done {
+        resized_cold(old, new);
+    }
+}
+
+/// Enters a request that the inner allocator answered with null.
+#[cold]
+#[inline(never)]
+pub(crate) fn refused(size: usize) {
+    match own() {
+        Some(slot) => slot.refuse(Request::Refused(size)),
+        None => BOOKS.registry.shared.failures.add_shared(1),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn allocated_cold(size: usize) {
+    match own() {
+        Some(slot) => slot.allocate(size as u64, Request::Allocate(size), &BOOKS.peak),
+        None => BOOKS.allocate_shared(size as u64),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn freed_cold(size: usize) {
+    match own() {
+        Some(slot) => slot.free(size as u64, &BOOKS.peak),
+        None => BOOKS.free_shared(size as u64),
+    }
+}
+
+#[cold]
+#[inline(never)]
+fn resized_cold(old: usize, new: usize) {
+    let request = Request::Resize(old, new);
+    match own() {
+        Some(slot) if new >= old => slot.grow((new - old) as u64, request, &BOOKS.peak),
+        Some(slot) => slot.shrink((old - new) as u64, request, &BOOKS.peak),
+        None => BOOKS.resize_shared(old as u64, new as u64),
+    }
+}
+
+/// The same entries for threads without a slot: several may write at once.
+impl Books {
+    fn allocate_shared(&self, bytes: u64) {
+        let shared = &self.registry.shared;
+        shared.allocated_bytes.add_shared(bytes);
+        shared.allocations.add_shared(1);
+        #[cfg(feature = "histogram")]
+        if let Some(bucket) = shared.sizes.get(crate::histogram::bucket(bytes)) {
+            bucket.add_shared(1);
+        }
+        self.peak.publish(bytes.cast_signed(), bytes.cast_signed());
+    }
+
+    fn free_shared(&self, bytes: u64) {
+        let shared = &self.registry.shared;
+        shared.freed_bytes.add_shared(bytes);
+        shared.frees.add_shared(1);
+        self.peak.publish(bytes.wrapping_neg().cast_signed(), 0);
+    }
+
+    fn resize_shared(&self, old: u64, new: u64) {
+        let shared = &self.registry.shared;
+        shared.reallocations.add_shared(1);
+        if new >= old {
+            let more = new - old;
+            shared.allocated_bytes.add_shared(more);
+            self.peak.publish(more.cast_signed(), more.cast_signed());
+        } else {
+            let less = old - new;
+            shared.freed_bytes.add_shared(less);
+            self.peak.publish(less.wrapping_neg().cast_signed(), 0);
+        }
+    }
+}

@@ -1,0 +1,48 @@
+#![doc = include_str!("../README.md")]
+// Here and not in Cargo.toml, because tests and examples print and unwrap as they like.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+#![warn(clippy::std_instead_of_core, clippy::unwrap_used)]
+
+#[expect(unsafe_code, reason = "our own memory, straight from the system")]
+mod arena;
+mod error;
+#[cfg(feature = "histogram")]
+mod histogram;
+mod ledger;
+mod stats;
+mod sync;
+mod units;
+
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "implements `GlobalAlloc`")]
+mod allocator;
+#[cfg(not(loom))]
+mod assertions;
+#[cfg(not(loom))]
+mod installed;
+#[cfg(not(loom))]
+mod reading;
+#[cfg(not(loom))]
+mod scope;
+
+#[cfg(not(loom))]
+pub use allocator::TrackingAllocator;
+pub use error::Error;
+#[cfg(feature = "histogram")]
+pub use histogram::{SizeBucket, SizeHistogram};
+#[cfg(not(loom))]
+pub use installed::is_installed;
+#[cfg(all(not(loom), feature = "histogram"))]
+pub use reading::size_histogram;
+#[cfg(not(loom))]
+pub use reading::{reset_peak, stats, thread_stats, try_stats, try_thread_stats};
+#[cfg(not(loom))]
+pub use scope::{Entered, InScope, Scope, ScopeHandle, measure, measure_future};
+pub use stats::{ScopeStats, Stats, StatsDelta};
+
+/// What the macros expand to. Not for use by name.
+#[cfg(not(loom))]
+#[doc(hidden)]
+pub mod __private {
+    pub use crate::assertions::{Count, Unit, assert_allocs, assert_no_alloc};
+}

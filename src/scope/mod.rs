@@ -1,0 +1,268 @@
+//! Scopes: what one piece of code does to the heap, whatever runs beside it.
+//!
+//! A scope is the difference between two readings of the thread's own page, so
+//! it is exact while other threads allocate, takes no memory from the heap and
+//! costs a few loads. A scope that other threads enter too keeps a book of its
+//! own, in [`carried`].
+
+#[expect(unsafe_code, reason = "a list of pages that only grows")]
+mod carried;
+#[expect(unsafe_code, reason = "pins the future that it holds")]
+mod wrapped;
+
+use core::fmt;
+use core::marker::PhantomData;
+
+use once_cell::unsync::OnceCell;
+
+use crate::error::Error;
+use crate::installed;
+use crate::ledger::{self, Figures, Slot};
+use crate::reading::or_panic;
+use crate::stats::ScopeStats;
+
+use carried::Carrier;
+pub use carried::{Entered, ScopeHandle};
+pub use wrapped::InScope;
+
+use crate::arena::SysArc;
+
+/// Measures what the calling thread does to the heap while this guard lives.
+///
+/// Counted are the thread's own calls: its allocations, and its frees of any
+/// block, also of blocks that are older than the scope. What other threads do
+/// is not counted, unless the scope is carried to them with a
+/// [`handle`](Self::handle). Scopes nest, and each has its own exact peak.
+///
+/// Dropping the guard leaves the scope. Guards dropped in another order than
+/// they were made in, or while a panic unwinds, are still exact each. A guard
+/// that is forgotten leaves its scope open on the thread for good, which costs
+/// eight bytes and disturbs no other scope.
+///
+/// Entering and leaving allocate nothing on the program's heap.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// let scope = heapledger::Scope::enter();
+/// let word = std::hint::black_box(String::from("scope"));
+/// let stats = scope.finish();
+/// assert_eq!((stats.allocations, stats.allocated_bytes), (1, 5));
+/// # drop(word);
+/// ```
+///
+/// A scope stays on its thread; to take it to another, carry it:
+///
+/// ```compile_fail,E0277
+/// let scope = heapledger::Scope::enter();
+/// std::thread::spawn(move || drop(scope));
+/// ```
+#[must_use = "a scope measures until it is dropped"]
+pub struct Scope {
+    slot: &'static Slot,
+    start: Figures,
+    /// `None` when there was no memory to keep a mark of our own.
+    level: Option<u32>,
+    carrier: OnceCell<SysArc<Carrier>>,
+    /// The slot is the thread's own.
+    not_send: PhantomData<*const ()>,
+}
+
+impl Scope {
+    /// Enters a scope on the calling thread.
+    ///
+    /// # Panics
+    /// When the tracking allocator is not the program's global allocator, or
+    /// when the thread's locals are already torn down: a scope that could only
+    /// report nothing. See [`try_enter`](Self::try_enter).
+    #[inline]
+    #[track_caller]
+    pub fn enter() -> Self {
+        or_panic(Self::try_enter())
+    }
+
+    /// [`enter`](Self::enter), with an error instead of a panic.
+    ///
+    /// # Errors
+    /// [`Error::is_not_installed`] and [`Error::is_thread_ending`].
+    #[inline]
+    pub fn try_enter() -> Result<Self, Error> {
+        installed::require()?;
+        let slot = ledger::own().ok_or(Error::thread_ending())?;
+        let (start, level) = slot.open_level();
+        Ok(Self {
+            slot,
+            start,
+            level,
+            carrier: OnceCell::new(),
+            not_send: PhantomData,
+        })
+    }
+
+    /// What has happened in the scope so far.
+    ///
+    /// For a scope that was carried to other threads, the sum over them; see
+    /// [`ScopeHandle::stats`].
+    pub fn stats(&self) -> ScopeStats {
+        if let Some(carrier) = self.carrier.get() {
+            return carrier.stats();
+        }
+        let now = self.slot.figures();
+        let high = match self.level {
+            Some(level) if self.is_here() => Some(self.slot.level_high(level)),
+            _ => None,
+        };
+        scope_stats(&self.start, &now, high)
+    }
+
+    /// Leaves the scope and gives what happened in it.
+    pub fn finish(self) -> ScopeStats {
+        self.stats()
+    }
+
+    /// A handle with which other threads, closures and futures enter this
+    /// scope. It can be cloned and sent, and outlives the guard.
+    ///
+    /// Its own memory does not come from the program's heap.
+    ///
+    /// # Panics
+    /// When the system has no memory for it; see [`try_handle`](Self::try_handle).
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let scope = heapledger::Scope::enter();
+    /// let work = scope.handle().wrap(|| drop(std::hint::black_box(vec![0u8; 500])));
+    /// std::thread::spawn(work).join().unwrap();
+    /// assert!(scope.stats().allocated_bytes >= 500);
+    /// ```
+    #[track_caller]
+    pub fn handle(&self) -> ScopeHandle {
+        or_panic(self.try_handle())
+    }
+
+    /// [`handle`](Self::handle), with an error instead of a panic.
+    ///
+    /// # Errors
+    /// [`Error::is_no_memory`].
+    pub fn try_handle(&self) -> Result<ScopeHandle, Error> {
+        self.carrier
+            .get_or_try_init(|| Carrier::begun(self.slot, self.start, self.level))
+            .cloned()
+            .map(ScopeHandle::new)
+    }
+
+    /// Whether the slot is still ours: a guard kept in a thread local may be
+    /// dropped after the slot has gone to another thread.
+    #[inline]
+    fn is_here(&self) -> bool {
+        ledger::own().is_some_and(|own| core::ptr::eq(own, self.slot))
+    }
+}
+
+impl Drop for Scope {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.is_here() {
+            return;
+        }
+        match (self.carrier.get(), self.level) {
+            (Some(carrier), _) => carrier.leave(self.slot),
+            (None, Some(level)) => {
+                self.slot.close_level(level);
+            }
+            (None, None) => {}
+        }
+    }
+}
+
+impl fmt::Debug for Scope {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Scope")
+            .field("stats", &self.stats())
+            .finish()
+    }
+}
+
+/// Runs `body` in a scope and gives its result with what it did to the heap.
+///
+/// This thread only, exact, with the peak inside. See [`Scope`].
+///
+/// # Panics
+/// As [`Scope::enter`]; a panic of `body` passes through.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// let (sum, stats) = heapledger::measure(|| {
+///     let numbers = std::hint::black_box(vec![1u64; 1_000]);
+///     numbers.iter().sum::<u64>()
+/// });
+/// assert_eq!(sum, 1_000);
+/// assert_eq!((stats.peak_bytes, stats.net_bytes()), (8_000, 0));
+/// ```
+#[inline]
+#[track_caller]
+pub fn measure<R>(body: impl FnOnce() -> R) -> (R, ScopeStats) {
+    let scope = Scope::enter();
+    let result = body();
+    let stats = scope.finish();
+    (result, stats)
+}
+
+/// Runs `future` to its end in a scope and gives its result with what it did
+/// to the heap, on whatever threads it was polled.
+///
+/// Counted is what the polls of this future do, and its being dropped, not
+/// what the runtime or other tasks do in between. Tasks that it spawns are
+/// counted only if the scope is carried to them.
+///
+/// # Panics
+/// As [`Scope::enter`], at the first poll; a panic of `future` passes through.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+/// # runtime.block_on(async {
+/// let (len, stats) = heapledger::measure_future(async {
+///     std::hint::black_box(vec![0u8; 256]).len()
+/// })
+/// .await;
+/// assert_eq!((len, stats.allocated_bytes), (256, 256));
+/// # });
+/// ```
+pub async fn measure_future<F: Future>(future: F) -> (F::Output, ScopeStats) {
+    let handle = or_panic(ScopeHandle::detached());
+    let result = handle.wrap_future(future).await;
+    (result, handle.stats())
+}
+
+/// The figures of a scope on one thread; `high` is its level's mark.
+fn scope_stats(start: &Figures, now: &Figures, high: Option<i64>) -> ScopeStats {
+    let done = now.since(start);
+    let mut stats = totals(&done);
+    if let Some(high) = high {
+        let peak = high.wrapping_sub(start.net());
+        stats.peak_bytes = u64::try_from(peak).unwrap_or(0);
+    } else {
+        // Without a mark all we know is that no more than everything was alive at once.
+        stats.peak_bytes = done.allocated_bytes;
+        stats.peak_error_bytes = done.allocated_bytes;
+    }
+    stats
+}
+
+/// The figures of a scope without its peak.
+fn totals(done: &Figures) -> ScopeStats {
+    ScopeStats {
+        peak_bytes: 0,
+        peak_error_bytes: 0,
+        allocated_bytes: done.allocated_bytes,
+        freed_bytes: done.freed_bytes,
+        allocations: done.allocations,
+        frees: done.frees,
+        reallocations: done.reallocations,
+        failures: done.failures,
+    }
+}

@@ -1,0 +1,123 @@
+//! Numbers as people like to read them: grouped digits, binary units.
+
+use core::fmt;
+
+/// Writes `n` with a comma between each three digits: `1,234,567`.
+pub(crate) struct Grouped(pub(crate) u64);
+
+impl fmt::Display for Grouped {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // 20 digits of u64::MAX and 6 commas.
+        let mut text = [0u8; 26];
+        let mut at = text.len();
+        let mut rest = self.0;
+        let mut digits = 0;
+        loop {
+            if digits > 0 && digits % 3 == 0 {
+                at -= 1;
+                text[at] = b',';
+            }
+            at -= 1;
+            // A remainder of ten fits a byte.
+            text[at] = b'0' + u8::try_from(rest % 10).unwrap_or(0);
+            digits += 1;
+            rest /= 10;
+            if rest == 0 {
+                break;
+            }
+        }
+        f.pad_integral(true, "", core::str::from_utf8(&text[at..]).unwrap_or(""))
+    }
+}
+
+/// Writes a signed number with its sign always shown: `+1,024`, `-16`, `0`.
+pub(crate) struct Signed(pub(crate) i64);
+
+impl fmt::Display for Signed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sign = match self.0 {
+            0 => "",
+            n if n < 0 => "-",
+            _ => "+",
+        };
+        f.pad_integral(
+            true,
+            "",
+            &format!("{sign}{}", Grouped(self.0.unsigned_abs())),
+        )
+    }
+}
+
+/// Writes a number of bytes in the unit that leaves one to four digits before
+/// the point: `960 B`, `1.5 KiB`, `2.30 GiB`.
+pub(crate) struct Bytes(pub(crate) u64);
+
+impl fmt::Display for Bytes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
+        let mut unit = 0;
+        let mut whole = self.0;
+        while whole >= 1024 && unit + 1 < UNITS.len() {
+            whole /= 1024;
+            unit += 1;
+        }
+        if unit == 0 {
+            return write!(f, "{whole} B");
+        }
+        #[expect(
+            clippy::cast_precision_loss,
+            reason = "two decimals are printed; a double holds fifteen digits"
+        )]
+        let value = self.0 as f64 / (1u64 << (10 * unit)) as f64;
+        write!(f, "{value:.2} {}", UNITS[unit])
+    }
+}
+
+/// `block` or `blocks`, and so on.
+pub(crate) fn plural(n: u64, one: &'static str, many: &'static str) -> &'static str {
+    if n == 1 { one } else { many }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Bytes, Grouped, Signed};
+
+    #[test]
+    fn digits_are_grouped_by_three() {
+        let table = [
+            (0, "0"),
+            (7, "7"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1_234_567, "1,234,567"),
+            (u64::MAX, "18,446,744,073,709,551,615"),
+        ];
+        for (n, text) in table {
+            assert_eq!(Grouped(n).to_string(), text);
+        }
+        assert_eq!(format!("{:>8}", Grouped(1000)), "   1,000");
+    }
+
+    #[test]
+    fn signs_are_always_shown_but_on_zero() {
+        assert_eq!(Signed(0).to_string(), "0");
+        assert_eq!(Signed(2048).to_string(), "+2,048");
+        assert_eq!(Signed(-16).to_string(), "-16");
+        assert_eq!(Signed(i64::MIN).to_string(), "-9,223,372,036,854,775,808");
+    }
+
+    #[test]
+    fn bytes_change_unit_at_each_power_of_1024() {
+        let table = [
+            (0, "0 B"),
+            (1023, "1023 B"),
+            (1024, "1.00 KiB"),
+            (1536, "1.50 KiB"),
+            (1 << 20, "1.00 MiB"),
+            (u64::MAX, "16.00 EiB"),
+        ];
+        for (n, text) in table {
+            assert_eq!(Bytes(n).to_string(), text);
+        }
+    }
+}
