@@ -41,7 +41,9 @@ mod trace;
 
 pub(crate) use slot::{Figures, Slot};
 #[cfg(not(loom))]
-pub(crate) use thread::{allocated, freed, own, refused, resized};
+pub(crate) use thread::{
+    allocated_cold, freed_cold, own, refused, resized, try_allocated, try_freed,
+};
 pub(crate) use trace::{Request, Trace};
 
 use crate::stats::Stats;

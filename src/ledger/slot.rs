@@ -18,9 +18,10 @@
 //! - on allocating, cumulative bytes against `next_event`: the next publication
 //!   is due, a trace wants every request, or there is no real slot yet;
 //! - on freeing, `high - net <= WINDOW` as one unsigned compare: it fails when
-//!   the net has passed its high-water mark, when it has fallen far below it,
-//!   and when there is no real slot yet. The net only rises by allocating and
-//!   nobody looks in between, so the mark needs raising only when a free comes.
+//!   the net has passed its high-water mark (which is then raised), when it has
+//!   fallen far below it, and when there is no real slot yet. The net only rises
+//!   by allocating and nobody looks in between, so the mark needs raising only
+//!   when a free comes.
 
 use core::ptr;
 
@@ -170,8 +171,8 @@ impl Slot {
     #[cfg(not(loom))]
     pub(crate) const fn marker() -> Self {
         let mut marker = Self::new();
-        // `high - net` is 2^63, far outside the window; `next_event` is 0 already.
-        marker.high = AtomicI64::new(i64::MIN);
+        // `high - net` is far above the window; `next_event` is 0 already.
+        marker.high = AtomicI64::new(i64::MAX);
         marker
     }
 
@@ -219,7 +220,7 @@ impl Slot {
     #[inline]
     #[must_use]
     pub(crate) fn try_free(&self, bytes: u64) -> bool {
-        if !self.is_within_window() {
+        if !self.keep_high() {
             return false;
         }
         self.freed_bytes.add(bytes);
@@ -244,7 +245,7 @@ impl Slot {
     #[inline]
     #[must_use]
     pub(crate) fn try_shrink(&self, bytes: u64) -> bool {
-        if !self.is_within_window() {
+        if !self.keep_high() {
             return false;
         }
         self.freed_bytes.add(bytes);
@@ -262,16 +263,25 @@ impl Slot {
             >= 0
     }
 
-    /// Whether the net lies between `high - WINDOW` and `high`.
+    /// Raises the high-water mark if the net has passed it; `false` when the
+    /// net lies more than a window below it and a publication is due.
     #[inline]
-    fn is_within_window(&self) -> bool {
+    fn keep_high(&self) -> bool {
+        let high = self.high.load(Ordering::Relaxed).cast_unsigned();
         // high - net, written so that it compiles to two subtractions and an addition.
         let below = self
             .freed_bytes
             .own()
             .wrapping_sub(self.allocated_bytes.own())
-            .wrapping_add(self.high.load(Ordering::Relaxed).cast_unsigned());
-        below <= WINDOW
+            .wrapping_add(high);
+        if below > WINDOW {
+            if below.cast_signed() > 0 {
+                return false;
+            }
+            self.high
+                .store(high.wrapping_sub(below).cast_signed(), Ordering::Relaxed);
+        }
+        true
     }
 
     #[inline]
@@ -307,7 +317,9 @@ impl Slot {
 
     /// Strikes out a block when [`try_free`](Self::try_free) would not.
     pub(crate) fn free(&self, bytes: u64, peak: &Peak) {
-        self.leave_window(peak);
+        if !self.keep_high() {
+            self.publish(peak);
+        }
         self.freed_bytes.add(bytes);
         self.frees.add(1);
     }
@@ -315,7 +327,9 @@ impl Slot {
     /// Enters a shrinking when [`try_shrink`](Self::try_shrink) would not, or
     /// when a trace may want to see it.
     pub(crate) fn shrink(&self, bytes: u64, request: Request, peak: &Peak) {
-        self.leave_window(peak);
+        if !self.keep_high() {
+            self.publish(peak);
+        }
         self.freed_bytes.add(bytes);
         self.reallocations.add(1);
         Trace::record(self.trace.load(Ordering::Relaxed), request);
@@ -354,16 +368,6 @@ impl Slot {
             self.publish_at.load(Ordering::Relaxed)
         };
         self.next_event.store(next, Ordering::Relaxed);
-    }
-
-    /// The net has left the window: raise the mark, or publish a long fall.
-    fn leave_window(&self, peak: &Peak) {
-        let net = self.net();
-        if net > self.high.load(Ordering::Relaxed) {
-            self.high.store(net, Ordering::Relaxed);
-        } else if !self.is_within_window() {
-            self.publish(peak);
-        }
     }
 
     /// Folds the running mark into the scope's and the batch's, and restarts it.

@@ -95,20 +95,18 @@ fn claim(marker: &'static Slot) -> Option<&'static Slot> {
     Some(slot)
 }
 
-/// Enters a new block of `size` bytes.
+/// Enters a new block of `size` bytes; `false` when [`allocated_cold`] must.
 #[inline]
-pub(crate) fn allocated(size: usize) {
-    if !current().try_allocate(size as u64) {
-        allocated_cold(size);
-    }
+#[must_use]
+pub(crate) fn try_allocated(size: usize) -> bool {
+    current().try_allocate(size as u64)
 }
 
-/// Strikes out a block of `size` bytes.
+/// Strikes out a block of `size` bytes; `false` when [`freed_cold`] must.
 #[inline]
-pub(crate) fn freed(size: usize) {
-    if !current().try_free(size as u64) {
-        freed_cold(size);
-    }
+#[must_use]
+pub(crate) fn try_freed(size: usize) -> bool {
+    current().try_free(size as u64)
 }
 
 /// Enters that a block of `old` bytes now has `new` bytes.
@@ -135,18 +133,20 @@ pub(crate) fn refused(size: usize) {
     }
 }
 
+/// Enters a new block of `size` bytes when [`try_allocated`] did not.
 #[cold]
 #[inline(never)]
-fn allocated_cold(size: usize) {
+pub(crate) fn allocated_cold(size: usize) {
     match own() {
         Some(slot) => slot.allocate(size as u64, Request::Allocate(size), &BOOKS.peak),
         None => BOOKS.allocate_shared(size as u64),
     }
 }
 
+/// Strikes out a block of `size` bytes when [`try_freed`] did not.
 #[cold]
 #[inline(never)]
-fn freed_cold(size: usize) {
+pub(crate) fn freed_cold(size: usize) {
     match own() {
         Some(slot) => slot.free(size as u64, &BOOKS.peak),
         None => BOOKS.free_shared(size as u64),
