@@ -4,14 +4,22 @@
 //!   Carrier ── head ──▶ Page ──next──▶ Page ──▶ ...      only added, freed with the carrier
 //!                       slot, tenancy, depth             who is writing, and how deep inside
 //!                       sum                              what closed visits did
-//!                       start                            where the open visit began
+//!                       start, base                      where the open visit began
+//!
+//!   turn of a page:   0 ──open──▶ 1 ──close──▶ 2 ──open──▶ 3 ── ...
+//!                     even: what was done is `sum`
+//!                     odd:  it is the slot's figures now, less `base`
 //! ```
 //!
 //! A page is written by the owner of its slot alone, so entering and leaving
 //! take no lock, and nothing is allocated but a page at the first visit. A
 //! thread that enters a scope that it is already in counts once: only the
-//! outermost visit opens and closes. Readers add up `sum`, and what an open
-//! visit has done so far; `seq` tells them when a page changed under their eyes.
+//! outermost visit opens and closes.
+//!
+//! Opening writes what readers of a closed page do not look at, closing what
+//! readers of an open one do not, and each ends with the next turn. So a reader
+//! never has to wait for an owner that was stopped in between (or that `fork`
+//! has left behind); it reads again only when the page has turned meanwhile.
 //!
 //! A visit that is never left (its guard forgotten) ends with the thread: the
 //! slot's next owner has another tenancy, so what *it* does is not counted,
@@ -31,9 +39,6 @@ use crate::sync::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 /// The mark of a visit that found no memory for a level.
 const NO_LEVEL: u32 = u32::MAX;
 
-/// Tries of a reader whose page keeps changing, before it takes what it has.
-const TRIES: u32 = 1_000;
-
 /// The book of one carried scope.
 #[derive(Debug)]
 pub(crate) struct Carrier {
@@ -46,15 +51,20 @@ pub(crate) struct Carrier {
 struct Page {
     next: *mut Page,
     slot: &'static Slot,
-    /// Odd while the owner is writing the fields below.
-    seq: AtomicU32,
-    /// How many guards of this scope the owner holds.
+    /// Odd while a visit is open. See the module's picture.
+    turn: AtomicU64,
+    /// How many guards of this scope the owner holds. For the owner.
     depth: AtomicU32,
+    // Written on opening:
     level: AtomicU32,
     tenancy: AtomicU64,
     start: Cells,
+    /// `start` less `sum`.
+    base: Cells,
+    // Written on closing:
     sum: Cells,
     /// The highest net that the closed visits reached, and its possible excess.
+    /// Only rise, so that readers of an open page may see them early.
     peak: AtomicI64,
     peak_error: AtomicI64,
 }
@@ -191,11 +201,12 @@ impl Page {
         Self {
             next: core::ptr::null_mut(),
             slot,
-            seq: AtomicU32::new(0),
+            turn: AtomicU64::new(0),
             depth: AtomicU32::new(0),
             level: AtomicU32::new(NO_LEVEL),
             tenancy: AtomicU64::new(0),
             start: Cells::new(),
+            base: Cells::new(),
             sum: Cells::new(),
             peak: AtomicI64::new(0),
             peak_error: AtomicI64::new(0),
@@ -211,93 +222,97 @@ impl Page {
         }
     }
 
-    /// Runs `change` so that readers notice. For the owner.
-    fn write(&self, change: impl FnOnce()) {
-        let seq = self.seq.load(Ordering::Relaxed);
-        self.seq.store(seq.wrapping_add(1), Ordering::Relaxed);
-        // A reader that sees any of the changes sees the odd number before them.
-        fence(Ordering::Release);
-        change();
-        self.seq.store(seq.wrapping_add(2), Ordering::Release);
-    }
-
+    /// Opens a visit. For the owner.
     fn open(&self, start: Figures, level: u32) {
-        self.write(|| {
-            self.tenancy.store(self.slot.tenancy(), Ordering::Relaxed);
-            self.start.set(&start);
-            self.level.store(level, Ordering::Relaxed);
-            self.depth.store(1, Ordering::Relaxed);
-        });
+        let mut turn = self.turn.load(Ordering::Relaxed);
+        if !turn.is_multiple_of(2) {
+            // An earlier tenant never left: its visit ends here, and counts nothing.
+            turn = turn.wrapping_add(1);
+            self.turn.store(turn, Ordering::Release);
+        }
+        // A reader of the last open turn that sees any of these sees that the turn is over.
+        fence(Ordering::Release);
+        self.tenancy.store(self.slot.tenancy(), Ordering::Relaxed);
+        self.start.set(&start);
+        self.base.set(&start.since(&self.sum.get()));
+        self.level.store(level, Ordering::Relaxed);
+        self.depth.store(1, Ordering::Relaxed);
+        self.turn.store(turn.wrapping_add(1), Ordering::Release);
     }
 
+    /// Closes the open visit. For the owner.
     fn close(&self) {
         let level = self.level.load(Ordering::Relaxed);
         let high = (level != NO_LEVEL).then(|| self.slot.close_level(level));
-        let now = self.slot.figures();
-        let visit = self.visit(&now, high);
-        self.write(|| {
-            self.sum.set(&visit.done);
-            self.peak.store(visit.peak, Ordering::Relaxed);
-            self.peak_error.store(visit.peak_error, Ordering::Relaxed);
-            self.depth.store(0, Ordering::Relaxed);
-        });
+        let visit = self.visit(&self.slot.figures(), high);
+        // A reader of the last closed turn that sees any of these sees that the turn is over.
+        fence(Ordering::Release);
+        self.sum.set(&visit.done);
+        self.peak_error.store(visit.peak_error, Ordering::Relaxed);
+        self.peak.store(visit.peak, Ordering::Relaxed);
+        self.depth.store(0, Ordering::Relaxed);
+        let turn = self.turn.load(Ordering::Relaxed);
+        self.turn.store(turn.wrapping_add(1), Ordering::Release);
     }
 
     /// The closed visits with the open one, which has come to `now` and `high`.
     fn visit(&self, now: &Figures, high: Option<i64>) -> Visit {
-        let start = self.start.get();
-        let sum = self.sum.get();
-        let done = now.since(&start);
-        // The net inside this visit stands on the net that the earlier visits left.
-        let (top, excess) = match high {
-            Some(high) => (high.wrapping_sub(start.net()), 0),
-            None => (
-                done.allocated_bytes.cast_signed(),
-                done.allocated_bytes.cast_signed(),
-            ),
+        let base = self.base.get();
+        // `base` holds the net that the earlier visits left, on which this one's stands.
+        let (top, excess) = if let Some(high) = high {
+            (high.wrapping_sub(base.net()), 0)
+        } else {
+            let start = self.start.get();
+            let allocated = now.since(&start).allocated_bytes.cast_signed();
+            let left = start.net().wrapping_sub(base.net());
+            (left.saturating_add(allocated), allocated)
         };
-        let peak = self.peak.load(Ordering::Relaxed);
-        let error = self.peak_error.load(Ordering::Relaxed);
         Visit {
-            done: sum.plus(&done),
-            peak: peak.max(sum.net().saturating_add(top)),
-            peak_error: error.max(excess),
+            done: now.since(&base),
+            peak: self.peak.load(Ordering::Relaxed).max(top),
+            peak_error: self.peak_error.load(Ordering::Relaxed).max(excess),
         }
     }
 
     /// What the page says, for any thread; `own` is the caller's slot.
     fn read(&self, own: Option<&'static Slot>) -> Visit {
         let mine = own.is_some_and(|own| core::ptr::eq(own, self.slot));
-        let mut tries = 0;
         loop {
-            let seq = self.seq.load(Ordering::Acquire);
-            let visit = self.read_once(mine);
+            let turn = self.turn.load(Ordering::Acquire);
+            let open = if turn.is_multiple_of(2) {
+                None
+            } else {
+                self.read_open(mine)
+            };
+            let visit = open.unwrap_or_else(|| self.read_closed());
             fence(Ordering::Acquire);
-            let unchanged = seq.is_multiple_of(2) && self.seq.load(Ordering::Relaxed) == seq;
-            tries += 1;
-            if unchanged || tries >= TRIES {
+            if self.turn.load(Ordering::Relaxed) == turn {
                 return visit;
             }
-            core::hint::spin_loop();
         }
     }
 
-    fn read_once(&self, mine: bool) -> Visit {
-        let open = self.depth.load(Ordering::Relaxed) > 0
-            && self.tenancy.load(Ordering::Relaxed) == self.slot.tenancy();
-        if !open {
-            return Visit {
-                done: self.sum.get(),
-                peak: self.peak.load(Ordering::Relaxed),
-                peak_error: self.peak_error.load(Ordering::Relaxed),
-            };
+    /// The closed visits alone.
+    fn read_closed(&self) -> Visit {
+        Visit {
+            done: self.sum.get(),
+            peak: self.peak.load(Ordering::Relaxed),
+            peak_error: self.peak_error.load(Ordering::Relaxed),
         }
+    }
+
+    /// With the open visit; `None` when its thread has ended without leaving.
+    fn read_open(&self, mine: bool) -> Option<Visit> {
         let level = self.level.load(Ordering::Relaxed);
         let now = self.slot.figures();
+        // After the figures: if the slot's next owner has added to them, it shows here.
+        if self.tenancy.load(Ordering::Relaxed) != self.slot.tenancy() {
+            return None;
+        }
         // Only the owner may look at its levels. For another thread's open visit the net so far is
         // the least that the peak can be, and everything allocated the most.
         let high = (mine && level != NO_LEVEL).then(|| self.slot.level_high(level));
-        self.visit(&now, high)
+        Some(self.visit(&now, high))
     }
 }
 

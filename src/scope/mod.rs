@@ -103,19 +103,33 @@ impl Scope {
     ///
     /// For a scope that was carried to other threads, the sum over them; see
     /// [`ScopeHandle::stats`].
+    ///
+    /// # Panics
+    /// When the guard was kept in a thread local whose destructor runs after
+    /// the thread has given its page back: the figures there are another
+    /// thread's by then.
+    #[track_caller]
     pub fn stats(&self) -> ScopeStats {
+        or_panic(self.so_far())
+    }
+
+    fn so_far(&self) -> Result<ScopeStats, Error> {
         if let Some(carrier) = self.carrier.get() {
-            return carrier.stats();
+            return Ok(carrier.stats());
+        }
+        if !self.is_here() {
+            return Err(Error::thread_ending());
         }
         let now = self.slot.figures();
-        let high = match self.level {
-            Some(level) if self.is_here() => Some(self.slot.level_high(level)),
-            _ => None,
-        };
-        scope_stats(&self.start, &now, high)
+        let high = self.level.map(|level| self.slot.level_high(level));
+        Ok(scope_stats(&self.start, &now, high))
     }
 
     /// Leaves the scope and gives what happened in it.
+    ///
+    /// # Panics
+    /// As [`stats`](Self::stats).
+    #[track_caller]
     pub fn finish(self) -> ScopeStats {
         self.stats()
     }
@@ -126,7 +140,8 @@ impl Scope {
     /// Its own memory does not come from the program's heap.
     ///
     /// # Panics
-    /// When the system has no memory for it; see [`try_handle`](Self::try_handle).
+    /// When the system has no memory for it, and where [`stats`](Self::stats)
+    /// would panic; see [`try_handle`](Self::try_handle).
     ///
     /// ```
     /// # #[global_allocator]
@@ -144,10 +159,16 @@ impl Scope {
     /// [`handle`](Self::handle), with an error instead of a panic.
     ///
     /// # Errors
-    /// [`Error::is_no_memory`].
+    /// [`Error::is_no_memory`]; [`Error::is_thread_ending`] where
+    /// [`stats`](Self::stats) would panic.
     pub fn try_handle(&self) -> Result<ScopeHandle, Error> {
         self.carrier
-            .get_or_try_init(|| Carrier::begun(self.slot, self.start, self.level))
+            .get_or_try_init(|| {
+                if !self.is_here() {
+                    return Err(Error::thread_ending());
+                }
+                Carrier::begun(self.slot, self.start, self.level)
+            })
             .cloned()
             .map(ScopeHandle::new)
     }
@@ -179,7 +200,7 @@ impl Drop for Scope {
 impl fmt::Debug for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Scope")
-            .field("stats", &self.stats())
+            .field("stats", &self.so_far())
             .finish()
     }
 }
