@@ -56,7 +56,9 @@ use crate::units::{Grouped, plural};
 /// ```
 #[macro_export]
 macro_rules! assert_allocs {
-    (== $limit:tt $unit:ident, $body:expr $(,)?) => {
+    // A limit in parentheses is taken out of them: as an argument they would be unused, and
+    // the compiler would tell the user to remove what the macro needs.
+    (== ($limit:expr) $unit:ident, $body:expr $(,)?) => {
         $crate::__private::assert_allocs(
             $crate::__private::Count::Exactly,
             $limit,
@@ -64,7 +66,7 @@ macro_rules! assert_allocs {
             $body,
         )
     };
-    (< $limit:tt $unit:ident, $body:expr $(,)?) => {
+    (< ($limit:expr) $unit:ident, $body:expr $(,)?) => {
         $crate::__private::assert_allocs(
             $crate::__private::Count::LessThan,
             $limit,
@@ -72,7 +74,7 @@ macro_rules! assert_allocs {
             $body,
         )
     };
-    (<= $limit:tt $unit:ident, $body:expr $(,)?) => {
+    (<= ($limit:expr) $unit:ident, $body:expr $(,)?) => {
         $crate::__private::assert_allocs(
             $crate::__private::Count::AtMost,
             $limit,
@@ -80,11 +82,20 @@ macro_rules! assert_allocs {
             $body,
         )
     };
+    (== $limit:tt $unit:ident, $body:expr $(,)?) => {
+        $crate::assert_allocs!(== ($limit) $unit, $body)
+    };
     (== $limit:expr, $body:expr $(,)?) => {
         $crate::assert_allocs!(== ($limit) blocks, $body)
     };
+    (< $limit:tt $unit:ident, $body:expr $(,)?) => {
+        $crate::assert_allocs!(< ($limit) $unit, $body)
+    };
     (< $limit:expr, $body:expr $(,)?) => {
         $crate::assert_allocs!(< ($limit) blocks, $body)
+    };
+    (<= $limit:tt $unit:ident, $body:expr $(,)?) => {
+        $crate::assert_allocs!(<= ($limit) $unit, $body)
     };
     (<= $limit:expr, $body:expr $(,)?) => {
         $crate::assert_allocs!(<= ($limit) blocks, $body)
