@@ -14,8 +14,9 @@ use crate::units::{Bytes, Grouped, Signed, plural};
 /// Within one value, `live_bytes == allocated_bytes - freed_bytes` and
 /// `live_blocks == allocations - frees` always hold. While other threads run,
 /// the counters of one thread are read one after the other, so `live_blocks`
-/// and `live_bytes` may belong to moments a few operations apart. When nothing
-/// else runs, every figure is exact.
+/// and `live_bytes` may belong to moments a few operations apart, and may be too
+/// high by what was freed meanwhile; they are never too low. When nothing else
+/// runs, every figure is exact.
 ///
 /// ```
 /// # #[global_allocator]
@@ -40,7 +41,8 @@ pub struct Stats {
     /// How far `peak_bytes` may be from the truth, in bytes, either way.
     ///
     /// Zero as long as one thread has used the heap. With several, each thread
-    /// may hold back up to 128 KiB (or all it ever did, if that is less).
+    /// may hold back up to 128 KiB (or all it ever did, if that is less), and
+    /// what they free while the books are read comes on top.
     pub peak_error_bytes: u64,
     /// Bytes ever allocated. A `realloc` that grows adds the difference.
     pub allocated_bytes: u64,

@@ -50,6 +50,9 @@ use crate::stats::Stats;
 use peak::{BATCH, Peak, WINDOW};
 use registry::Registry;
 
+/// Tries of a reader beside threads that free much, before it takes its best.
+const TRIES: u32 = 16;
+
 /// The books of the process.
 #[cfg(not(loom))]
 static BOOKS: Books = Books::new();
@@ -83,13 +86,42 @@ impl Books {
         core::iter::once(&self.registry.shared).chain(self.registry.slots())
     }
 
-    /// Adds up all slots: the freed sides first, then the allocated sides.
-    fn read(&self) -> Reading {
+    /// Adds up all slots, the freed sides first, until little was freed meanwhile, or takes the best of some tries.
+    ///
+    /// The figures of one reading are as far apart as the reader takes from the first slot to the
+    /// last, and a reader that is preempted in between takes milliseconds: everything that was
+    /// allocated and freed meanwhile then looks alive. Reading the freed sides once more tells
+    /// how much that may be.
+    fn read_closely(&self) -> Reading {
+        let mut strikes = self.read_strikes();
+        let mut best: Option<Reading> = None;
+        for _ in 0..TRIES {
+            let mut reading = self.read_entries(strikes);
+            let later = self.read_strikes();
+            reading.slack = later.freed_bytes.wrapping_sub(strikes.freed_bytes);
+            if reading.slack <= BATCH {
+                return reading;
+            }
+            if best.as_ref().is_none_or(|best| reading.slack < best.slack) {
+                best = Some(reading);
+            }
+            strikes = later;
+        }
+        best.unwrap_or_default()
+    }
+
+    /// The freed sides of all slots.
+    fn read_strikes(&self) -> Figures {
         let mut total = Figures::default();
         for slot in self.slots() {
             total.freed_bytes = total.freed_bytes.wrapping_add(slot.freed_bytes.read());
             total.frees = total.frees.wrapping_add(slot.frees.read());
         }
+        total
+    }
+
+    /// The allocated sides of all slots, to go with the freed sides `total`, which were read before.
+    fn read_entries(&self, mut total: Figures) -> Reading {
         let mut reading = Reading::default();
         for slot in self.slots() {
             let now = slot.figures();
@@ -109,10 +141,10 @@ impl Books {
 
     /// The figures of the process.
     pub(crate) fn stats(&self) -> Stats {
-        let reading = self.read();
+        let reading = self.read_closely();
         let live = reading.live_bytes();
-        let candidate = live.saturating_add(reading.headroom);
-        // Raising it for good keeps one reader's peak from falling below the last one's.
+        // What is raised here stays, so it must not hold what only looked alive.
+        let candidate = reading.sure_bytes().saturating_add(reading.headroom);
         let peak = self
             .peak
             .raise(i64::try_from(candidate).unwrap_or(i64::MAX));
@@ -135,7 +167,7 @@ impl Books {
         if let Some(slot) = own {
             slot.publish(&self.peak);
         }
-        let live = self.read().live_bytes();
+        let live = self.read_closely().sure_bytes();
         self.peak.reset(i64::try_from(live).unwrap_or(i64::MAX));
     }
 }
@@ -150,6 +182,8 @@ struct Reading {
     held_back: u64,
     /// How many slots were ever used.
     used: u32,
+    /// Bytes freed while this was read: by so much `live` may be too high.
+    slack: u64,
 }
 
 impl Reading {
@@ -167,7 +201,13 @@ impl Reading {
     }
 
     fn peak_error(&self) -> u64 {
-        if self.used <= 1 { 0 } else { self.held_back }
+        let held_back = if self.used <= 1 { 0 } else { self.held_back };
+        held_back.saturating_add(self.slack)
+    }
+
+    /// Bytes that were alive at once, at some moment of the reading.
+    fn sure_bytes(&self) -> u64 {
+        self.live_bytes().saturating_sub(self.slack)
     }
 
     /// Never negative, but for the handlers that the module's text names.
@@ -202,6 +242,16 @@ pub(crate) fn reset_peak() {
 #[cfg(not(loom))]
 pub(crate) fn shared_allocations() -> u64 {
     BOOKS.registry.shared.allocations.read()
+}
+
+/// How many slots have ever had an owner.
+#[cfg(not(loom))]
+pub(crate) fn slots_ever_owned() -> usize {
+    BOOKS
+        .registry
+        .slots()
+        .filter(|slot| slot.tenancy() > 0)
+        .count()
 }
 
 /// The requests of the process by size, added up over all slots.
