@@ -40,9 +40,16 @@ pub use reading::{reset_peak, stats, thread_stats, try_stats, try_thread_stats};
 pub use scope::{Entered, InScope, Scope, ScopeHandle, measure, measure_future};
 pub use stats::{ScopeStats, Stats, StatsDelta};
 
-/// What the macros expand to. Not for use by name.
+/// What the macros expand to, and what only our own tests look at. Not for use
+/// by name.
 #[cfg(not(loom))]
 #[doc(hidden)]
 pub mod __private {
     pub use crate::assertions::{Count, Unit, assert_allocs, assert_no_alloc};
+
+    /// How many slots threads own or have owned: the most threads that were
+    /// alive at once, and used the heap. For our own tests.
+    pub fn slots_ever_owned() -> usize {
+        crate::ledger::slots_ever_owned()
+    }
 }

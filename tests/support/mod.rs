@@ -1,0 +1,144 @@
+//! A harness for cases that need a process of their own.
+//!
+//! libtest allocates on its main thread late and at random, so figures of the
+//! whole process are never exact under it; and a case that crashes, hangs or
+//! forks would take the others with it. Here each case runs as a child of the
+//! test binary, on the child's main thread, with nothing beside it, and under a
+//! watchdog against hangs.
+
+use std::io::Read;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::{Duration, Instant};
+
+/// Says to the child which case it is.
+const CASE: &str = "HEAPLEDGER_TEST_CASE";
+
+/// Far longer than any case takes, however busy the machine is.
+const PATIENCE: Duration = Duration::from_secs(600);
+
+/// A test: its name, what it does, and a text that its child must print.
+pub struct Case {
+    /// The name, a sentence.
+    pub name: &'static str,
+    /// Runs in the child and panics when it fails.
+    pub body: fn(),
+    /// What the child must have printed, for cases that end after `main`.
+    pub prints: &'static str,
+}
+
+/// The cases of these functions, under their own names; `=> "text"` after a
+/// name is what the child must print.
+#[macro_export]
+macro_rules! cases {
+    ($($name:ident $(=> $prints:literal)?),+ $(,)?) => {
+        &[$($crate::support::Case {
+            name: stringify!($name),
+            body: $name,
+            prints: concat!($($prints)?),
+        }),+]
+    };
+}
+
+/// Runs all cases that the command line names, or the one that a parent of
+/// ours asks for.
+pub fn main(cases: &[Case]) -> ExitCode {
+    if let Ok(wanted) = std::env::var(CASE) {
+        let case = cases.iter().find(|case| case.name == wanted);
+        (case.expect("a case of this name").body)();
+        return ExitCode::SUCCESS;
+    }
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if arguments.iter().any(|a| a == "--list") {
+        for case in cases {
+            println!("{}: test", case.name);
+        }
+        return ExitCode::SUCCESS;
+    }
+    let exact = arguments.iter().any(|a| a == "--exact");
+    // Nothing here is ignored, so whoever asks for ignored tests alone gets none.
+    let none = arguments.iter().any(|a| a == "--ignored");
+    let names: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
+    let chosen = |case: &Case| {
+        !none
+            && (names.is_empty()
+                || names.iter().any(|name| {
+                    if exact {
+                        case.name == *name
+                    } else {
+                        case.name.contains(name.as_str())
+                    }
+                }))
+    };
+    println!(
+        "\nrunning {} tests",
+        cases.iter().filter(|c| chosen(c)).count()
+    );
+    let mut failed = 0;
+    for case in cases.iter().filter(|case| chosen(case)) {
+        let outcome = run(case);
+        println!(
+            "test {} ... {}",
+            case.name,
+            if outcome.is_ok() { "ok" } else { "FAILED" }
+        );
+        if let Err(story) = outcome {
+            println!("{story}");
+            failed += 1;
+        }
+    }
+    println!("\ntest result: {failed} failed\n");
+    ExitCode::from(u8::from(failed > 0))
+}
+
+/// Runs one case in a child; the story of its failure if it has one.
+fn run(case: &Case) -> Result<(), String> {
+    let program = std::env::current_exe().map_err(|e| e.to_string())?;
+    let mut child = Command::new(program)
+        .env(CASE, case.name)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|e| e.to_string())?;
+    // Read on threads, so that a child that says much does not wait for us.
+    let out = reader(child.stdout.take());
+    let err = reader(child.stderr.take());
+    let begin = Instant::now();
+    let status = loop {
+        match child.try_wait() {
+            Ok(Some(status)) => break Ok(status),
+            Ok(None) if begin.elapsed() < PATIENCE => {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Ok(None) => {
+                drop(child.kill());
+                drop(child.wait());
+                break Err("it hangs, and was killed".to_owned());
+            }
+            Err(e) => break Err(e.to_string()),
+        }
+    };
+    let (out, err) = (
+        out.join().unwrap_or_default(),
+        err.join().unwrap_or_default(),
+    );
+    let story = |what: &str| format!("--- {}: {what}\n{out}{err}", case.name);
+    match status {
+        Err(what) => Err(story(&what)),
+        Ok(status) if !status.success() => Err(story(&status.to_string())),
+        Ok(_) if !out.contains(case.prints) => {
+            Err(story(&format!("it did not print {:?}", case.prints)))
+        }
+        Ok(_) => Ok(()),
+    }
+}
+
+fn reader(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
+    std::thread::spawn(move || {
+        let mut text = Vec::new();
+        if let Some(mut pipe) = pipe {
+            drop(pipe.read_to_end(&mut text));
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    })
+}
