@@ -253,7 +253,7 @@ fn readers_beside_eight_writers_never_see_live_underflow_or_a_total_fall() {
                         fresh.reserve_exact(size + 2);
                     }
                     // Never waiting in either direction, so that the ring cannot lock up.
-                    let _ = send.try_send(fresh);
+                    drop(send.try_send(fresh));
                     while let Ok(old) = receive.try_recv() {
                         drop(old);
                     }

@@ -14,16 +14,16 @@ use std::time::{Duration, Instant};
 const CASE: &str = "HEAPLEDGER_TEST_CASE";
 
 /// Far longer than any case takes, however busy the machine is.
-const PATIENCE: Duration = Duration::from_secs(600);
+const PATIENCE: Duration = Duration::from_mins(10);
 
 /// A test: its name, what it does, and a text that its child must print.
-pub struct Case {
+pub(crate) struct Case {
     /// The name, a sentence.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Runs in the child and panics when it fails.
-    pub body: fn(),
+    pub(crate) body: fn(),
     /// What the child must have printed, for cases that end after `main`.
-    pub prints: &'static str,
+    pub(crate) prints: &'static str,
 }
 
 /// The cases of these functions, under their own names; `=> "text"` after a
@@ -41,7 +41,7 @@ macro_rules! cases {
 
 /// Runs all cases that the command line names, or the one that a parent of
 /// ours asks for.
-pub fn main(cases: &[Case]) -> ExitCode {
+pub(crate) fn main(cases: &[Case]) -> ExitCode {
     if let Ok(wanted) = std::env::var(CASE) {
         let case = cases.iter().find(|case| case.name == wanted);
         (case.expect("a case of this name").body)();
