@@ -40,7 +40,8 @@ pub use reading::{reset_peak, stats, thread_stats, try_stats, try_thread_stats};
 pub use scope::{Entered, InScope, Scope, ScopeHandle, measure, measure_future};
 pub use stats::{ScopeStats, Stats, StatsDelta};
 
-/// What the macros expand to, and what only our own tests look at. Not for use
+/// What the macros expand to, and what only our own tests and benchmarks look
+/// at. Not for use
 /// by name.
 #[cfg(not(loom))]
 #[doc(hidden)]
@@ -52,4 +53,7 @@ pub mod __private {
     pub fn slots_ever_owned() -> usize {
         crate::ledger::slots_ever_owned()
     }
+
+    /// The memory of a thread's page of the ledger.
+    pub const SLOT_BYTES: usize = size_of::<crate::ledger::Slot>();
 }

@@ -1,0 +1,3 @@
+//! `dhat`, installed but not running.
+
+heapledger_benches::program!(dhat::Alloc, dhat::Alloc);

@@ -1,0 +1,6 @@
+//! heapledger over `System`.
+
+heapledger_benches::program!(
+    heapledger::TrackingAllocator,
+    heapledger::TrackingAllocator::new()
+);

@@ -1,0 +1,6 @@
+//! heapledger over mimalloc.
+
+heapledger_benches::program!(
+    heapledger::TrackingAllocator<mimalloc::MiMalloc>,
+    heapledger::TrackingAllocator::over(mimalloc::MiMalloc)
+);

@@ -1,0 +1,3 @@
+//! mimalloc.
+
+heapledger_benches::program!(mimalloc::MiMalloc, mimalloc::MiMalloc);

@@ -1,0 +1,6 @@
+//! The obvious design.
+
+heapledger_benches::program!(
+    heapledger_benches::peers::SharedAtomics,
+    heapledger_benches::peers::SharedAtomics
+);

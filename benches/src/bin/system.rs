@@ -1,0 +1,3 @@
+//! `System`, installed.
+
+heapledger_benches::program!(std::alloc::System, std::alloc::System);

@@ -1,0 +1,71 @@
+//! Builds the programs of `src/bin` and runs them as child processes.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+
+/// The programs that were built, by name.
+#[derive(Debug)]
+pub struct Programs(HashMap<String, PathBuf>);
+
+impl Programs {
+    /// Builds all of them in release.
+    pub fn build() -> Self {
+        Self(build(&["--bins"]))
+    }
+
+    /// Adds the program `name` with the feature `histogram`, as `name_histogram`.
+    #[must_use]
+    pub fn with_histogram(mut self, name: &str) -> Self {
+        let built = build(&["--bin", name, "--features", "histogram"]);
+        let renamed = self.path(name).with_file_name(format!("{name}_histogram"));
+        std::fs::copy(&built[name], &renamed).expect("a copy of the program");
+        self.0.insert(format!("{name}_histogram"), renamed);
+        // The next build puts the plain one back in its place.
+        self.0.extend(build(&["--bin", name]));
+        self
+    }
+
+    /// Where the program `name` is.
+    pub fn path(&self, name: &str) -> &PathBuf {
+        &self.0[name]
+    }
+
+    /// Runs `name` with `args` and gives the numbers that it prints.
+    pub fn run(&self, name: &str, args: &[&str]) -> Vec<f64> {
+        let output = Command::new(self.path(name))
+            .args(args)
+            .stderr(Stdio::inherit())
+            .output()
+            .expect("the program starts");
+        assert!(output.status.success(), "{name} {args:?} failed");
+        let text = String::from_utf8(output.stdout).expect("numbers");
+        let number = |word: &str| word.parse().expect("a number");
+        text.split_whitespace().map(number).collect()
+    }
+}
+
+/// Lets cargo build binaries of this package; gives where they are.
+fn build(which: &[&str]) -> HashMap<String, PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let output = Command::new(cargo)
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .args(["build", "--release", "--quiet"])
+        .arg("--message-format=json-render-diagnostics")
+        .args(which)
+        .stderr(Stdio::inherit())
+        .output()
+        .expect("cargo starts");
+    assert!(output.status.success(), "cargo build failed");
+    let text = String::from_utf8(output.stdout).expect("JSON");
+    text.lines().filter_map(executable).collect()
+}
+
+/// The name and the path of the binary that this message of cargo's is about.
+fn executable(message: &str) -> Option<(String, PathBuf)> {
+    let message: serde_json::Value = serde_json::from_str(message).ok()?;
+    let path = message.get("executable")?.as_str()?;
+    let name = message.get("target")?.get("name")?.as_str()?;
+    Some((name.to_owned(), PathBuf::from(path)))
+}
