@@ -28,6 +28,7 @@ static ANSWER: AtomicU32 = AtomicU32::new(UNKNOWN);
 /// // No `#[global_allocator]` in this example.
 /// assert!(!heapledger::is_installed());
 /// ```
+#[inline]
 pub fn is_installed() -> bool {
     ANSWER.load(Ordering::Relaxed) == INSTALLED || probe()
 }

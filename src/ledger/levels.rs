@@ -104,21 +104,30 @@ impl Levels {
     /// Closes the level `index` and gives the highest net since it was opened.
     #[inline]
     pub(crate) fn close(&self, index: u32) -> i64 {
-        let high = self.high(index);
         let depth = self.depth.load(Ordering::Relaxed);
         if index >= depth {
+            // The innermost level, as nearly always: its mark is the top one.
+            let high = self.top.load(Ordering::Relaxed);
             self.pop();
+            high
         } else {
-            let own = self.get(index);
-            self.put(index, CLOSED);
-            let mut under = index;
-            while under > 0 {
-                under -= 1;
-                let mark = self.get(under);
-                if mark != CLOSED {
-                    self.put(under, mark.max(own));
-                    break;
-                }
+            self.close_beneath(index)
+        }
+    }
+
+    /// Closes a level that others are still open above.
+    #[cold]
+    fn close_beneath(&self, index: u32) -> i64 {
+        let high = self.high(index);
+        let own = self.get(index);
+        self.put(index, CLOSED);
+        let mut under = index;
+        while under > 0 {
+            under -= 1;
+            let mark = self.get(under);
+            if mark != CLOSED {
+                self.put(under, mark.max(own));
+                break;
             }
         }
         high

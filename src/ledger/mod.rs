@@ -42,7 +42,7 @@ mod trace;
 pub(crate) use slot::{Figures, Slot};
 #[cfg(not(loom))]
 pub(crate) use thread::{
-    allocated_cold, freed_cold, own, refused, resized, try_allocated, try_freed,
+    allocated_cold, freed_cold, is_own, own, refused, resized, try_allocated, try_freed,
 };
 pub(crate) use trace::{Request, Trace};
 

@@ -75,6 +75,12 @@ pub(crate) fn own() -> Option<&'static Slot> {
     }
 }
 
+/// Whether `slot` is the calling thread's own. Claims nothing.
+#[inline]
+pub(crate) fn is_own(slot: &'static Slot) -> bool {
+    core::ptr::eq(current(), slot)
+}
+
 #[cold]
 #[inline(never)]
 fn claim(marker: &'static Slot) -> Option<&'static Slot> {

@@ -177,7 +177,7 @@ impl Scope {
     /// dropped after the slot has gone to another thread.
     #[inline]
     fn is_here(&self) -> bool {
-        ledger::own().is_some_and(|own| core::ptr::eq(own, self.slot))
+        ledger::is_own(self.slot)
     }
 }
 
