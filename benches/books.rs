@@ -110,30 +110,32 @@ fn reading(rounds: usize, goals: &mut Vec<Vec<String>>) {
         .map(|(cost, (alone, among))| {
             vec![
                 cost.name.to_owned(),
-                format!("{alone:.1}"),
-                format!("{among:.1}"),
+                format!("{:.1}", alone.median),
+                format!("{:.1}", alone.least),
+                format!("{:.1}", among.median),
+                format!("{:.1}", among.least),
             ]
         })
         .collect();
-    let head = ["ns", "one thread", "1,000 more"];
+    let head = ["ns", "one thread", "at best", "1,000 more", "at best"];
     println!("{}", table(&head, &rows));
-    let micros = among[AT_STATS] / 1_000.0;
+    let micros = among[AT_STATS].median / 1_000.0;
     goals.push(goal("`stats()` over 1,000 slots, µs", micros, 20.0, 2));
-    let nanos = alone[AT_SCOPE];
+    let nanos = alone[AT_SCOPE].median;
     goals.push(goal("a scope entered and left, ns", nanos, 5.0, 2));
 }
 
-/// The median nanoseconds of each call.
-fn costs(rounds: usize) -> Vec<f64> {
-    let median = |cost: &Cost| {
-        let once = |_| {
+/// The nanoseconds of each call.
+fn costs(rounds: usize) -> Vec<Spread> {
+    let mut times = COSTS.each_ref().map(|_| Vec::with_capacity(rounds));
+    for _ in 0..rounds {
+        for (cost, times) in COSTS.iter().zip(&mut times) {
             let start = Instant::now();
             (cost.run)(cost.turns);
-            nanos_each(start.elapsed(), cost.turns)
-        };
-        Spread::of((0..rounds).map(once)).median
-    };
-    COSTS.iter().map(median).collect()
+            times.push(nanos_each(start.elapsed(), cost.turns));
+        }
+    }
+    times.into_iter().map(Spread::of).collect()
 }
 
 /// Runs `body` while 1,000 threads that have allocated are parked.

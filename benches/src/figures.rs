@@ -5,6 +5,8 @@ use std::time::Duration;
 /// The middle of a set of figures, and the quarters on both sides of it.
 #[derive(Clone, Copy, Debug)]
 pub struct Spread {
+    /// None lies below.
+    pub least: f64,
     /// A quarter lies below.
     pub low: f64,
     /// Half lies below.
@@ -25,6 +27,7 @@ impl Spread {
             f64::midpoint(sorted[down], sorted[up])
         };
         Self {
+            least: sorted[0],
             low: at(1),
             median: at(2),
             high: at(3),
@@ -106,7 +109,7 @@ mod tests {
         let odd = Spread::of([5.0, 1.0, 3.0, 2.0, 4.0]);
         assert_eq!(
             format!("{odd:?}"),
-            "Spread { low: 2.0, median: 3.0, high: 4.0 }"
+            "Spread { least: 1.0, low: 2.0, median: 3.0, high: 4.0 }"
         );
         let even = Spread::of([4.0, 1.0, 2.0, 3.0]);
         assert_eq!(format!("{}", even.median), "2.5");
