@@ -167,8 +167,10 @@ impl Books {
         if let Some(slot) = own {
             slot.publish(&self.peak);
         }
-        let live = self.read_closely().sure_bytes();
-        self.peak.reset(i64::try_from(live).unwrap_or(i64::MAX));
+        self.peak.reset(|| {
+            let live = self.read_closely().sure_bytes();
+            i64::try_from(live).unwrap_or(i64::MAX)
+        });
     }
 }
 
@@ -231,10 +233,6 @@ pub(crate) fn process_stats() -> Stats {
 /// Starts the peak again at what is alive now.
 #[cfg(not(loom))]
 pub(crate) fn reset_peak() {
-    // Two callers at once would each set the peak to what it was at their own moment; one after
-    // the other is all that is needed. Off the allocation path: here parking may allocate.
-    static ONE_AT_A_TIME: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
-    let _guard = ONE_AT_A_TIME.lock();
     BOOKS.reset_peak(own());
 }
 

@@ -28,6 +28,9 @@ pub(crate) const BATCH: u64 = 64 * 1024;
 /// A thread publishes when its net has fallen by this many bytes below its high.
 pub(crate) const WINDOW: u64 = 64 * 1024;
 
+/// Tries of a reset against threads that raise the peak meanwhile.
+const TRIES: u32 = 64;
+
 /// The global figures behind the peak, away from everything else: several
 /// threads write them.
 #[derive(Debug)]
@@ -76,8 +79,23 @@ impl Peak {
             .max(candidate)
     }
 
-    /// Forgets the peak: from now on it is at least `live`.
-    pub(crate) fn reset(&self, live: i64) {
-        self.high.store(live, Ordering::Relaxed);
+    /// Forgets the peak: from now on it is at least what `live` reads.
+    ///
+    /// Without a lock: in a child of `fork` a thread that is not there any more
+    /// would hold it for ever. If the peak was raised, or reset by another
+    /// caller, while we were reading, that may have been after our reading, so
+    /// we read again.
+    pub(crate) fn reset(&self, live: impl Fn() -> i64) {
+        let mut high = self.high.load(Ordering::Relaxed);
+        for _ in 0..TRIES {
+            let set =
+                self.high
+                    .compare_exchange(high, live(), Ordering::Relaxed, Ordering::Relaxed);
+            match set {
+                Ok(_) => return,
+                Err(now) => high = now,
+            }
+        }
+        // Others raise it faster than we can read: it is a new peak already.
     }
 }
