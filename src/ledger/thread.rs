@@ -21,6 +21,7 @@ use crate::ledger::registry::Registry;
 use crate::ledger::slot::Slot;
 use crate::ledger::trace::Request;
 use crate::ledger::{BOOKS, Books};
+use crate::sync::{Ordering, compiler_fence};
 
 /// No slot yet.
 static UNCLAIMED: Slot = Slot::marker();
@@ -29,17 +30,17 @@ static DETACHED: Slot = Slot::marker();
 
 thread_local! {
     static SLOT: Cell<&'static Slot> = const { Cell::new(&UNCLAIMED) };
-    static LEASE: Lease = const { Lease };
+    static LEASE: Lease = const { Lease(Cell::new(None)) };
 }
 
-/// Gives the thread's slot back when its thread locals are dropped.
-struct Lease;
+/// The slot that the thread has claimed; gives it back when the thread's locals
+/// are dropped.
+struct Lease(Cell<Option<&'static Slot>>);
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        let slot = current();
         attach(&DETACHED);
-        if is_real(slot) {
+        if let Some(slot) = self.0.take() {
             slot.end(&BOOKS.peak);
             Registry::release(slot);
         }
@@ -88,17 +89,23 @@ fn claim(marker: &'static Slot) -> Option<&'static Slot> {
         return None;
     }
     // What the runtime allocates while we register the destructor is counted on the shared slot.
+    // So is what a signal handler allocates from here on.
     attach(&DETACHED);
+    compiler_fence(Ordering::SeqCst);
     // Fails when the thread's locals are being dropped: we stay detached.
-    LEASE.try_with(|_| ()).ok()?;
-    let Some(slot) = BOOKS.registry.claim() else {
-        // No memory now; the next operation tries again.
-        attach(&UNCLAIMED);
-        return None;
-    };
-    slot.begin();
-    attach(slot);
-    Some(slot)
+    let claimed = LEASE.try_with(|lease| {
+        // A handler that came between the look at `marker` and the line above may have claimed one.
+        if lease.0.get().is_none() {
+            lease.0.set(BOOKS.registry.claim());
+            lease.0.get().inspect(|slot| slot.begin());
+        }
+        lease.0.get()
+    });
+    let claimed = claimed.ok()?;
+    compiler_fence(Ordering::SeqCst);
+    // Without memory for a slot now, the next operation tries again.
+    attach(claimed.unwrap_or(&UNCLAIMED));
+    claimed
 }
 
 /// Enters a new block of `size` bytes; `false` when [`allocated_cold`] must.
