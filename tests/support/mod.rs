@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 const CASE: &str = "HEAPLEDGER_TEST_CASE";
 
 /// Far longer than any case takes, however busy the machine is.
-const PATIENCE: Duration = Duration::from_mins(10);
+const PATIENCE: Duration = Duration::from_mins(5);
 
 /// A test: its name, what it does, and a text that its child must print.
 pub(crate) struct Case {
