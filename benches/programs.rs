@@ -26,6 +26,15 @@ const ALLOCATORS: [(&str, &str); 11] = [
     ("mimalloc", "mimalloc"),
     ("heapledger_over_mimalloc", "heapledger over mimalloc"),
 ];
+const HEAD: [&str; 7] = [
+    "",
+    "ms",
+    "× System",
+    "a quarter below",
+    "above",
+    "best, ms",
+    "× System's best",
+];
 const AT_OURS: usize = 2;
 const AT_MIMALLOC: usize = 9;
 const AT_OURS_OVER_MIMALLOC: usize = 10;
@@ -42,10 +51,7 @@ fn main() {
             .map(|((_, name), own)| row(name, own, &times[0]))
             .collect();
         println!("{work} ({rounds} rounds):\n");
-        println!(
-            "{}",
-            table(&["", "ms", "× System", "a quarter below", "above"], &rows)
-        );
+        println!("{}", table(&HEAD, &rows));
         let found = ratio(&times[AT_OURS], &times[0]).median;
         goals.push(goal(
             &format!("{work}: heapledger / System"),
@@ -75,11 +81,15 @@ fn measure(programs: &Programs, work: &str, rounds: usize) -> Vec<Vec<f64>> {
 
 fn row(name: &str, own: &[f64], system: &[f64]) -> Vec<String> {
     let ratio = ratio(own, system);
+    let times = Spread::of(own.iter().copied());
+    let best = times.least / Spread::of(system.iter().copied()).least;
     vec![
         name.to_owned(),
-        format!("{:.1}", Spread::of(own.iter().copied()).median),
+        format!("{:.1}", times.median),
         format!("{:.3}", ratio.median),
         format!("{:.3}", ratio.low),
         format!("{:.3}", ratio.high),
+        format!("{:.1}", times.least),
+        format!("{best:.3}"),
     ]
 }

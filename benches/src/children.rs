@@ -12,18 +12,25 @@ pub struct Programs(HashMap<String, PathBuf>);
 impl Programs {
     /// Builds all of them in release.
     pub fn build() -> Self {
-        Self(build(&["--bins"]))
+        Self(build(&["--release", "--bins"]))
+    }
+
+    /// Builds `names` with all optimisation there is, across crates.
+    pub fn build_whole(names: &[&str]) -> Self {
+        let bins = names.iter().flat_map(|name| ["--bin", name]);
+        let args: Vec<&str> = ["--profile", "fat-abort"].into_iter().chain(bins).collect();
+        Self(build(&args))
     }
 
     /// Adds the program `name` with the feature `histogram`, as `name_histogram`.
     #[must_use]
     pub fn with_histogram(mut self, name: &str) -> Self {
-        let built = build(&["--bin", name, "--features", "histogram"]);
+        let built = build(&["--release", "--bin", name, "--features", "histogram"]);
         let renamed = self.path(name).with_file_name(format!("{name}_histogram"));
         std::fs::copy(&built[name], &renamed).expect("a copy of the program");
         self.0.insert(format!("{name}_histogram"), renamed);
         // The next build puts the plain one back in its place.
-        self.0.extend(build(&["--bin", name]));
+        self.0.extend(build(&["--release", "--bin", name]));
         self
     }
 
@@ -51,7 +58,7 @@ fn build(which: &[&str]) -> HashMap<String, PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let output = Command::new(cargo)
         .current_dir(env!("CARGO_MANIFEST_DIR"))
-        .args(["build", "--release", "--quiet"])
+        .args(["build", "--quiet"])
         .arg("--message-format=json-render-diagnostics")
         .args(which)
         .stderr(Stdio::inherit())

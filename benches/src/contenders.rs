@@ -33,6 +33,8 @@ pub struct Contender {
 
 /// The index of `System`.
 pub const AT_SYSTEM: usize = 0;
+/// The index of `System` once more, which shows the noise.
+pub const AT_SYSTEM_AGAIN: usize = 1;
 /// The index of the shared atomics.
 pub const AT_SHARED: usize = 2;
 /// The index of `alloc_tracker`.
@@ -118,6 +120,7 @@ mod tests {
         let all = Contender::all();
         let names = [
             (AT_SYSTEM, "System"),
+            (AT_SYSTEM_AGAIN, "System, again"),
             (AT_SHARED, "shared atomics"),
             (AT_ALLOC_TRACKER, "alloc_tracker"),
             (AT_OURS, "heapledger"),

@@ -61,12 +61,13 @@ impl Workload {
         }
     }
 
-    /// Turns that take about a millisecond under `System`.
+    /// Turns that take at most about a millisecond under `System`.
     pub fn turns_per_millisecond(self) -> u64 {
         match self {
             Self::Pair | Self::PairOnTwo => 100_000,
             Self::Batch | Self::BatchOnTwo => 20,
-            Self::Doubling => 50,
+            // As few as the peers without a `realloc` of their own can bear: they copy a megabyte.
+            Self::Doubling => 10,
             Self::Handover => 20_000,
         }
     }
