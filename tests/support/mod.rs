@@ -69,10 +69,8 @@ pub(crate) fn main(cases: &[Case]) -> ExitCode {
                     }
                 }))
     };
-    println!(
-        "\nrunning {} tests",
-        cases.iter().filter(|c| chosen(c)).count()
-    );
+    let ran = cases.iter().filter(|case| chosen(case)).count();
+    println!("\nrunning {ran} tests");
     let mut failed = 0;
     for case in cases.iter().filter(|case| chosen(case)) {
         let outcome = run(case);
@@ -86,7 +84,13 @@ pub(crate) fn main(cases: &[Case]) -> ExitCode {
             failed += 1;
         }
     }
-    println!("\ntest result: {failed} failed\n");
+    // The line that readers of libtest's output look for.
+    println!(
+        "\ntest result: {}. {} passed; {failed} failed; 0 ignored; 0 measured; {} filtered out\n",
+        if failed == 0 { "ok" } else { "FAILED" },
+        ran - failed,
+        cases.len() - ran,
+    );
     ExitCode::from(u8::from(failed > 0))
 }
 
