@@ -71,19 +71,18 @@ impl Stats {
     /// assert_eq!(b.since(&a).live_bytes, 0);
     /// ```
     pub const fn since(&self, earlier: &Self) -> StatsDelta {
+        let allocated_bytes = self.allocated_bytes.wrapping_sub(earlier.allocated_bytes);
+        let freed_bytes = self.freed_bytes.wrapping_sub(earlier.freed_bytes);
+        let allocations = self.allocations.wrapping_sub(earlier.allocations);
+        let frees = self.frees.wrapping_sub(earlier.frees);
         StatsDelta {
-            live_bytes: self
-                .live_bytes
-                .wrapping_sub(earlier.live_bytes)
-                .cast_signed(),
-            live_blocks: self
-                .live_blocks
-                .wrapping_sub(earlier.live_blocks)
-                .cast_signed(),
-            allocated_bytes: self.allocated_bytes.wrapping_sub(earlier.allocated_bytes),
-            freed_bytes: self.freed_bytes.wrapping_sub(earlier.freed_bytes),
-            allocations: self.allocations.wrapping_sub(earlier.allocations),
-            frees: self.frees.wrapping_sub(earlier.frees),
+            // From the totals: a thread's own live figures stop at zero, what they changed by does not.
+            live_bytes: allocated_bytes.wrapping_sub(freed_bytes).cast_signed(),
+            live_blocks: allocations.wrapping_sub(frees).cast_signed(),
+            allocated_bytes,
+            freed_bytes,
+            allocations,
+            frees,
             reallocations: self.reallocations.wrapping_sub(earlier.reallocations),
             failures: self.failures.wrapping_sub(earlier.failures),
         }
@@ -312,20 +311,38 @@ resized                  42 times"
     #[test]
     fn a_difference_goes_below_zero_and_over_the_end_of_u64() {
         let earlier = Stats {
-            live_bytes: 100,
-            live_blocks: 2,
             allocated_bytes: u64::MAX - 9,
+            allocations: 7,
             ..Stats::default()
         };
         let later = Stats {
-            live_bytes: 40,
-            live_blocks: 1,
             allocated_bytes: 10,
+            allocations: 8,
+            freed_bytes: 80,
+            frees: 2,
             ..Stats::default()
         };
         let change = later.since(&earlier);
         assert_eq!((change.live_bytes, change.live_blocks), (-60, -1));
-        assert_eq!(change.allocated_bytes, 20);
+        assert_eq!((change.allocated_bytes, change.allocations), (20, 1));
+    }
+
+    /// Bug prevented: on a thread that has freed more than it has allocated, live
+    /// figures that stop at zero hide what it allocates next.
+    #[test]
+    fn a_difference_is_right_where_live_figures_stop_at_zero() {
+        let earlier = Stats {
+            freed_bytes: 500,
+            frees: 5,
+            ..Stats::default()
+        };
+        let later = Stats {
+            allocated_bytes: 100,
+            allocations: 1,
+            ..earlier
+        };
+        let change = later.since(&earlier);
+        assert_eq!((change.live_bytes, change.live_blocks), (100, 1));
     }
 
     #[test]

@@ -14,6 +14,11 @@
 //! is claimed, and gives it back. What comes after that (other crates' TLS
 //! destructors, pthread keys, `atexit`) is counted on the shared slot with real
 //! atomics, both sides of it; a slot is never claimed again.
+//!
+//! A thread that first touches the heap when its thread locals were dropped
+//! already (a C thread, in the destructor of a pthread key) may still be given
+//! a slot, which nobody then gives back: its counts are right, its 192 bytes
+//! are lost.
 
 use core::cell::Cell;
 
