@@ -47,7 +47,7 @@ pub(crate) use thread::{
 pub(crate) use trace::{Request, Trace};
 
 use crate::stats::Stats;
-use peak::{BATCH, Peak, WINDOW};
+use peak::{BATCH, HELD_BACK, Peak};
 use registry::Registry;
 
 /// Tries of a reader beside threads that free much, before it takes its best.
@@ -195,7 +195,7 @@ impl Reading {
             return;
         }
         self.used += 1;
-        self.held_back = self.held_back.saturating_add(activity.min(BATCH + WINDOW));
+        self.held_back = self.held_back.saturating_add(activity.min(HELD_BACK));
         // What goes through the shared slot is published at once.
         if !is_shared {
             self.headroom = self.headroom.max(slot.headroom(now.net()));

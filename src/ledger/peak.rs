@@ -3,7 +3,8 @@
 //! Every thread knows its own net bytes (allocated less freed). It *publishes*
 //! them into one global figure only when they have drifted by a batch, so the
 //! global figure lags behind each thread by at most [`BATCH`] upwards and
-//! [`WINDOW`] downwards:
+//! twice [`WINDOW`] downwards (a free is looked at before it is entered, and one
+//! of more than a window is entered on the cold path, which looks again):
 //!
 //! ```text
 //!   thread's net bytes
@@ -18,15 +19,21 @@
 //! one thread, `live` is the thread's own `published`, so the candidate is its
 //! `high`: exact. With several, what the *others* have not published is missing
 //! from `live`, and `high` may lie somewhat back in time: each thread accounts
-//! for an error of at most `BATCH + WINDOW` bytes, either way.
+//! for an error of at most [`HELD_BACK`] bytes, either way.
 
 use crate::sync::{AtomicI64, Ordering};
 
 /// A thread publishes after it has allocated this many bytes.
 pub(crate) const BATCH: u64 = 64 * 1024;
 
-/// A thread publishes when its net has fallen by this many bytes below its high.
-pub(crate) const WINDOW: u64 = 64 * 1024;
+/// A thread publishes when its net has fallen by more than this many bytes below
+/// its high. All ones, so that one compare tells whether both of two figures are
+/// within it.
+pub(crate) const WINDOW: u64 = 32 * 1024 - 1;
+const _: () = assert!((WINDOW + 1).is_power_of_two());
+
+/// The most by which one thread makes the peak wrong.
+pub(crate) const HELD_BACK: u64 = BATCH + 2 * WINDOW;
 
 /// Tries of a reset against threads that raise the peak meanwhile.
 const TRIES: u32 = 64;

@@ -17,16 +17,16 @@
 //! Two compares stand for everything that is rare:
 //! - on allocating, cumulative bytes against `next_event`: the next publication
 //!   is due, a trace wants every request, or there is no real slot yet;
-//! - on freeing, `high - net <= WINDOW` as one unsigned compare: it fails when
-//!   the net has passed its high-water mark (which is then raised), when it has
-//!   fallen far below it, and when there is no real slot yet. The net only rises
-//!   by allocating and nobody looks in between, so the mark needs raising only
-//!   when a free comes.
+//! - on freeing, that `high - net` and the block's size are both within `WINDOW`,
+//!   as one unsigned compare: it fails when the net has passed its high-water
+//!   mark (which is then raised), when it has fallen far below it or is about to,
+//!   and when there is no real slot yet. The net only rises by allocating and
+//!   nobody looks in between, so the mark needs raising only when a free comes.
 
 use core::ptr;
 
 use crate::ledger::levels::Levels;
-use crate::ledger::peak::{BATCH, Peak, WINDOW};
+use crate::ledger::peak::{BATCH, HELD_BACK, Peak, WINDOW};
 use crate::ledger::trace::{Request, Trace};
 use crate::sync::{AtomicI64, AtomicPtr, AtomicU64, Counter, Ordering};
 
@@ -220,7 +220,7 @@ impl Slot {
     #[inline]
     #[must_use]
     pub(crate) fn try_free(&self, bytes: u64) -> bool {
-        if !self.keep_high() {
+        if !self.keep_high(bytes) {
             return false;
         }
         self.freed_bytes.add(bytes);
@@ -245,7 +245,7 @@ impl Slot {
     #[inline]
     #[must_use]
     pub(crate) fn try_shrink(&self, bytes: u64) -> bool {
-        if !self.keep_high() {
+        if !self.keep_high(bytes) {
             return false;
         }
         self.freed_bytes.add(bytes);
@@ -263,10 +263,11 @@ impl Slot {
             >= 0
     }
 
-    /// Raises the high-water mark if the net has passed it; `false` when the
-    /// net lies more than a window below it and a publication is due.
+    /// Raises the high-water mark if the net has passed it; `false` when the net
+    /// lies more than a window below it, or will when `bytes` are freed, and a
+    /// publication is due.
     #[inline]
-    fn keep_high(&self) -> bool {
+    fn keep_high(&self, bytes: u64) -> bool {
         let high = self.high.load(Ordering::Relaxed).cast_unsigned();
         // high - net, written so that it compiles to two subtractions and an addition.
         let below = self
@@ -274,12 +275,13 @@ impl Slot {
             .own()
             .wrapping_sub(self.allocated_bytes.own())
             .wrapping_add(high);
-        if below > WINDOW {
-            if below.cast_signed() > 0 {
+        if (below | bytes) > WINDOW {
+            if below.cast_signed() >= 0 {
                 return false;
             }
             self.high
                 .store(high.wrapping_sub(below).cast_signed(), Ordering::Relaxed);
+            return bytes <= WINDOW;
         }
         true
     }
@@ -317,21 +319,19 @@ impl Slot {
 
     /// Strikes out a block when [`try_free`](Self::try_free) would not.
     pub(crate) fn free(&self, bytes: u64, peak: &Peak) {
-        if !self.keep_high() {
-            self.publish(peak);
-        }
+        self.look_back(peak);
         self.freed_bytes.add(bytes);
         self.frees.add(1);
+        self.look_back(peak);
     }
 
     /// Enters a shrinking when [`try_shrink`](Self::try_shrink) would not, or
     /// when a trace may want to see it.
     pub(crate) fn shrink(&self, bytes: u64, request: Request, peak: &Peak) {
-        if !self.keep_high() {
-            self.publish(peak);
-        }
+        self.look_back(peak);
         self.freed_bytes.add(bytes);
         self.reallocations.add(1);
+        self.look_back(peak);
         Trace::record(self.trace.load(Ordering::Relaxed), request);
     }
 
@@ -368,6 +368,13 @@ impl Slot {
             self.publish_at.load(Ordering::Relaxed)
         };
         self.next_event.store(next, Ordering::Relaxed);
+    }
+
+    /// Raises the mark, or publishes a long fall.
+    fn look_back(&self, peak: &Peak) {
+        if !self.keep_high(0) {
+            self.publish(peak);
+        }
     }
 
     /// Folds the running mark into the scope's and the batch's, and restarts it.
@@ -467,7 +474,7 @@ impl Slot {
             .load(Ordering::Relaxed)
             .max(self.batch_high.load(Ordering::Relaxed));
         high.saturating_sub(net)
-            .clamp(0, (BATCH + WINDOW).cast_signed())
+            .clamp(0, HELD_BACK.cast_signed())
             .cast_unsigned()
     }
 
