@@ -144,15 +144,10 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for TrackingAllocator<A> {
         entered(unsafe { self.inner.alloc_zeroed(layout) }, layout.size())
     }
 
-    #[inline(never)]
+    #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        // Struck out before the block is free: afterwards another thread may own its address.
-        if !ledger::try_freed(layout.size()) {
-            // SAFETY: the caller upholds the contract of `dealloc`.
-            return unsafe { self.dealloc_cold(block, layout) };
-        }
-        // SAFETY: the caller upholds the contract of `dealloc`; the block came from `inner`.
-        unsafe { self.inner.dealloc(block, layout) };
+        // SAFETY: the caller upholds the contract of `dealloc`.
+        unsafe { Self::strike_and_free(block, layout.size(), layout.align(), self) };
     }
 
     #[inline(never)]
@@ -182,17 +177,37 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
         entered(unsafe { self.inner.alloc(layout) }, layout.size())
     }
 
+    /// `dealloc`, with its arguments in the order in which the compiler's shim
+    /// has them in registers, so that the shim is a jump.
+    ///
+    /// # Safety
+    /// As `GlobalAlloc::dealloc` with the layout of `size` and `align`.
+    #[inline(never)]
+    unsafe fn strike_and_free(block: *mut u8, size: usize, align: usize, heap: &Self) {
+        // Struck out before the block is free: afterwards another thread may own its address.
+        if !ledger::try_freed(size) {
+            // SAFETY: the caller upholds the contract of `dealloc`.
+            return unsafe { Self::free_cold(block, size, align, heap) };
+        }
+        // SAFETY: the caller's `size` and `align` are those of a layout.
+        let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+        // SAFETY: the caller upholds the contract of `dealloc`; the block came from `inner`.
+        unsafe { heap.inner.dealloc(block, layout) };
+    }
+
     /// `dealloc` with the cold strike; a function of its own, so that the usual
     /// one ends in a jump and saves no registers.
     ///
     /// # Safety
-    /// As `GlobalAlloc::dealloc`.
+    /// As `GlobalAlloc::dealloc` with the layout of `size` and `align`.
     #[cold]
     #[inline(never)]
-    unsafe fn dealloc_cold(&self, block: *mut u8, layout: Layout) {
-        ledger::freed_cold(layout.size());
+    unsafe fn free_cold(block: *mut u8, size: usize, align: usize, heap: &Self) {
+        ledger::freed_cold(size);
+        // SAFETY: the caller's `size` and `align` are those of a layout.
+        let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
         // SAFETY: the caller upholds the contract of `dealloc`; the block came from `inner`.
-        unsafe { self.inner.dealloc(block, layout) };
+        unsafe { heap.inner.dealloc(block, layout) };
     }
 }
 
