@@ -9,6 +9,7 @@ mod error;
 #[cfg(feature = "histogram")]
 mod histogram;
 mod ledger;
+pub mod pool;
 mod stats;
 mod sync;
 mod units;

@@ -11,6 +11,12 @@ pub(crate) use core::sync::atomic::{
 #[cfg(loom)]
 pub(crate) use loom::sync::atomic::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
+// The lock of what two callers must not do at once; never on the allocation path.
+#[cfg(loom)]
+pub(crate) use modelled::{Condvar, Mutex, MutexGuard};
+#[cfg(not(loom))]
+pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+
 /// A counter that one thread at a time writes and any thread reads.
 ///
 /// The owner needs no atomic read-modify-write: a relaxed load, an add and a
@@ -77,5 +83,90 @@ impl Counter {
     #[inline]
     pub(crate) fn read(&self) -> u64 {
         self.0.load(Ordering::Acquire)
+    }
+}
+
+/// A value that one thread at a time touches, by a rule that the holder keeps
+/// and the models check.
+#[derive(Debug)]
+#[repr(transparent)]
+pub(crate) struct UnsafeCell<T>(
+    #[cfg(not(loom))] core::cell::UnsafeCell<T>,
+    #[cfg(loom)] loom::cell::UnsafeCell<T>,
+);
+
+impl<T> UnsafeCell<T> {
+    /// A cell with `value` in it.
+    pub(crate) fn new(value: T) -> Self {
+        #[cfg(not(loom))]
+        return Self(core::cell::UnsafeCell::new(value));
+        #[cfg(loom)]
+        return Self(loom::cell::UnsafeCell::new(value));
+    }
+
+    /// Calls `f` with the address of the value. Under loom, a call that another
+    /// thread's call does not happen before, or after, is rejected.
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "an address, on the pools' hot path")]
+    pub(crate) fn with_mut<R>(&self, f: impl FnOnce(*mut T) -> R) -> R {
+        #[cfg(not(loom))]
+        return f(self.0.get());
+        #[cfg(loom)]
+        return self.0.with_mut(f);
+    }
+}
+
+/// loom's lock and condition behind the interface of the real ones.
+#[cfg(loom)]
+mod modelled {
+    use core::ops::{Deref, DerefMut};
+
+    #[derive(Debug)]
+    pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
+
+    /// Empty only while its thread waits on a [`Condvar`].
+    #[derive(Debug)]
+    pub(crate) struct MutexGuard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(loom::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            MutexGuard(self.0.lock().ok())
+        }
+    }
+
+    impl<T> Deref for MutexGuard<'_, T> {
+        type Target = T;
+
+        fn deref(&self) -> &T {
+            self.0.as_ref().expect("held")
+        }
+    }
+
+    impl<T> DerefMut for MutexGuard<'_, T> {
+        fn deref_mut(&mut self) -> &mut T {
+            self.0.as_mut().expect("held")
+        }
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct Condvar(loom::sync::Condvar);
+
+    impl Condvar {
+        pub(crate) fn new() -> Self {
+            Self(loom::sync::Condvar::new())
+        }
+
+        pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+            let inner = guard.0.take().expect("held");
+            guard.0 = self.0.wait(inner).ok();
+        }
+
+        pub(crate) fn notify_one(&self) {
+            self.0.notify_one();
+        }
     }
 }

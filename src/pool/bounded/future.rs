@@ -1,0 +1,142 @@
+//! How tasks get an object of a bounded pool.
+
+use core::fmt;
+use core::future::Future;
+use core::pin::Pin;
+use core::task::{Context, Poll};
+use std::sync::Arc;
+
+use crate::pool::bounded::BoundedPool;
+use crate::pool::bounded::queue::{Outcome, Ticket};
+use crate::pool::bounded::state::Grant;
+use crate::pool::error::PoolError;
+use crate::pool::guard::{OwnedPooled, Pooled};
+
+/// An object to come; from [`BoundedPool::acquire_async`].
+///
+/// It takes its place in the queue when it is first polled, and keeps it. It is
+/// woken by the waker of its last poll and needs nothing of its runtime. Dropped
+/// at any moment, it leaves the queue, and what was handed to it in the meantime
+/// goes to the next.
+#[must_use = "a future does nothing until it is polled"]
+pub struct AcquireAsync<'a, T> {
+    pool: &'a BoundedPool<T>,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    New,
+    Queued(Ticket),
+    Done,
+}
+
+impl<T> BoundedPool<T> {
+    /// An object; when all are out, the task waits for its turn. On any runtime,
+    /// and safe to cancel at every moment.
+    ///
+    /// The manager creates within `poll`, so one that blocks blocks the runtime.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let pool = heapledger::pool::BoundedPool::<String>::new(1);
+    /// let mut text = pool.acquire_async().await.unwrap();
+    /// text.push('x');
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// When the pool is closed, also while waiting; when the manager fails to
+    /// create an object.
+    pub fn acquire_async(&self) -> AcquireAsync<'_, T> {
+        AcquireAsync {
+            pool: self,
+            stage: Stage::New,
+        }
+    }
+
+    /// The same for a guard that is `'static` and keeps the pool alive.
+    ///
+    /// ```
+    /// # #[tokio::main(flavor = "current_thread")]
+    /// # async fn main() {
+    /// let pool = std::sync::Arc::new(heapledger::pool::BoundedPool::<String>::new(1));
+    /// let mut text = pool.acquire_owned_async().await.unwrap();
+    /// tokio::spawn(async move { text.push('x') }).await.unwrap();
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`acquire_async`](Self::acquire_async).
+    pub async fn acquire_owned_async(self: &Arc<Self>) -> Result<OwnedPooled<T, Self>, PoolError> {
+        let (_, object) = Pooled::into_parts(self.acquire_async().await?);
+        Ok(OwnedPooled::new(Arc::clone(self), object))
+    }
+}
+
+impl<T> AcquireAsync<'_, T> {
+    fn poll_grant(&mut self, cx: &Context<'_>) -> Poll<Result<Grant<T>, PoolError>> {
+        // A waker's clone and drop are a user's code: one before the lock, the other after it.
+        let waker = cx.waker().clone();
+        let mut state = self.pool.lock()?;
+        let _last_waker;
+        match core::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::New => {
+                if state.closed {
+                    return Poll::Ready(Err(PoolError::closed()));
+                }
+                if let Some(grant) = state.take() {
+                    return Poll::Ready(Ok(grant));
+                }
+                self.stage = Stage::Queued(state.queue.join(Some(waker)));
+            }
+            Stage::Queued(ticket) => match state.queue.outcome(ticket) {
+                Outcome::Granted(grant) => return Poll::Ready(Ok(grant)),
+                Outcome::Closed => return Poll::Ready(Err(PoolError::closed())),
+                Outcome::Waiting(ticket) => {
+                    _last_waker = state.queue.wake_by(&ticket, waker);
+                    self.stage = Stage::Queued(ticket);
+                }
+            },
+            Stage::Done => panic!("a future was polled after it was ready"),
+        }
+        drop(state);
+        Poll::Pending
+    }
+}
+
+impl<'a, T> Future for AcquireAsync<'a, T> {
+    type Output = Result<Pooled<'a, T, BoundedPool<T>>, PoolError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let this = self.get_mut();
+        this.poll_grant(cx).map(|grant| {
+            let object = this.pool.redeem(grant?)?;
+            Ok(Pooled::new(this.pool, object))
+        })
+    }
+}
+
+impl<T> Drop for AcquireAsync<'_, T> {
+    fn drop(&mut self) {
+        let Stage::Queued(ticket) = core::mem::replace(&mut self.stage, Stage::Done) else {
+            return;
+        };
+        if let Ok(mut state) = self.pool.lock() {
+            let (granted, _waker) = state.queue.leave(ticket);
+            drop(state);
+            if let Some(grant) = granted {
+                self.pool.pass_on(grant);
+            }
+        }
+    }
+}
+
+impl<T> fmt::Debug for AcquireAsync<'_, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AcquireAsync")
+            .field("stage", &self.stage)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,233 @@
+//! How objects and permits of a bounded pool change hands around a user's code.
+//!
+//! Everything that a user wrote (create, reset, `Drop` of an object, wakers)
+//! runs outside the lock, in the hands of a value whose `Drop` settles the
+//! account: so a panic in it costs the object at hand, and no permit.
+
+use core::task::Waker;
+
+use crate::pool::bounded::BoundedPool;
+use crate::pool::bounded::state::{Grant, State};
+use crate::pool::builder::OnPanic;
+use crate::pool::error::PoolError;
+use crate::pool::guard::{Home, TakesBack};
+use crate::pool::manager::Reset;
+use crate::pool::object::Object;
+use crate::sync::MutexGuard;
+
+impl<T> BoundedPool<T> {
+    pub(crate) fn lock(&self) -> Result<MutexGuard<'_, State<T>>, PoolError> {
+        self.state.lock().ok_or_else(PoolError::lost_in_fork)
+    }
+
+    /// Makes what was granted an object. Outside the lock.
+    #[inline]
+    pub(crate) fn redeem(&self, grant: Grant<T>) -> Result<Object<T>, PoolError> {
+        match grant {
+            Grant::Object(object) => Ok(object),
+            Grant::Permit => self.create(),
+        }
+    }
+
+    /// Creates an object for a permit. Outside the lock.
+    #[cold]
+    pub(crate) fn create(&self) -> Result<Object<T>, PoolError> {
+        let permit = Permit(self);
+        let value = self.manager.create().map_err(PoolError::create)?;
+        let fresh = Object::new(value);
+        // The object carries it from here on.
+        core::mem::forget(permit);
+        if let Ok(mut state) = self.lock() {
+            state.created();
+        }
+        Ok(fresh)
+    }
+
+    /// Gives an object that is ready for its next user to whom it is due.
+    #[inline]
+    pub(crate) fn put_back(&self, object: Object<T>) {
+        let Ok(mut state) = self.lock() else {
+            // Without the lock there are no permits to keep account of.
+            return drop(object);
+        };
+        let given = state.give(object);
+        drop(state);
+        self.after(given);
+    }
+
+    /// Gives back what was granted to somebody who no longer waits.
+    pub(crate) fn pass_on(&self, grant: Grant<T>) {
+        if let Ok(mut state) = self.lock() {
+            let given = state.give_back(grant);
+            drop(state);
+            self.after(given);
+        }
+    }
+
+    /// What is left to do after the lock.
+    #[inline]
+    fn after(&self, given: Result<Option<Waker>, Object<T>>) {
+        match given {
+            Ok(None) => {}
+            Ok(Some(waker)) => waker.wake(),
+            Err(object) => self.drop_one(object),
+        }
+    }
+
+    fn give_permit(&self) {
+        if let Ok(mut state) = self.lock() {
+            let waker = state.give_permit();
+            drop(state);
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
+    }
+
+    pub(crate) fn drop_all(&self, objects: Vec<Object<T>>) {
+        DropAll::new(self, objects).run();
+    }
+
+    /// Asks the manager, outside the lock and with the object in nobody else's hands.
+    fn reset(&self, object: Object<T>) -> Option<Object<T>> {
+        let mut at_hand = AtHand {
+            pool: self,
+            object: Some(object),
+        };
+        let kept = match &mut at_hand.object {
+            Some(object) => self.manager.reset(object.value_mut()) == Reset::Keep,
+            None => false,
+        };
+        if kept { at_hand.object.take() } else { None }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn take_back_in_panic(&self, object: Object<T>) {
+        if self.on_panic == OnPanic::Discard {
+            return self.drop_one(object);
+        }
+        let object = if self.resets {
+            // A second panic must not leave the destructor that we are in: the process would abort.
+            let reset = core::panic::AssertUnwindSafe(|| self.reset(object));
+            std::panic::catch_unwind(reset).unwrap_or(None)
+        } else {
+            Some(object)
+        };
+        if let Some(object) = object {
+            self.put_back(object);
+        }
+    }
+}
+
+/// A permit in the hands of a call. Dropped, it goes to whom it is due.
+struct Permit<'a, T>(&'a BoundedPool<T>);
+
+impl<T> Drop for Permit<'_, T> {
+    fn drop(&mut self) {
+        self.0.give_permit();
+    }
+}
+
+/// An object at hand while a user's code runs: if that panics, it is dropped.
+struct AtHand<'a, T> {
+    pool: &'a BoundedPool<T>,
+    object: Option<Object<T>>,
+}
+
+impl<T> Drop for AtHand<'_, T> {
+    fn drop(&mut self) {
+        if let Some(object) = self.object.take() {
+            self.pool.drop_one(object);
+        }
+    }
+}
+
+/// Objects to be dropped, each of them also when one of them panics, and each
+/// permit given back after its object is gone.
+pub(crate) struct DropAll<'a, T> {
+    pool: &'a BoundedPool<T>,
+    objects: Vec<Object<T>>,
+}
+
+impl<'a, T> DropAll<'a, T> {
+    pub(crate) fn new(pool: &'a BoundedPool<T>, objects: Vec<Object<T>>) -> Self {
+        Self { pool, objects }
+    }
+
+    pub(crate) fn run(mut self) {
+        self.drop_objects();
+    }
+
+    fn drop_objects(&mut self) {
+        while let Some(object) = self.objects.pop() {
+            self.pool.drop_one(object);
+        }
+    }
+}
+
+impl<T> Drop for DropAll<'_, T> {
+    fn drop(&mut self) {
+        self.drop_objects();
+    }
+}
+
+/// Tasks to be woken, each of them also when one of their wakers panics.
+pub(crate) struct WakeAll(Vec<Waker>);
+
+impl WakeAll {
+    pub(crate) fn new(mut wakers: Vec<Waker>) -> Self {
+        // Taken from the end, and the first who came is to be woken first.
+        wakers.reverse();
+        Self(wakers)
+    }
+
+    pub(crate) fn run(mut self) {
+        self.wake();
+    }
+
+    fn wake(&mut self) {
+        while let Some(waker) = self.0.pop() {
+            waker.wake();
+        }
+    }
+}
+
+impl Drop for WakeAll {
+    fn drop(&mut self) {
+        self.wake();
+    }
+}
+
+impl<T> Home<T> for BoundedPool<T> {}
+
+impl<T> TakesBack<T> for BoundedPool<T> {
+    #[inline]
+    fn take_back(&self, object: Object<T>) {
+        if std::thread::panicking() {
+            return self.take_back_in_panic(object);
+        }
+        if !self.resets {
+            self.put_back(object);
+        } else if let Some(object) = self.reset(object) {
+            self.put_back(object);
+        }
+    }
+
+    fn drop_one(&self, object: Object<T>) {
+        if let Ok(mut state) = self.lock() {
+            state.discarded();
+        }
+        // Given back after the object is gone, also when its `Drop` panics.
+        let _permit = Permit(self);
+        drop(object);
+    }
+
+    fn let_go(&self, object: Object<T>) -> T {
+        if let Ok(mut state) = self.lock() {
+            state.detached();
+        }
+        let _permit = Permit(self);
+        object.into_value()
+    }
+}

@@ -1,0 +1,253 @@
+//! Who waits, in the order in which they came, and what was handed to them.
+//!
+//! ```text
+//!            join                 grant                     outcome
+//!   Free ───────────▶ Waiting ───────────▶ Granted(G) ─────────────────▶ Free
+//!                        │                     │                           ▲
+//!                        │ close               └──── leave (gives G back) ─┤
+//!                        ├────────▶ Closed ───── outcome ──────────────────┤
+//!                        └── leave: gave up waiting ───────────────────────┘
+//! ```
+//!
+//! A thing that becomes free is written into the seat of the one who waits
+//! longest, so that nobody can come in between: there is no moment at which it is
+//! up for grabs. Who gives up, because of time or because a future was dropped,
+//! takes back what was handed over in the meantime and passes it on.
+//!
+//! Seats are used again, so waiting allocates only when more wait than ever
+//! before. All of this happens under the pool's lock and calls no user's code:
+//! wakers are handed out to be woken after it.
+
+use core::task::Waker;
+use std::sync::Arc;
+
+use crate::sync::Condvar;
+
+/// The seats, those that wait linked in order.
+#[derive(Debug)]
+pub(crate) struct Queue<G> {
+    seats: Vec<Seat<G>>,
+    /// Seats that nobody has.
+    free: Vec<usize>,
+    first: Option<usize>,
+    last: Option<usize>,
+}
+
+#[derive(Debug)]
+struct Seat<G> {
+    state: State<G>,
+    before: Option<usize>,
+    after: Option<usize>,
+    /// Where a thread waits for its turn. Stays with the seat.
+    turn: Option<Arc<Condvar>>,
+}
+
+#[derive(Debug)]
+enum State<G> {
+    Free,
+    /// With what a task is woken by; a thread waits for the seat's `turn`.
+    Waiting(Option<Waker>),
+    Granted(G),
+    Closed,
+}
+
+/// The right to a seat. Whoever has one ends it by [`Queue::outcome`] or
+/// [`Queue::leave`].
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Ticket(usize);
+
+/// What came of waiting.
+#[derive(Debug)]
+pub(crate) enum Outcome<G> {
+    Granted(G),
+    Closed,
+    /// Nothing yet; with the right to the seat.
+    Waiting(Ticket),
+}
+
+impl<G> Queue<G> {
+    pub(crate) const fn new() -> Self {
+        Self {
+            seats: Vec::new(),
+            free: Vec::new(),
+            first: None,
+            last: None,
+        }
+    }
+
+    /// Waits behind all others. A task gives its waker; a thread gives none and
+    /// waits for its [`turn`](Self::turn).
+    pub(crate) fn join(&mut self, waker: Option<Waker>) -> Ticket {
+        let at = self.free.pop().unwrap_or_else(|| {
+            self.seats.push(Seat {
+                state: State::Free,
+                before: None,
+                after: None,
+                turn: None,
+            });
+            self.seats.len() - 1
+        });
+        let seat = &mut self.seats[at];
+        seat.state = State::Waiting(waker);
+        seat.before = self.last;
+        seat.after = None;
+        match self.last {
+            Some(last) => self.seats[last].after = Some(at),
+            None => self.first = Some(at),
+        }
+        self.last = Some(at);
+        Ticket(at)
+    }
+
+    /// Where a thread with this ticket waits.
+    pub(crate) fn turn(&mut self, ticket: &Ticket) -> Arc<Condvar> {
+        let turn = &mut self.seats[ticket.0].turn;
+        Arc::clone(turn.get_or_insert_with(|| Arc::new(Condvar::new())))
+    }
+
+    /// Hands `thing` to the one who waits longest; gives it back if nobody does.
+    /// A task is to be woken by the caller, after the lock.
+    pub(crate) fn grant(&mut self, thing: G) -> Result<Option<Waker>, G> {
+        let Some(at) = self.first else {
+            return Err(thing);
+        };
+        self.unlink(at);
+        Ok(self.settle(at, State::Granted(thing)))
+    }
+
+    /// Tells everybody that there is nothing to wait for; the tasks are to be
+    /// woken by the caller, after the lock.
+    pub(crate) fn close(&mut self) -> Vec<Waker> {
+        let mut wakers = Vec::new();
+        while let Some(at) = self.first {
+            self.unlink(at);
+            wakers.extend(self.settle(at, State::Closed));
+        }
+        wakers
+    }
+
+    /// What has come of waiting.
+    pub(crate) fn outcome(&mut self, ticket: Ticket) -> Outcome<G> {
+        let seat = &mut self.seats[ticket.0];
+        if matches!(seat.state, State::Waiting(_)) {
+            return Outcome::Waiting(ticket);
+        }
+        match self.vacate(ticket) {
+            State::Granted(thing) => Outcome::Granted(thing),
+            _ => Outcome::Closed,
+        }
+    }
+
+    /// Leaves `waker` to be woken by, and gives back the one before.
+    pub(crate) fn wake_by(&mut self, ticket: &Ticket, waker: Waker) -> Option<Waker> {
+        match &mut self.seats[ticket.0].state {
+            State::Waiting(last) => last.replace(waker),
+            _ => Some(waker),
+        }
+    }
+
+    /// Gives up waiting. What was handed over in the meantime comes back, and so
+    /// does a waker, to be dropped after the lock.
+    pub(crate) fn leave(&mut self, ticket: Ticket) -> (Option<G>, Option<Waker>) {
+        if matches!(self.seats[ticket.0].state, State::Waiting(_)) {
+            self.unlink(ticket.0);
+        }
+        match self.vacate(ticket) {
+            State::Granted(thing) => (Some(thing), None),
+            State::Waiting(waker) => (None, waker),
+            State::Free | State::Closed => (None, None),
+        }
+    }
+
+    /// How many wait.
+    #[cfg(test)]
+    pub(crate) fn waiting(&self) -> usize {
+        let waits = |seat: &&Seat<G>| matches!(seat.state, State::Waiting(_));
+        self.seats.iter().filter(waits).count()
+    }
+
+    fn settle(&mut self, at: usize, state: State<G>) -> Option<Waker> {
+        let seat = &mut self.seats[at];
+        let before = core::mem::replace(&mut seat.state, state);
+        if let State::Waiting(Some(waker)) = before {
+            return Some(waker);
+        }
+        // Under the lock, which the thread needs before it can look: it cannot miss this.
+        if let Some(turn) = &seat.turn {
+            turn.notify_one();
+        }
+        None
+    }
+
+    fn vacate(&mut self, Ticket(at): Ticket) -> State<G> {
+        self.free.push(at);
+        core::mem::replace(&mut self.seats[at].state, State::Free)
+    }
+
+    fn unlink(&mut self, at: usize) {
+        let (before, after) = (self.seats[at].before.take(), self.seats[at].after.take());
+        match before {
+            Some(before) => self.seats[before].after = after,
+            None => self.first = after,
+        }
+        match after {
+            Some(after) => self.seats[after].before = before,
+            None => self.last = before,
+        }
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::{Outcome, Queue};
+    use core::task::Waker;
+
+    #[test]
+    fn things_go_to_those_who_wait_in_the_order_in_which_they_came() {
+        let mut queue = Queue::new();
+        assert_eq!(queue.grant('a').unwrap_err(), 'a', "nobody waits");
+        let [first, second, third] = core::array::from_fn(|_| queue.join(None));
+        assert_eq!(queue.leave(second).0, None, "gave up with nothing in hand");
+        assert!(queue.grant('b').is_ok());
+        assert!(queue.grant('c').is_ok());
+        assert!(queue.grant('d').is_err());
+        assert!(matches!(queue.outcome(third), Outcome::Granted('c')));
+        assert!(matches!(queue.outcome(first), Outcome::Granted('b')));
+    }
+
+    /// Bug prevented: a permit handed to a future that was dropped before it
+    /// looked is lost for ever.
+    #[test]
+    fn who_leaves_gives_back_what_was_handed_over() {
+        let mut queue = Queue::new();
+        let ticket = queue.join(Some(Waker::noop().clone()));
+        assert!(matches!(queue.grant(7), Ok(Some(_))), "a task to wake");
+        assert_eq!(queue.leave(ticket).0, Some(7));
+        assert_eq!(queue.waiting(), 0);
+    }
+
+    #[test]
+    fn closing_ends_all_waiting_and_keeps_what_was_handed_over_before() {
+        let mut queue = Queue::new();
+        let served = queue.join(None);
+        let [task, thread] = [Some(Waker::noop().clone()), None].map(|waker| queue.join(waker));
+        assert!(queue.grant(1).is_ok());
+        assert_eq!(queue.close().len(), 1, "one task to wake");
+        assert!(matches!(queue.outcome(served), Outcome::Granted(1)));
+        assert!(matches!(queue.outcome(task), Outcome::Closed));
+        assert!(matches!(queue.outcome(thread), Outcome::Closed));
+    }
+
+    #[test]
+    fn a_seat_is_used_again() {
+        let mut queue = Queue::<()>::new();
+        for _ in 0..100 {
+            let tickets = [queue.join(None), queue.join(None)];
+            for ticket in tickets {
+                assert!(queue.leave(ticket).0.is_none());
+            }
+        }
+        assert_eq!(queue.seats.len(), 2);
+    }
+}

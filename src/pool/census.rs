@@ -1,0 +1,64 @@
+//! What was born and what died.
+//!
+//! Counted with real atomics, because each of these comes with an allocation, or
+//! the end of one. What happens on every acquire is counted on the lines.
+
+use crate::pool::stats::PoolStats;
+use crate::sync::{AtomicU64, Ordering};
+
+/// The counts of one pool.
+#[derive(Debug, Default)]
+pub(crate) struct Census {
+    created: AtomicU64,
+    attached: AtomicU64,
+    detached: AtomicU64,
+    discarded: AtomicU64,
+    /// The most that were alive at once.
+    peak: AtomicU64,
+}
+
+impl Census {
+    pub(crate) fn create(&self) {
+        self.created.fetch_add(1, Ordering::Relaxed);
+        self.raise_peak();
+    }
+
+    pub(crate) fn attach(&self) {
+        self.attached.fetch_add(1, Ordering::Relaxed);
+        self.raise_peak();
+    }
+
+    pub(crate) fn detach(&self) {
+        self.detached.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn discard(&self, n: usize) {
+        self.discarded.fetch_add(n as u64, Ordering::Relaxed);
+    }
+
+    #[cold]
+    fn raise_peak(&self) {
+        self.peak
+            .fetch_max(self.alive(&self.read()), Ordering::Relaxed);
+    }
+
+    /// The four counts: what died first, so that nobody is dead before it was born.
+    pub(crate) fn read(&self) -> PoolStats {
+        let mut stats = PoolStats {
+            detached: self.detached.load(Ordering::Acquire),
+            discarded: self.discarded.load(Ordering::Acquire),
+            ..PoolStats::default()
+        };
+        stats.created = self.created.load(Ordering::Acquire);
+        stats.attached = self.attached.load(Ordering::Acquire);
+        stats.peak = self.peak.load(Ordering::Relaxed);
+        stats
+    }
+
+    /// How many are alive by these counts.
+    #[expect(clippy::unused_self, reason = "reads as a question to the census")]
+    pub(crate) fn alive(&self, stats: &PoolStats) -> u64 {
+        let born = stats.created.wrapping_add(stats.attached);
+        born.saturating_sub(stats.detached.wrapping_add(stats.discarded))
+    }
+}

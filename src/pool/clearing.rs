@@ -1,0 +1,173 @@
+//! Collections that come back empty but keep their memory, up to a cap.
+
+use core::convert::Infallible;
+use core::fmt;
+use core::hash::{BuildHasher, Hash};
+use core::marker::PhantomData;
+use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+
+use crate::pool::manager::{Manager, Reset};
+
+/// A collection that can be emptied without giving its memory back.
+///
+/// ```
+/// use heapledger::pool::Clear;
+///
+/// let mut text = <String as Clear>::with_capacity(64);
+/// text.push_str("hello");
+/// Clear::clear(&mut text);
+/// assert!(text.is_empty() && Clear::capacity(&text) >= 64);
+/// ```
+pub trait Clear {
+    /// An empty one with room for `capacity` elements.
+    fn with_capacity(capacity: usize) -> Self;
+    /// Drops the elements and keeps the room.
+    fn clear(&mut self);
+    /// For how many elements there is room.
+    fn capacity(&self) -> usize;
+}
+
+macro_rules! clear {
+    ($(($($generics:tt)*) $collection:ty, $new:expr;)*) => {$(
+        impl<$($generics)*> Clear for $collection {
+            fn with_capacity(capacity: usize) -> Self {
+                $new(capacity)
+            }
+
+            fn clear(&mut self) {
+                self.clear();
+            }
+
+            fn capacity(&self) -> usize {
+                self.capacity()
+            }
+        }
+    )*};
+}
+
+clear! {
+    () String, Self::with_capacity;
+    (T) Vec<T>, Self::with_capacity;
+    (T) VecDeque<T>, Self::with_capacity;
+    (T: Ord) BinaryHeap<T>, Self::with_capacity;
+    (K: Eq + Hash, V, S: BuildHasher + Default) HashMap<K, V, S>, |n| Self::with_capacity_and_hasher(n, S::default());
+    (T: Eq + Hash, S: BuildHasher + Default) HashSet<T, S>, |n| Self::with_capacity_and_hasher(n, S::default());
+}
+
+/// A manager of collections: each comes back empty with its memory kept, unless
+/// it has grown beyond a cap.
+///
+/// Without the cap, one huge request leaves its memory in the pool for ever.
+/// What is beyond it is dropped, and the next miss creates a collection of the
+/// first capacity.
+///
+/// ```
+/// use heapledger::pool::{Clearing, Pool};
+///
+/// let pool = Pool::with_manager(Clearing::<Vec<u8>>::with_capacity(1024).max_capacity(64 * 1024));
+/// pool.acquire().extend_from_slice(b"request");
+/// assert!(pool.acquire().is_empty());
+///
+/// pool.acquire().reserve(1024 * 1024);
+/// assert_eq!(pool.stats().discarded, 1);
+/// assert_eq!(pool.acquire().capacity(), 1024);
+/// ```
+pub struct Clearing<C> {
+    first: usize,
+    most: usize,
+    creates: PhantomData<fn() -> C>,
+}
+
+impl<C: Clear> Clearing<C> {
+    /// Creates collections with room for `capacity` elements, and keeps those
+    /// that come back with room for at most 16 times that (at least 4096).
+    pub const fn with_capacity(capacity: usize) -> Self {
+        let sixteenfold = capacity.saturating_mul(16);
+        Self {
+            first: capacity,
+            most: if sixteenfold < 4096 {
+                4096
+            } else {
+                sixteenfold
+            },
+            creates: PhantomData,
+        }
+    }
+
+    /// Keeps only collections with room for at most `elements`. A cap below the
+    /// first capacity would keep nothing, and is raised to it.
+    #[must_use]
+    pub const fn max_capacity(self, elements: usize) -> Self {
+        Self {
+            most: if elements < self.first {
+                self.first
+            } else {
+                elements
+            },
+            ..self
+        }
+    }
+}
+
+impl<C> fmt::Debug for Clearing<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clearing")
+            .field("with_capacity", &self.first)
+            .field("max_capacity", &self.most)
+            .finish()
+    }
+}
+
+impl<C: Clear> Manager<C> for Clearing<C> {
+    type Error = Infallible;
+
+    fn create(&self) -> Result<C, Infallible> {
+        Ok(C::with_capacity(self.first))
+    }
+
+    fn reset(&self, object: &mut C) -> Reset {
+        object.clear();
+        // A hash table is given a little more room than it was asked for: allow for the double.
+        if object.capacity() <= self.most || object.capacity() / 2 <= self.first {
+            Reset::Keep
+        } else {
+            Reset::Discard
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Clear, Clearing};
+    use crate::pool::manager::{Manager, Reset};
+    use std::collections::{BinaryHeap, HashMap, HashSet, VecDeque};
+
+    /// Bug prevented: buffers that grew once are kept for ever.
+    fn keeps_until_it_has_grown<C: Clear>(grow: impl Fn(&mut C)) {
+        let manager = Clearing::<C>::with_capacity(100).max_capacity(1_000);
+        let mut collection = Manager::create(&manager).expect("infallible");
+        assert!(Clear::capacity(&collection) >= 100);
+        assert_eq!(manager.reset(&mut collection), Reset::Keep);
+        grow(&mut collection);
+        assert_eq!(manager.reset(&mut collection), Reset::Discard);
+    }
+
+    #[test]
+    fn every_collection_is_kept_until_its_capacity_has_passed_the_cap() {
+        keeps_until_it_has_grown::<String>(|c| c.reserve(5_000));
+        keeps_until_it_has_grown::<Vec<u8>>(|c| c.reserve(5_000));
+        keeps_until_it_has_grown::<VecDeque<u8>>(|c| c.reserve(5_000));
+        keeps_until_it_has_grown::<BinaryHeap<u8>>(|c| c.reserve(5_000));
+        keeps_until_it_has_grown::<HashMap<u8, u8>>(|c| c.reserve(5_000));
+        keeps_until_it_has_grown::<HashSet<u8>>(|c| c.reserve(5_000));
+    }
+
+    /// Bug prevented: a cap of exactly the first capacity throws every hash
+    /// table away, because a table rounds its capacity up.
+    #[test]
+    fn a_cap_at_or_below_the_first_capacity_still_keeps_what_was_just_created() {
+        let manager = Clearing::<HashSet<u8>>::with_capacity(100).max_capacity(1);
+        let mut set = Manager::create(&manager).expect("infallible");
+        assert_eq!(manager.reset(&mut set), Reset::Keep);
+    }
+}

@@ -1,0 +1,106 @@
+//! What is behind all lines: the objects that no line has.
+//!
+//! A line and the depot exchange half a magazine at once, so a thread that
+//! only takes, or only gives back, comes here once in 15 times. It is a vector
+//! under a lock: what a lock costs is divided by 15, and it needs no proof. Only
+//! pointers move under the lock. No user's code runs there, and objects that
+//! are to be dropped are handed out to the caller.
+
+use crate::pool::line::Own;
+use crate::pool::lock::Lock;
+use crate::pool::object::Object;
+
+/// The objects that no line has, at most `most` of them.
+#[derive(Debug)]
+pub(crate) struct Depot<T> {
+    locked: Lock<Stock<T>>,
+    most: usize,
+    /// What it exchanges with a line at once.
+    half: usize,
+}
+
+#[derive(Debug)]
+struct Stock<T> {
+    objects: Vec<Object<T>>,
+    /// Objects given to callers without a line.
+    taken: u64,
+}
+
+impl<T> Depot<T> {
+    pub(crate) fn new(most: usize, half: usize) -> Self {
+        Self {
+            locked: Lock::new(Stock {
+                objects: Vec::new(),
+                taken: 0,
+            }),
+            most,
+            half,
+        }
+    }
+
+    /// Takes an object for the caller, and half a magazine for the caller's line.
+    pub(crate) fn take(&self, line: Option<Own<'_, T>>) -> Option<Object<T>> {
+        let mut stock = self.locked.lock()?;
+        let object = stock.objects.pop()?;
+        if let Some(line) = line {
+            line.refill(self.half, &mut stock.objects);
+            line.count_taken();
+        } else {
+            stock.taken += 1;
+        }
+        Some(object)
+    }
+
+    /// Takes half a magazine out of a full line, as far as there is room.
+    pub(crate) fn relieve(&self, line: Own<'_, T>) {
+        if let Some(mut stock) = self.locked.lock() {
+            let room = self.make_room(&mut stock.objects, self.half);
+            line.spill(room, &mut stock.objects);
+        }
+    }
+
+    /// Keeps an object, or gives it back when there is no room.
+    pub(crate) fn put(&self, object: Object<T>) -> Result<(), Object<T>> {
+        if let Some(mut stock) = self.locked.lock()
+            && self.make_room(&mut stock.objects, 1) == 1
+        {
+            stock.objects.push(object);
+            return Ok(());
+        }
+        Err(object)
+    }
+
+    /// Keeps the last `keep` objects of `objects` together with what is here, and
+    /// leaves in `objects` what is over.
+    pub(crate) fn keep(&self, keep: usize, objects: &mut Vec<Object<T>>) {
+        // What is here is older than what comes from lines, so it goes first.
+        if let Some(mut stock) = self.locked.lock() {
+            core::mem::swap(&mut stock.objects, objects);
+            objects.append(&mut stock.objects);
+            let over = objects.len().saturating_sub(keep.min(self.most));
+            stock.objects = objects.split_off(over);
+        }
+    }
+
+    /// How many objects are here.
+    pub(crate) fn idle(&self) -> usize {
+        self.locked.lock().map_or(0, |stock| stock.objects.len())
+    }
+
+    /// How many objects callers without a line have taken.
+    pub(crate) fn taken(&self) -> u64 {
+        self.locked.lock().map_or(0, |stock| stock.taken)
+    }
+
+    /// How many objects it keeps at most.
+    pub(crate) fn most(&self) -> usize {
+        self.most
+    }
+
+    /// For how many of `n` more objects there is room. Without memory for the
+    /// pointers there is none, and the objects are dropped: that gives some.
+    fn make_room(&self, objects: &mut Vec<Object<T>>, n: usize) -> usize {
+        let n = n.min(self.most.saturating_sub(objects.len()));
+        if objects.try_reserve(n).is_ok() { n } else { 0 }
+    }
+}

@@ -1,0 +1,153 @@
+//! What can go wrong with a pool.
+
+use core::error::Error;
+use core::fmt;
+
+/// What a [`Manager`](crate::pool::Manager)'s own error becomes.
+pub(crate) type Cause = Box<dyn Error + Send + Sync>;
+
+/// Why a pool gave no object.
+///
+/// Opaque, so that reasons can be added; ask it with the predicates.
+///
+/// ```
+/// use heapledger::pool::BoundedPool;
+///
+/// let pool = BoundedPool::<String>::new(1);
+/// pool.close();
+/// let error = pool.acquire().unwrap_err();
+/// assert!(error.is_closed());
+/// assert_eq!(error.to_string(), "the pool is closed");
+/// ```
+#[derive(Debug)]
+pub struct PoolError {
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    ZeroCapacity,
+    Closed,
+    Timeout,
+    Create(Cause),
+    LostInFork,
+}
+
+impl PoolError {
+    #[cold]
+    pub(crate) const fn zero_capacity() -> Self {
+        Self {
+            kind: Kind::ZeroCapacity,
+        }
+    }
+
+    #[cold]
+    pub(crate) const fn closed() -> Self {
+        Self { kind: Kind::Closed }
+    }
+
+    #[cold]
+    pub(crate) const fn timeout() -> Self {
+        Self {
+            kind: Kind::Timeout,
+        }
+    }
+
+    #[cold]
+    pub(crate) const fn create(cause: Cause) -> Self {
+        Self {
+            kind: Kind::Create(cause),
+        }
+    }
+
+    #[cold]
+    pub(crate) const fn lost_in_fork() -> Self {
+        Self {
+            kind: Kind::LostInFork,
+        }
+    }
+
+    /// Whether a bounded pool was to be built for no objects at all.
+    pub const fn is_zero_capacity(&self) -> bool {
+        matches!(self.kind, Kind::ZeroCapacity)
+    }
+
+    /// Whether the pool was closed, before the call or while it waited.
+    pub const fn is_closed(&self) -> bool {
+        matches!(self.kind, Kind::Closed)
+    }
+
+    /// Whether the time was over before an object came back.
+    pub const fn is_timeout(&self) -> bool {
+        matches!(self.kind, Kind::Timeout)
+    }
+
+    /// Whether the manager failed to create an object. Its own error is the
+    /// [`source`](Error::source).
+    pub const fn is_create(&self) -> bool {
+        matches!(self.kind, Kind::Create(_))
+    }
+
+    /// Whether this process is a fork of one in which another thread was just
+    /// then inside the pool: that thread does not exist here, so what it was
+    /// doing is never finished and the pool cannot be used.
+    pub const fn is_lost_in_fork(&self) -> bool {
+        matches!(self.kind, Kind::LostInFork)
+    }
+}
+
+impl fmt::Display for PoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            Kind::ZeroCapacity => {
+                "a bounded pool of capacity 0 could never give an object; use at least 1"
+            }
+            Kind::Closed => "the pool is closed",
+            Kind::Timeout => "no object of the pool came back in time",
+            Kind::Create(_) => "the pool's manager failed to create an object",
+            Kind::LostInFork => {
+                "another thread was inside the pool when this process was forked, so the pool \
+                 cannot be used here"
+            }
+        })
+    }
+}
+
+impl Error for PoolError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match &self.kind {
+            Kind::Create(cause) => Some(&**cause),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::error::Error;
+
+    use super::PoolError;
+
+    #[test]
+    fn each_kind_answers_to_its_own_predicate_only_and_only_a_failed_create_has_a_source() {
+        let kinds = [
+            PoolError::zero_capacity(),
+            PoolError::closed(),
+            PoolError::timeout(),
+            PoolError::create("no route".into()),
+            PoolError::lost_in_fork(),
+        ];
+        for (i, error) in kinds.iter().enumerate() {
+            let answers = [
+                error.is_zero_capacity(),
+                error.is_closed(),
+                error.is_timeout(),
+                error.is_create(),
+                error.is_lost_in_fork(),
+            ];
+            assert_eq!(answers, core::array::from_fn(|j| i == j), "{error}");
+            let source = error.source().map(ToString::to_string);
+            assert_eq!(source, error.is_create().then(|| "no route".to_owned()));
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! Objects in a user's hands.
+
+use core::fmt;
+use core::mem::ManuallyDrop;
+use core::ops::{Deref, DerefMut};
+use std::sync::Arc;
+
+use crate::pool::growing::Pool;
+use crate::pool::object::Object;
+
+/// A pool that guards can come from: [`Pool`] or
+/// [`BoundedPool`](crate::pool::BoundedPool). Sealed.
+pub trait Home<T>: TakesBack<T> {}
+
+/// What a guard asks of its pool.
+#[expect(unnameable_types, reason = "it seals `Home`")]
+pub trait TakesBack<T> {
+    /// The guard is gone.
+    fn take_back(&self, object: Object<T>);
+    /// The object is to be dropped.
+    fn drop_one(&self, object: Object<T>);
+    /// The object leaves the pool.
+    fn let_go(&self, object: Object<T>) -> T;
+}
+
+/// An object on loan from a pool, which gets it back when this is dropped.
+///
+/// Made by [`Pool::acquire`], and by
+/// [`BoundedPool::acquire`](crate::pool::BoundedPool::acquire) and its kin as
+/// `Pooled<'_, T, BoundedPool<T>>`. From a `&'static Pool` it is `'static`
+/// itself; from an [`Arc`] there is [`OwnedPooled`].
+///
+/// A guard may be dropped on any thread, after the thread's locals are gone, and
+/// while the thread is panicking; see [`OnPanic`](crate::pool::OnPanic). One that
+/// is forgotten ([`core::mem::forget`]) leaks its object and nothing else.
+///
+/// ```
+/// use heapledger::pool::Pool;
+///
+/// let pool = Pool::from_fn(|| Vec::<u8>::with_capacity(1024));
+/// let mut buffer = pool.acquire();
+/// buffer.push(1);
+/// assert_eq!(*buffer, [1]);
+/// ```
+#[must_use = "a guard that is dropped at once gives the object back at once"]
+pub struct Pooled<'a, T, P: Home<T> = Pool<T>> {
+    home: &'a P,
+    // Invariant: there is an object until `into_parts` or `Drop` has taken it.
+    object: ManuallyDrop<Object<T>>,
+}
+
+/// The same from an [`Arc`] of a pool, which it keeps alive.
+///
+/// Costs two atomic read-modify-writes more than a [`Pooled`], those of the `Arc`.
+/// A `&'static Pool` needs none of this: its guards are `'static`.
+///
+/// ```
+/// use std::sync::Arc;
+///
+/// use heapledger::pool::Pool;
+///
+/// let pool = Arc::new(Pool::from_fn(String::new));
+/// let mut text = pool.acquire_owned();
+/// drop(pool);
+/// std::thread::spawn(move || text.push_str("still here")).join().unwrap();
+/// ```
+#[must_use = "a guard that is dropped at once gives the object back at once"]
+pub struct OwnedPooled<T, P: Home<T> = Pool<T>> {
+    home: ManuallyDrop<Arc<P>>,
+    // Invariant: there are both until `into_parts` or `Drop` has taken them.
+    object: ManuallyDrop<Object<T>>,
+}
+
+impl<'a, T, P: Home<T>> Pooled<'a, T, P> {
+    #[inline]
+    pub(crate) fn new(home: &'a P, object: Object<T>) -> Self {
+        Self {
+            home,
+            object: ManuallyDrop::new(object),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn into_parts(this: Self) -> (&'a P, Object<T>) {
+        let mut this = ManuallyDrop::new(this);
+        // SAFETY: by the invariant there is one, and `this` is neither used nor dropped again.
+        let object = unsafe { ManuallyDrop::take(&mut this.object) };
+        (this.home, object)
+    }
+}
+
+impl<T, P: Home<T>> OwnedPooled<T, P> {
+    #[inline]
+    pub(crate) fn new(home: Arc<P>, object: Object<T>) -> Self {
+        Self {
+            home: ManuallyDrop::new(home),
+            object: ManuallyDrop::new(object),
+        }
+    }
+
+    #[inline]
+    fn into_parts(this: Self) -> (Arc<P>, Object<T>) {
+        let mut this = ManuallyDrop::new(this);
+        // SAFETY: by the invariant there is one, and `this` is neither used nor dropped again.
+        let object = unsafe { ManuallyDrop::take(&mut this.object) };
+        // SAFETY: the same.
+        let home = unsafe { ManuallyDrop::take(&mut this.home) };
+        (home, object)
+    }
+}
+
+impl<T, P: Home<T>> Drop for Pooled<'_, T, P> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: by the invariant there is one, and nobody uses `self` after its `drop`.
+        let object = unsafe { ManuallyDrop::take(&mut self.object) };
+        self.home.take_back(object);
+    }
+}
+
+impl<T, P: Home<T>> Drop for OwnedPooled<T, P> {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: by the invariant there is one, and nobody uses `self` after its `drop`.
+        let object = unsafe { ManuallyDrop::take(&mut self.object) };
+        // SAFETY: the same. It lives to the end of this function, so the pool is still there for
+        // the object; when it was the last, the pool is dropped after that.
+        let home = unsafe { ManuallyDrop::take(&mut self.home) };
+        home.take_back(object);
+    }
+}
+
+macro_rules! guard {
+    ($([$($lifetime:lifetime)?])? $guard:ident) => {
+        impl<$($($lifetime,)?)? T, P: Home<T>> $guard<$($($lifetime,)?)? T, P> {
+            /// Takes the object out of the pool for good.
+            ///
+            /// An associated function, because the object may have a method of this name.
+            ///
+            /// ```
+            /// use heapledger::pool::{Pool, Pooled};
+            ///
+            /// let pool = Pool::from_fn(|| String::from("mine"));
+            /// let text: String = Pooled::detach(pool.acquire());
+            /// assert_eq!(text, "mine");
+            /// assert_eq!(pool.stats().detached, 1);
+            /// ```
+            pub fn detach(this: Self) -> T {
+                let (home, object) = Self::into_parts(this);
+                home.let_go(object)
+            }
+
+            /// Drops the object instead of giving it back, because it is of no more use.
+            ///
+            /// ```
+            /// use heapledger::pool::{Pool, Pooled};
+            ///
+            /// let pool = Pool::from_fn(String::new);
+            /// Pooled::discard(pool.acquire());
+            /// assert_eq!((pool.stats().idle, pool.stats().discarded), (0, 1));
+            /// ```
+            pub fn discard(this: Self) {
+                let (home, object) = Self::into_parts(this);
+                home.drop_one(object);
+            }
+        }
+
+        impl<$($($lifetime,)?)? T, P: Home<T>> Deref for $guard<$($($lifetime,)?)? T, P> {
+            type Target = T;
+
+            #[inline]
+            fn deref(&self) -> &T {
+                self.object.value()
+            }
+        }
+
+        impl<$($($lifetime,)?)? T, P: Home<T>> DerefMut for $guard<$($($lifetime,)?)? T, P> {
+            #[inline]
+            fn deref_mut(&mut self) -> &mut T {
+                self.object.value_mut()
+            }
+        }
+
+        impl<$($($lifetime,)?)? T, P: Home<T>> AsRef<T> for $guard<$($($lifetime,)?)? T, P> {
+            fn as_ref(&self) -> &T {
+                self
+            }
+        }
+
+        impl<$($($lifetime,)?)? T, P: Home<T>> AsMut<T> for $guard<$($($lifetime,)?)? T, P> {
+            fn as_mut(&mut self) -> &mut T {
+                self
+            }
+        }
+
+        impl<$($($lifetime,)?)? T: fmt::Debug, P: Home<T>> fmt::Debug
+            for $guard<$($($lifetime,)?)? T, P>
+        {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                (**self).fmt(f)
+            }
+        }
+
+        impl<$($($lifetime,)?)? T: fmt::Display, P: Home<T>> fmt::Display
+            for $guard<$($($lifetime,)?)? T, P>
+        {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                (**self).fmt(f)
+            }
+        }
+    };
+}
+
+guard!(['a] Pooled);
+guard!(OwnedPooled);

@@ -1,0 +1,46 @@
+//! What a pool tells about itself.
+
+/// The figures of a pool at some moment.
+///
+/// While other threads use the pool, each figure is of a slightly different
+/// moment; when nobody does, all are exact and
+/// `created + attached == idle + out + detached + discarded`.
+///
+/// ```
+/// use heapledger::pool::Pool;
+///
+/// let pool = Pool::from_fn(|| [0u8; 64]);
+/// let first = pool.acquire();
+/// drop(pool.acquire());
+/// drop(pool.acquire());
+///
+/// let stats = pool.stats();
+/// assert_eq!((stats.created, stats.reused), (2, 1));
+/// assert_eq!((stats.out, stats.idle), (1, 1));
+/// # drop(first);
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct PoolStats {
+    /// Objects that the manager created.
+    pub created: u64,
+    /// Acquisitions that needed no new object.
+    pub reused: u64,
+    /// Objects that were put in from outside.
+    pub attached: u64,
+    /// Objects that were taken out for good.
+    pub detached: u64,
+    /// Objects that the pool dropped: by `discard`, because a reset said so or
+    /// panicked, because there was no room for them, and by `clear`.
+    pub discarded: u64,
+    /// Objects in the pool, ready to be acquired.
+    pub idle: u64,
+    /// Objects in the hands of guards, those of forgotten guards among them.
+    pub out: u64,
+    /// The most objects that were out at once.
+    ///
+    /// Exact for a [`BoundedPool`](crate::pool::BoundedPool). A
+    /// [`Pool`](crate::pool::Pool) shares no counter between threads, and gives the most
+    /// that were *alive* at once, which is at least that.
+    pub peak: u64,
+}
