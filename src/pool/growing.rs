@@ -8,8 +8,8 @@ use crate::pool::builder::{OnPanic, PoolBuilder};
 use crate::pool::census::Census;
 use crate::pool::depot::Depot;
 use crate::pool::error::PoolError;
-use crate::pool::guard::{Home, OwnedPooled, Pooled, TakesBack};
-use crate::pool::line::{Base, Line, MAGAZINE, Own};
+use crate::pool::guard::{Home, Life, OwnedPooled, Pooled, TakesBack};
+use crate::pool::line::{Base, Line, Own, Room};
 use crate::pool::local;
 use crate::pool::manager::{BoxManager, Manager, Reset};
 use crate::pool::object::Object;
@@ -38,7 +38,7 @@ pub struct Pool<T> {
     /// Counts how often the pool was cleared; a line of an older epoch gives up its objects.
     epoch: AtomicU32,
     /// How many objects a line may hold.
-    room: usize,
+    room: Room,
     on_panic: OnPanic,
     resets: bool,
     manager: BoxManager<T>,
@@ -85,9 +85,9 @@ impl<T> Pool<T> {
         M: Manager<T> + Send + Sync + 'static,
     {
         let room = if options.local_cache {
-            options.max_idle.min(MAGAZINE)
+            Room::at_most(options.max_idle)
         } else {
-            0
+            Room::NONE
         };
         Self {
             epoch: AtomicU32::new(0),
@@ -96,7 +96,7 @@ impl<T> Pool<T> {
             resets: M::RESETS,
             manager: Box::new(manager),
             table: Table::new(),
-            depot: Apart(Depot::new(options.max_idle, room.div_ceil(2))),
+            depot: Apart(Depot::new(options.max_idle, room.objects().div_ceil(2))),
             census: Apart(Census::default()),
         }
     }
@@ -203,7 +203,7 @@ impl<T> Pool<T> {
 
     /// The calling thread's line, made if need be, and of this epoch.
     fn settled_line(&self) -> Option<Own<'_, T>> {
-        if self.room == 0 {
+        if self.room == Room::NONE {
             return None;
         }
         let line = local::line_or_grow(&self.table)?;
@@ -236,7 +236,7 @@ impl<T> Pool<T> {
         let line = self.settled_line();
         let mut object = at_hand.into_object();
         if let Some(line) = line {
-            if line.length() >= self.room {
+            if line.length() >= self.room.objects() {
                 self.depot.0.relieve(line);
             }
             object = match line.push(self.base(), self.room, object) {
@@ -259,18 +259,18 @@ impl<T> Pool<T> {
         }
     }
 
-    #[cold]
+    /// Takes an object back that is to be asked about first.
     #[inline(never)]
-    fn take_back_in_panic(&self, object: Object<T>) {
-        if self.on_panic == OnPanic::Discard {
-            return self.drop_one(object);
-        }
-        let object = if self.resets {
-            // A second panic must not leave the destructor that we are in: the process would abort.
-            let reset = core::panic::AssertUnwindSafe(|| self.reset(object));
-            std::panic::catch_unwind(reset).unwrap_or(None)
-        } else {
-            Some(object)
+    fn examine(&self, object: Object<T>, life: Life) {
+        let object = match (life, self.on_panic) {
+            (Life::Panicking, OnPanic::Discard) => return self.drop_one(object),
+            _ if !self.resets => Some(object),
+            (Life::Normal, _) => self.reset(object),
+            (Life::Panicking, OnPanic::Keep) => {
+                // A second panic must not leave the destructor that we are in: the process would abort.
+                let reset = core::panic::AssertUnwindSafe(|| self.reset(object));
+                std::panic::catch_unwind(reset).unwrap_or(None)
+            }
         };
         if let Some(object) = object {
             self.shelve(object);
@@ -287,7 +287,7 @@ impl<T> Pool<T> {
     /// ```
     pub fn attach(&self, value: T) {
         self.census.0.attach();
-        self.take_back(Object::new(value));
+        self.take_back(Object::new(value), Life::Normal);
     }
 
     /// Creates objects until `n` are idle, or as many as the pool keeps.
@@ -341,8 +341,8 @@ impl<T> Pool<T> {
         if self.idle() <= keep as u64 {
             return;
         }
-        let next = self.epoch.fetch_add(1, Ordering::Relaxed).wrapping_add(1);
-        let base = Base::of(next);
+        let last = self.epoch.fetch_add(Base::NEXT, Ordering::Relaxed);
+        let base = Base::of(last.wrapping_add(Base::NEXT));
         let mut objects = Vec::new();
         local::for_each_free_line(&self.table, |line| line.empty(base, &mut objects));
         if let Some(line) = local::line(&self.table) {
@@ -432,15 +432,11 @@ impl<T> Home<T> for Pool<T> {}
 
 impl<T> TakesBack<T> for Pool<T> {
     #[inline]
-    fn take_back(&self, object: Object<T>) {
-        if std::thread::panicking() {
-            return self.take_back_in_panic(object);
+    fn take_back(&self, object: Object<T>, life: Life) {
+        if self.resets || life == Life::Panicking {
+            return self.examine(object, life);
         }
-        if !self.resets {
-            self.shelve(object);
-        } else if let Some(object) = self.reset(object) {
-            self.shelve(object);
-        }
+        self.shelve(object);
     }
 
     fn drop_one(&self, object: Object<T>) {

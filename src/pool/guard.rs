@@ -12,11 +12,33 @@ use crate::pool::object::Object;
 /// [`BoundedPool`](crate::pool::BoundedPool). Sealed.
 pub trait Home<T>: TakesBack<T> {}
 
+/// What the thread that drops a guard is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    unnameable_types,
+    reason = "in a method of the trait that seals `Home`"
+)]
+pub enum Life {
+    Normal,
+    Panicking,
+}
+
+impl Life {
+    #[inline]
+    fn now() -> Self {
+        if std::thread::panicking() {
+            Self::Panicking
+        } else {
+            Self::Normal
+        }
+    }
+}
+
 /// What a guard asks of its pool.
 #[expect(unnameable_types, reason = "it seals `Home`")]
 pub trait TakesBack<T> {
     /// The guard is gone.
-    fn take_back(&self, object: Object<T>);
+    fn take_back(&self, object: Object<T>, life: Life);
     /// The object is to be dropped.
     fn drop_one(&self, object: Object<T>);
     /// The object leaves the pool.
@@ -112,21 +134,25 @@ impl<T, P: Home<T>> OwnedPooled<T, P> {
 impl<T, P: Home<T>> Drop for Pooled<'_, T, P> {
     #[inline]
     fn drop(&mut self) {
+        // Asked before there is an object at hand that a panic would have to drop.
+        let life = Life::now();
         // SAFETY: by the invariant there is one, and nobody uses `self` after its `drop`.
         let object = unsafe { ManuallyDrop::take(&mut self.object) };
-        self.home.take_back(object);
+        self.home.take_back(object, life);
     }
 }
 
 impl<T, P: Home<T>> Drop for OwnedPooled<T, P> {
     #[inline]
     fn drop(&mut self) {
+        // Asked before there is an object at hand that a panic would have to drop.
+        let life = Life::now();
         // SAFETY: by the invariant there is one, and nobody uses `self` after its `drop`.
         let object = unsafe { ManuallyDrop::take(&mut self.object) };
         // SAFETY: the same. It lives to the end of this function, so the pool is still there for
         // the object; when it was the last, the pool is dropped after that.
         let home = unsafe { ManuallyDrop::take(&mut self.home) };
-        home.take_back(object);
+        home.take_back(object, life);
     }
 }
 

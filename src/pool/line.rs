@@ -41,16 +41,36 @@ const LENGTH: u64 = 0xff;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Base(u16);
 
-impl Base {
-    /// The base of the `n`th epoch. Epochs repeat after 256; a line that
-    /// slept through that many keeps its objects until the next.
+/// How many objects a line of a pool may hold: at most a magazine, by construction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room(u16);
+
+impl Room {
+    pub(crate) const NONE: Self = Self(0);
+
+    pub(crate) fn at_most(objects: usize) -> Self {
+        Self(u16::try_from(objects.min(MAGAZINE)).unwrap_or(0))
+    }
+
     #[inline]
-    pub(crate) fn of(n: u32) -> Self {
+    pub(crate) fn objects(self) -> usize {
+        usize::from(self.0)
+    }
+}
+
+impl Base {
+    /// What to add to a pool's epoch for the next one.
+    pub(crate) const NEXT: u32 = 1 << 8;
+
+    /// The base of an epoch. Epochs repeat after 256; a line that slept through
+    /// that many keeps its objects until the next.
+    #[inline]
+    pub(crate) fn of(epoch: u32) -> Self {
         #[expect(
             clippy::cast_possible_truncation,
             reason = "that they repeat is said above"
         )]
-        Self((n as u16) << 8)
+        Self(epoch as u16)
     }
 
     /// The length in `word`, or something larger than any when the word is of
@@ -155,16 +175,18 @@ impl<T> Own<'_, T> {
     /// Adds an object, or gives it back when there are `room` already or the
     /// epoch is another.
     #[inline]
-    pub(crate) fn push(self, base: Base, room: usize, object: Object<T>) -> Result<(), Object<T>> {
+    pub(crate) fn push(self, base: Base, room: Room, object: Object<T>) -> Result<(), Object<T>> {
         let word = self.0.word.own();
         let length = base.length(word);
-        if length >= room.min(MAGAZINE) {
+        if length >= room.objects() {
             return Err(object);
         }
         self.0.slots.with_mut(|slots| {
             // SAFETY: as in `pop`.
             let slots = unsafe { &mut *slots };
-            slots[length].write(object);
+            // SAFETY: below `room`, which is at most the number of slots.
+            let slot = unsafe { slots.get_unchecked_mut(length) };
+            slot.write(object);
         });
         self.0.word.set(word.wrapping_add(1));
         Ok(())

@@ -16,6 +16,9 @@ use crate::sync::{AtomicPtr, Ordering};
 
 const BUCKETS: usize = 16;
 
+/// The bytes of a line.
+const LINE: usize = size_of::<Line<()>>();
+
 /// Lines in the first bucket.
 #[cfg(not(loom))]
 const FIRST: usize = 8;
@@ -27,21 +30,26 @@ const FIRST: usize = 2;
 /// not `Send`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Place {
+    // Invariant: below `BUCKETS`.
     bucket: u32,
+    // In bytes, because lines are of one size whatever is in them. Invariant: that of a line of
+    // the bucket.
     offset: u32,
     of_this_thread: core::marker::PhantomData<*const ()>,
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "65,536 lines of 256 bytes")]
 impl Place {
     /// No number yet.
     pub(crate) const UNCLAIMED: Self = Self::new(14, 0);
     /// No number any more, or none to be had.
     pub(crate) const DETACHED: Self = Self::new(15, 0);
 
-    const fn new(bucket: u32, offset: u32) -> Self {
+    const fn new(bucket: u32, line: u32) -> Self {
+        assert!((bucket as usize) < BUCKETS, "one of the buckets there are");
         Self {
             bucket,
-            offset,
+            offset: line * LINE as u32,
             of_this_thread: core::marker::PhantomData,
         }
     }
@@ -63,7 +71,7 @@ impl Place {
     /// The number, unless it is one of the two markers.
     pub(crate) const fn index(self) -> Option<usize> {
         if self.bucket < Self::UNCLAIMED.bucket {
-            Some(start(self.bucket as usize) + self.offset as usize)
+            Some(start(self.bucket as usize) + self.offset as usize / LINE)
         } else {
             None
         }
@@ -110,14 +118,16 @@ impl<T> Table<T> {
     /// The line of a place; `None` for a marker and when its bucket is not there.
     #[inline]
     fn at(&self, place: Place) -> Option<&Line<T>> {
-        let bucket = &self.buckets[place.bucket as usize % BUCKETS];
+        const { assert!(size_of::<Line<T>>() == LINE) };
+        // SAFETY: the invariant of `bucket`.
+        let bucket = unsafe { self.buckets.get_unchecked(place.bucket as usize) };
         // Acquire: the fresh lines, which another thread may have made.
         let first = bucket.load(Ordering::Acquire);
         if first.is_null() {
             return None;
         }
-        // SAFETY: the invariant of `buckets`; an offset is below the number of its bucket's lines.
-        let line = unsafe { first.add(place.offset as usize) };
+        // SAFETY: the invariants of `buckets` and `offset`: it is a line of this bucket.
+        let line = unsafe { first.byte_add(place.offset as usize) };
         // SAFETY: lines stay until the table is dropped, which takes `&mut self`.
         Some(unsafe { &*line })
     }
@@ -203,7 +213,7 @@ mod tests {
             let place = Place::of(index);
             assert_eq!(place.index(), Some(index));
             assert!((place.bucket as usize) < BUCKETS - 2);
-            assert!((place.offset as usize) < lines(place.bucket as usize));
+            assert!((place.offset as usize) < lines(place.bucket as usize) * super::LINE);
         }
         assert_eq!(Place::UNCLAIMED.index(), None);
         assert_eq!(Place::DETACHED.index(), None);

@@ -10,7 +10,7 @@ use crate::pool::bounded::BoundedPool;
 use crate::pool::bounded::state::{Grant, State};
 use crate::pool::builder::OnPanic;
 use crate::pool::error::PoolError;
-use crate::pool::guard::{Home, TakesBack};
+use crate::pool::guard::{Home, Life, TakesBack};
 use crate::pool::manager::Reset;
 use crate::pool::object::Object;
 use crate::sync::MutexGuard;
@@ -101,18 +101,18 @@ impl<T> BoundedPool<T> {
         if kept { at_hand.object.take() } else { None }
     }
 
-    #[cold]
+    /// Takes an object back that is to be asked about first.
     #[inline(never)]
-    fn take_back_in_panic(&self, object: Object<T>) {
-        if self.on_panic == OnPanic::Discard {
-            return self.drop_one(object);
-        }
-        let object = if self.resets {
-            // A second panic must not leave the destructor that we are in: the process would abort.
-            let reset = core::panic::AssertUnwindSafe(|| self.reset(object));
-            std::panic::catch_unwind(reset).unwrap_or(None)
-        } else {
-            Some(object)
+    fn examine(&self, object: Object<T>, life: Life) {
+        let object = match (life, self.on_panic) {
+            (Life::Panicking, OnPanic::Discard) => return self.drop_one(object),
+            _ if !self.resets => Some(object),
+            (Life::Normal, _) => self.reset(object),
+            (Life::Panicking, OnPanic::Keep) => {
+                // A second panic must not leave the destructor that we are in: the process would abort.
+                let reset = core::panic::AssertUnwindSafe(|| self.reset(object));
+                std::panic::catch_unwind(reset).unwrap_or(None)
+            }
         };
         if let Some(object) = object {
             self.put_back(object);
@@ -203,15 +203,11 @@ impl<T> Home<T> for BoundedPool<T> {}
 
 impl<T> TakesBack<T> for BoundedPool<T> {
     #[inline]
-    fn take_back(&self, object: Object<T>) {
-        if std::thread::panicking() {
-            return self.take_back_in_panic(object);
+    fn take_back(&self, object: Object<T>, life: Life) {
+        if self.resets || life == Life::Panicking {
+            return self.examine(object, life);
         }
-        if !self.resets {
-            self.put_back(object);
-        } else if let Some(object) = self.reset(object) {
-            self.put_back(object);
-        }
+        self.put_back(object);
     }
 
     fn drop_one(&self, object: Object<T>) {
