@@ -184,10 +184,13 @@ impl<T> Pool<T> {
     #[cold]
     #[inline(never)]
     fn fetch_or_create(&self) -> Result<Object<T>, PoolError> {
-        if let Some(object) = self.depot.0.take(self.settled_line()) {
-            return Ok(object);
+        let line = self.settled_line();
+        // A thread that has only now got its line may have inherited objects with it.
+        let inherited = line.and_then(|line| line.pop(self.base()));
+        match inherited.or_else(|| self.depot.0.take(line)) {
+            Some(object) => Ok(object),
+            None => self.create(),
         }
-        self.create()
     }
 
     fn create(&self) -> Result<Object<T>, PoolError> {
@@ -328,8 +331,9 @@ impl<T> Pool<T> {
     /// Drops idle objects until at most `keep` are left.
     ///
     /// What other threads that are still running keep for themselves (at most 30
-    /// objects each) they drop when they next use the pool, because only they
-    /// can touch it. Until then it counts as idle.
+    /// objects each, some of them perhaps inherited from a thread that has ended)
+    /// they drop when they next use the pool, because only they can touch it.
+    /// Until then it counts as idle.
     ///
     /// ```
     /// let pool = heapledger::pool::Pool::from_fn(String::new);

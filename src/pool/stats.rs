@@ -35,8 +35,11 @@ pub struct PoolStats {
     pub discarded: u64,
     /// Objects in the pool, ready to be acquired.
     pub idle: u64,
-    /// Objects in the hands of guards, those of forgotten guards among them.
+    /// Objects in the hands of guards, those of forgotten guards among them; and
+    /// in a bounded pool those that a call is just creating or dropping.
     pub out: u64,
+    /// Threads and tasks that wait for an object of a bounded pool.
+    pub waiting: u64,
     /// The most objects that were out at once.
     ///
     /// Exact for a [`BoundedPool`](crate::pool::BoundedPool). A

@@ -69,7 +69,7 @@ impl<T> BoundedPool<T> {
     fn after(&self, given: Result<Option<Waker>, Object<T>>) {
         match given {
             Ok(None) => {}
-            Ok(Some(waker)) => waker.wake(),
+            Ok(Some(waker)) => wake(waker),
             Err(object) => self.drop_one(object),
         }
     }
@@ -79,7 +79,7 @@ impl<T> BoundedPool<T> {
             let waker = state.give_permit();
             drop(state);
             if let Some(waker) = waker {
-                waker.wake();
+                wake(waker);
             }
         }
     }
@@ -172,6 +172,17 @@ impl<T> Drop for DropAll<'_, T> {
     }
 }
 
+/// Wakes a task, outside the lock. While the thread panics already, what the
+/// waker throws must not leave the destructor that we are in.
+fn wake(waker: Waker) {
+    if std::thread::panicking() {
+        let waking = core::panic::AssertUnwindSafe(|| waker.wake());
+        let _swallowed = std::panic::catch_unwind(waking);
+    } else {
+        waker.wake();
+    }
+}
+
 /// Tasks to be woken, each of them also when one of their wakers panics.
 pub(crate) struct WakeAll(Vec<Waker>);
 
@@ -188,7 +199,7 @@ impl WakeAll {
 
     fn wake(&mut self) {
         while let Some(waker) = self.0.pop() {
-            waker.wake();
+            wake(waker);
         }
     }
 }
@@ -223,7 +234,9 @@ impl<T> TakesBack<T> for BoundedPool<T> {
         if let Ok(mut state) = self.lock() {
             state.detached();
         }
-        let _permit = Permit(self);
-        object.into_value()
+        let value = object.into_value();
+        // Not in a destructor: one that panics after the result is ready leaks the result.
+        self.give_permit();
+        value
     }
 }

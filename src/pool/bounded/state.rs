@@ -32,7 +32,7 @@ pub(crate) struct State<T> {
     capacity: usize,
     pub(crate) queue: Queue<Grant<T>>,
     pub(crate) closed: bool,
-    /// `idle` and `out` are not kept here.
+    /// `idle`, `out` and `waiting` are not kept here.
     stats: PoolStats,
 }
 
@@ -154,6 +154,7 @@ impl<T> State<T> {
         PoolStats {
             idle: self.idle.len() as u64,
             out: (self.used - self.idle.len()) as u64,
+            waiting: self.queue.waiting() as u64,
             ..self.stats
         }
     }
