@@ -18,9 +18,12 @@ const _: () = assert!(size_of::<Padded<()>>() == 0);
 /// them.
 #[derive(Debug)]
 #[repr(transparent)]
-#[expect(
-    unnameable_types,
-    reason = "in the methods of the trait that seals `Home`"
+#[cfg_attr(
+    not(loom),
+    expect(
+        unnameable_types,
+        reason = "in the methods of the trait that seals `Home`"
+    )
 )]
 pub struct Object<T>(Box<Padded<T>>);
 

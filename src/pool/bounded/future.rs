@@ -7,10 +7,10 @@ use core::task::{Context, Poll};
 use std::sync::Arc;
 
 use crate::pool::bounded::BoundedPool;
-use crate::pool::bounded::queue::{Outcome, Ticket};
 use crate::pool::bounded::state::Grant;
 use crate::pool::error::PoolError;
 use crate::pool::guard::{OwnedPooled, Pooled};
+use crate::pool::queue::{Outcome, Ticket};
 
 /// An object to come; from [`BoundedPool::acquire_async`].
 ///

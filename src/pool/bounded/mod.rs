@@ -6,7 +6,6 @@
 
 mod future;
 mod lending;
-pub(crate) mod queue;
 pub(crate) mod state;
 mod waiting;
 

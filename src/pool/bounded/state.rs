@@ -11,8 +11,8 @@
 
 use core::task::Waker;
 
-use crate::pool::bounded::queue::Queue;
 use crate::pool::object::Object;
+use crate::pool::queue::Queue;
 use crate::pool::stats::PoolStats;
 
 /// What a caller gets.

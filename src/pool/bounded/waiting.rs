@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::pool::bounded::BoundedPool;
-use crate::pool::bounded::queue::Outcome;
 use crate::pool::bounded::state::Grant;
 use crate::pool::error::PoolError;
 use crate::pool::guard::{OwnedPooled, Pooled};
 use crate::pool::object::Object;
+use crate::pool::queue::Outcome;
 
 impl<T> BoundedPool<T> {
     /// An object if there is one, without waiting; `None` when all are out, and
