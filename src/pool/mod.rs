@@ -9,6 +9,7 @@ mod census;
 #[cfg(not(loom))]
 mod clearing;
 mod depot;
+mod desk;
 #[cfg(not(loom))]
 mod error;
 #[cfg(not(loom))]
@@ -40,9 +41,11 @@ mod manager;
     reason = "says that a number makes its thread the owner of a line"
 )]
 mod models;
+#[expect(unsafe_code, reason = "an object as an address and back")]
 mod object;
 mod queue;
-#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "owns the object whose address it has")]
+mod spare;
 mod stats;
 #[expect(
     unsafe_code,

@@ -11,6 +11,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 use crate::pool::depot::Depot;
+use crate::pool::desk::{Desk, Grant};
 use crate::pool::indices::Indices;
 use crate::pool::line::{Base, Own, Room};
 use crate::pool::object::Object;
@@ -172,15 +173,15 @@ fn taking_from_another_threads_line_is_rejected() {
     exchange(|world, own, other| world.acquire(own).or_else(|| world.acquire(other)));
 }
 
-/// What a bounded pool has under its lock, as far as waiting goes.
+/// A permit in a queue, and nothing else.
 struct Counter {
     free: u32,
     queue: Queue<()>,
 }
 
-type Desk = Mutex<Counter>;
+type Permits = Mutex<Counter>;
 
-fn desk() -> Arc<Desk> {
+fn permits() -> Arc<Permits> {
     Arc::new(Mutex::new(Counter {
         free: 1,
         queue: Queue::new(),
@@ -188,7 +189,7 @@ fn desk() -> Arc<Desk> {
 }
 
 /// Waits for a permit, as `BoundedPool::acquire` does.
-fn acquire(desk: &Desk) {
+fn acquire(desk: &Permits) {
     let mut counter = desk.lock();
     if counter.free > 0 {
         counter.free -= 1;
@@ -206,7 +207,7 @@ fn acquire(desk: &Desk) {
     }
 }
 
-fn release(desk: &Desk) {
+fn release(desk: &Permits) {
     let mut counter = desk.lock();
     if counter.queue.grant(()).is_err() {
         counter.free += 1;
@@ -216,7 +217,7 @@ fn release(desk: &Desk) {
 #[test]
 fn a_thread_that_waits_gets_what_comes_back() {
     loom::model(|| {
-        let desk = desk();
+        let desk = permits();
         let other = {
             let desk = Arc::clone(&desk);
             thread::spawn(move || {
@@ -234,7 +235,7 @@ fn a_thread_that_waits_gets_what_comes_back() {
 // In the broken twins nobody blocks: a deadlock would end the whole test process.
 
 /// As a task: a permit, or a place in the queue.
-fn acquire_or_join(desk: &Desk) -> Option<Ticket> {
+fn acquire_or_join(desk: &Permits) -> Option<Ticket> {
     let mut counter = desk.lock();
     if counter.free > 0 {
         counter.free -= 1;
@@ -244,7 +245,7 @@ fn acquire_or_join(desk: &Desk) -> Option<Ticket> {
 }
 
 /// Whoever came in time for the only permit must have it when all is quiet.
-fn assert_served(desk: &Desk, ticket: Option<Ticket>) {
+fn assert_served(desk: &Permits, ticket: Option<Ticket>) {
     if let Some(ticket) = ticket {
         let outcome = desk.lock().queue.outcome(ticket);
         assert!(matches!(outcome, Outcome::Granted(())), "left waiting");
@@ -253,9 +254,9 @@ fn assert_served(desk: &Desk, ticket: Option<Ticket>) {
 }
 
 /// One task has the only permit and gives it back, another comes meanwhile.
-fn come_while_it_is_given_back(release: fn(&Desk)) {
+fn come_while_it_is_given_back(release: fn(&Permits)) {
     loom::model(move || {
-        let desk = desk();
+        let desk = permits();
         acquire(&desk);
         let coming = {
             let desk = Arc::clone(&desk);
@@ -288,7 +289,7 @@ fn a_look_at_the_queue_under_another_lock_is_rejected() {
 /// third waits.
 fn give_up(leave: fn(&mut Counter, Ticket)) {
     loom::model(move || {
-        let desk = desk();
+        let desk = permits();
         acquire(&desk);
         let giving_up = {
             let desk = Arc::clone(&desk);
@@ -323,4 +324,86 @@ fn giving_up_without_passing_on_is_rejected() {
     give_up(|counter, ticket| {
         let _lost = counter.queue.leave(ticket);
     });
+}
+
+/// A bounded pool of one object, which goes around the lock while nobody waits.
+fn one_object() -> Arc<Desk<u32>> {
+    let desk = Arc::new(Desk::new(1));
+    let grant = desk.lock().and_then(|mut locked| locked.take());
+    assert!(matches!(grant, Some(Grant::Permit)), "free");
+    desk
+}
+
+/// As `BoundedPool` gives an object back.
+fn put_back(desk: &Desk<u32>, object: Object<u32>) {
+    if let Err(object) = desk.spare.put(object) {
+        let mut locked = desk.lock().expect("no fork");
+        let _waker = locked.give(object).expect("open");
+    }
+}
+
+/// As a task that acquires: the object, or a place in the queue.
+fn take_or_join(desk: &Desk<u32>, join: Join) -> Result<Object<u32>, Ticket> {
+    if let Some(object) = desk.spare.take() {
+        return Ok(object);
+    }
+    let mut locked = desk.lock().expect("no fork");
+    match locked.take() {
+        Some(Grant::Object(object)) => Ok(object),
+        Some(Grant::Permit) => panic!("the only permit is used"),
+        None => join(&mut locked),
+    }
+}
+
+type Join = fn(&mut crate::pool::desk::Locked<'_, u32>) -> Result<Object<u32>, Ticket>;
+
+/// What has come of waiting.
+fn look(desk: &Desk<u32>, ticket: Ticket) -> Result<Object<u32>, Ticket> {
+    match desk.lock().expect("no fork").queue.outcome(ticket) {
+        Outcome::Granted(Grant::Object(object)) => Ok(object),
+        Outcome::Waiting(ticket) => Err(ticket),
+        _ => panic!("neither closed nor a permit"),
+    }
+}
+
+/// The object comes back while two tasks want it.
+fn come_back_beside_the_lock(join: Join) {
+    loom::model(move || {
+        let desk = one_object();
+        let coming = {
+            let desk = Arc::clone(&desk);
+            thread::spawn(move || take_or_join(&desk, join))
+        };
+        put_back(&desk, Object::new(7));
+        let own = take_or_join(&desk, join);
+        let other = coming.join().expect("the one who comes");
+        let [own, other] = [own, other].map(|answer| answer.or_else(|ticket| look(&desk, ticket)));
+        // Who has the object gives it back, and then the other must have it.
+        let ticket = match (own, other) {
+            (Ok(object), Err(ticket)) | (Err(ticket), Ok(object)) => {
+                put_back(&desk, object);
+                ticket
+            }
+            (Ok(_), Ok(_)) => panic!("two objects"),
+            (Err(_), Err(_)) => panic!("left waiting, both"),
+        };
+        let Ok(object) = look(&desk, ticket) else {
+            panic!("left waiting");
+        };
+        assert_eq!(object.into_value(), 7);
+    });
+}
+
+#[test]
+fn an_object_that_comes_back_beside_the_lock_reaches_who_waits() {
+    come_back_beside_the_lock(|locked| match locked.join(None) {
+        Ok(ticket) => Err(ticket),
+        Err((object, _)) => Ok(object),
+    });
+}
+
+#[test]
+#[should_panic(expected = "left waiting")]
+fn joining_without_shutting_the_spare_place_is_rejected() {
+    come_back_beside_the_lock(|locked| Err(locked.state.queue.join(None)));
 }

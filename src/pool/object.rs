@@ -7,7 +7,7 @@
 /// two threads 5.4 times slower.
 #[derive(Debug)]
 #[repr(align(64))]
-struct Padded<T>(T);
+pub(crate) struct Padded<T>(T);
 
 const _: () = assert!(align_of::<Padded<u8>>() == 64);
 // A value without size stays without, and then a box is no allocation at all.
@@ -46,5 +46,19 @@ impl<T> Object<T> {
     /// The value, and no object any more.
     pub(crate) fn into_value(self) -> T {
         self.0.0
+    }
+
+    /// Its address, which is a multiple of 64 and not 0, also without size.
+    #[inline]
+    pub(crate) fn into_raw(self) -> *mut Padded<T> {
+        Box::into_raw(self.0)
+    }
+
+    /// # Safety
+    /// `raw` is from [`into_raw`](Self::into_raw), and nobody uses it again.
+    #[inline]
+    pub(crate) unsafe fn from_raw(raw: *mut Padded<T>) -> Self {
+        // SAFETY: the caller has it from `Box::into_raw`, once.
+        Self(unsafe { Box::from_raw(raw) })
     }
 }

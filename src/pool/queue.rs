@@ -160,6 +160,11 @@ impl<G> Queue<G> {
         }
     }
 
+    /// Whether nobody waits.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
     /// How many wait.
     pub(crate) fn waiting(&self) -> usize {
         let waits = |seat: &&Seat<G>| matches!(seat.state, State::Waiting(_));

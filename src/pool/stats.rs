@@ -42,7 +42,8 @@ pub struct PoolStats {
     pub waiting: u64,
     /// The most objects that were out at once.
     ///
-    /// Exact for a [`BoundedPool`](crate::pool::BoundedPool). A
+    /// For a [`BoundedPool`](crate::pool::BoundedPool) exact, but that two calls at the
+    /// very same moment may count as one after the other. A
     /// [`Pool`](crate::pool::Pool) shares no counter between threads, and gives the most
     /// that were *alive* at once, which is at least that.
     pub peak: u64,

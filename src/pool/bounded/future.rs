@@ -7,7 +7,7 @@ use core::task::{Context, Poll};
 use std::sync::Arc;
 
 use crate::pool::bounded::BoundedPool;
-use crate::pool::bounded::state::Grant;
+use crate::pool::desk::Grant;
 use crate::pool::error::PoolError;
 use crate::pool::guard::{OwnedPooled, Pooled};
 use crate::pool::queue::{Outcome, Ticket};
@@ -79,29 +79,35 @@ impl<T> AcquireAsync<'_, T> {
     fn poll_grant(&mut self, cx: &Context<'_>) -> Poll<Result<Grant<T>, PoolError>> {
         // A waker's clone and drop are a user's code: one before the lock, the other after it.
         let waker = cx.waker().clone();
-        let mut state = self.pool.lock()?;
+        let mut desk = self.pool.lock()?;
         let _last_waker;
         match core::mem::replace(&mut self.stage, Stage::Done) {
             Stage::New => {
-                if state.closed {
+                if desk.is_closed() {
                     return Poll::Ready(Err(PoolError::closed()));
                 }
-                if let Some(grant) = state.take() {
+                if let Some(grant) = desk.take() {
                     return Poll::Ready(Ok(grant));
                 }
-                self.stage = Stage::Queued(state.queue.join(Some(waker)));
+                match desk.join(Some(waker)) {
+                    Ok(ticket) => self.stage = Stage::Queued(ticket),
+                    Err((object, _waker)) => {
+                        drop(desk);
+                        return Poll::Ready(Ok(Grant::Object(object)));
+                    }
+                }
             }
-            Stage::Queued(ticket) => match state.queue.outcome(ticket) {
+            Stage::Queued(ticket) => match desk.queue.outcome(ticket) {
                 Outcome::Granted(grant) => return Poll::Ready(Ok(grant)),
                 Outcome::Closed => return Poll::Ready(Err(PoolError::closed())),
                 Outcome::Waiting(ticket) => {
-                    _last_waker = state.queue.wake_by(&ticket, waker);
+                    _last_waker = desk.queue.wake_by(&ticket, waker);
                     self.stage = Stage::Queued(ticket);
                 }
             },
             Stage::Done => panic!("a future was polled after it was ready"),
         }
-        drop(state);
+        drop(desk);
         Poll::Pending
     }
 }
@@ -123,9 +129,9 @@ impl<T> Drop for AcquireAsync<'_, T> {
         let Stage::Queued(ticket) = core::mem::replace(&mut self.stage, Stage::Done) else {
             return;
         };
-        if let Ok(mut state) = self.pool.lock() {
-            let (granted, _waker) = state.queue.leave(ticket);
-            drop(state);
+        if let Ok(mut desk) = self.pool.lock() {
+            let (granted, _waker) = desk.leave(ticket);
+            drop(desk);
             if let Some(grant) = granted {
                 self.pool.pass_on(grant);
             }

@@ -7,17 +7,16 @@
 use core::task::Waker;
 
 use crate::pool::bounded::BoundedPool;
-use crate::pool::bounded::state::{Grant, State};
 use crate::pool::builder::OnPanic;
+use crate::pool::desk::{Grant, Locked};
 use crate::pool::error::PoolError;
 use crate::pool::guard::{Home, Life, TakesBack};
 use crate::pool::manager::Reset;
 use crate::pool::object::Object;
-use crate::sync::MutexGuard;
 
 impl<T> BoundedPool<T> {
-    pub(crate) fn lock(&self) -> Result<MutexGuard<'_, State<T>>, PoolError> {
-        self.state.lock().ok_or_else(PoolError::lost_in_fork)
+    pub(crate) fn lock(&self) -> Result<Locked<'_, T>, PoolError> {
+        self.desk.lock().ok_or_else(PoolError::lost_in_fork)
     }
 
     /// Makes what was granted an object. Outside the lock.
@@ -37,8 +36,8 @@ impl<T> BoundedPool<T> {
         let fresh = Object::new(value);
         // The object carries it from here on.
         core::mem::forget(permit);
-        if let Ok(mut state) = self.lock() {
-            state.created();
+        if let Ok(mut desk) = self.lock() {
+            desk.created();
         }
         Ok(fresh)
     }
@@ -46,20 +45,27 @@ impl<T> BoundedPool<T> {
     /// Gives an object that is ready for its next user to whom it is due.
     #[inline]
     pub(crate) fn put_back(&self, object: Object<T>) {
-        let Ok(mut state) = self.lock() else {
+        if let Err(object) = self.desk.spare.put(object) {
+            self.put_back_under_lock(object);
+        }
+    }
+
+    #[inline(never)]
+    fn put_back_under_lock(&self, object: Object<T>) {
+        let Ok(mut desk) = self.lock() else {
             // Without the lock there are no permits to keep account of.
             return drop(object);
         };
-        let given = state.give(object);
-        drop(state);
+        let given = desk.give(object);
+        drop(desk);
         self.after(given);
     }
 
     /// Gives back what was granted to somebody who no longer waits.
     pub(crate) fn pass_on(&self, grant: Grant<T>) {
-        if let Ok(mut state) = self.lock() {
-            let given = state.give_back(grant);
-            drop(state);
+        if let Ok(mut desk) = self.lock() {
+            let given = desk.give_back(grant);
+            drop(desk);
             self.after(given);
         }
     }
@@ -75,9 +81,9 @@ impl<T> BoundedPool<T> {
     }
 
     fn give_permit(&self) {
-        if let Ok(mut state) = self.lock() {
-            let waker = state.give_permit();
-            drop(state);
+        if let Ok(mut desk) = self.lock() {
+            let waker = desk.give_permit();
+            drop(desk);
             if let Some(waker) = waker {
                 wake(waker);
             }
@@ -222,8 +228,8 @@ impl<T> TakesBack<T> for BoundedPool<T> {
     }
 
     fn drop_one(&self, object: Object<T>) {
-        if let Ok(mut state) = self.lock() {
-            state.discarded();
+        if let Ok(mut desk) = self.lock() {
+            desk.discarded();
         }
         // Given back after the object is gone, also when its `Drop` panics.
         let _permit = Permit(self);
@@ -231,8 +237,8 @@ impl<T> TakesBack<T> for BoundedPool<T> {
     }
 
     fn let_go(&self, object: Object<T>) -> T {
-        if let Ok(mut state) = self.lock() {
-            state.detached();
+        if let Ok(mut desk) = self.lock() {
+            desk.detached();
         }
         let value = object.into_value();
         // Not in a destructor: one that panics after the result is ready leaks the result.

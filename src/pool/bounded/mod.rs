@@ -1,12 +1,12 @@
 //! The pool that never has more than `capacity` objects alive.
 //!
 //! One lock, because to wait in turn is to agree on an order, and whoever needs a
-//! bound pays for the agreement. Under it only pointers and numbers move; no
+//! bound pays for the agreement; beside it one [spare](crate::pool::spare) object,
+//! which costs half as much while nobody waits. Under the lock only pointers and numbers move; no
 //! user's code runs there, wakers included.
 
 mod future;
 mod lending;
-pub(crate) mod state;
 mod waiting;
 
 use core::fmt;
@@ -16,12 +16,11 @@ use core::panic::{RefUnwindSafe, UnwindSafe};
 pub use future::AcquireAsync;
 
 use crate::pool::builder::OnPanic;
+use crate::pool::desk::Desk;
 use crate::pool::error::PoolError;
-use crate::pool::lock::Lock;
 use crate::pool::manager::{BoxManager, Defaults, FromFn, Manager};
 use crate::pool::object::Object;
 use crate::pool::stats::PoolStats;
-use state::State;
 
 /// A pool of at most `capacity` objects, for which callers wait in turn.
 ///
@@ -51,7 +50,7 @@ use state::State;
 ///
 /// A thread that waits for an object that it holds itself waits for ever.
 pub struct BoundedPool<T> {
-    state: Lock<State<T>>,
+    desk: Desk<T>,
     capacity: usize,
     on_panic: OnPanic,
     resets: bool,
@@ -121,7 +120,7 @@ impl<T> BoundedPoolBuilder<T> {
             return Err(PoolError::zero_capacity());
         }
         Ok(BoundedPool {
-            state: Lock::new(State::new(self.capacity)),
+            desk: Desk::new(self.capacity),
             capacity: self.capacity,
             on_panic: self.on_panic,
             resets: M::RESETS,
@@ -229,14 +228,14 @@ impl<T> BoundedPool<T> {
     /// pool is closed.
     pub fn prewarm(&self, n: usize) -> Result<(), PoolError> {
         loop {
-            let mut state = self.lock()?;
-            if state.closed {
+            let mut desk = self.lock()?;
+            if desk.is_closed() {
                 return Err(PoolError::closed());
             }
-            if state.idle() >= n || !state.take_permit() {
+            if desk.idle() >= n || !desk.take_permit() {
                 return Ok(());
             }
-            drop(state);
+            drop(desk);
             let fresh = self.create()?;
             self.put_back(fresh);
         }
@@ -261,10 +260,10 @@ impl<T> BoundedPool<T> {
     /// # Errors
     /// The value, when there is no room for it.
     pub fn attach(&self, value: T) -> Result<(), T> {
-        let room = self.lock().is_ok_and(|mut state| {
-            let room = state.take_permit();
+        let room = self.lock().is_ok_and(|mut desk| {
+            let room = desk.take_permit();
             if room {
-                state.attached();
+                desk.attached();
             }
             room
         });
@@ -295,7 +294,7 @@ impl<T> BoundedPool<T> {
     /// assert_eq!(pool.stats().idle, 1);
     /// ```
     pub fn shrink_to(&self, keep: usize) {
-        let over = self.lock().map(|mut state| state.take_over(keep));
+        let over = self.lock().map(|mut desk| desk.take_over(keep));
         self.drop_all(over.unwrap_or_default());
     }
 
@@ -311,11 +310,11 @@ impl<T> BoundedPool<T> {
     /// assert_eq!(pool.stats().discarded, 1);
     /// ```
     pub fn close(&self) {
-        let Ok(mut state) = self.lock() else {
+        let Ok(mut desk) = self.lock() else {
             return;
         };
-        let (wakers, objects) = state.close();
-        drop(state);
+        let (wakers, objects) = desk.close();
+        drop(desk);
         // Made before the wakers run, so that the objects are dropped also when one of those panics.
         let objects = lending::DropAll::new(self, objects);
         lending::WakeAll::new(wakers).run();
@@ -328,7 +327,7 @@ impl<T> BoundedPool<T> {
     /// assert!(!heapledger::pool::BoundedPool::<String>::new(1).is_closed());
     /// ```
     pub fn is_closed(&self) -> bool {
-        self.lock().map_or(true, |state| state.closed)
+        self.lock().map_or(true, |desk| desk.is_closed())
     }
 
     /// The figures of this pool, all of one moment.
@@ -341,7 +340,7 @@ impl<T> BoundedPool<T> {
     /// # drop(text);
     /// ```
     pub fn stats(&self) -> PoolStats {
-        self.lock().map(|state| state.stats()).unwrap_or_default()
+        self.lock().map(|desk| desk.stats()).unwrap_or_default()
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::pool::bounded::BoundedPool;
-use crate::pool::bounded::state::Grant;
+use crate::pool::desk::Grant;
 use crate::pool::error::PoolError;
 use crate::pool::guard::{OwnedPooled, Pooled};
 use crate::pool::object::Object;
@@ -101,6 +101,14 @@ impl<T> BoundedPool<T> {
 
     #[inline]
     fn try_object(&self) -> Option<Object<T>> {
+        match self.desk.spare.take() {
+            Some(object) => Some(object),
+            None => self.try_object_under_lock(),
+        }
+    }
+
+    #[inline(never)]
+    fn try_object_under_lock(&self) -> Option<Object<T>> {
         let grant = self.lock().ok()?.take()?;
         self.redeem(grant).ok()
     }
@@ -110,31 +118,37 @@ impl<T> BoundedPool<T> {
     }
 
     fn wait(&self, deadline: Option<Instant>) -> Result<Grant<T>, PoolError> {
-        let mut state = self.lock()?;
-        if state.closed {
+        if let Some(object) = self.desk.spare.take() {
+            return Ok(Grant::Object(object));
+        }
+        let mut desk = self.lock()?;
+        if desk.is_closed() {
             return Err(PoolError::closed());
         }
-        if let Some(grant) = state.take() {
+        if let Some(grant) = desk.take() {
             return Ok(grant);
         }
-        let mut ticket = state.queue.join(None);
-        let turn = state.queue.turn(&ticket);
+        let mut ticket = match desk.join(None) {
+            Ok(ticket) => ticket,
+            Err((object, _)) => return Ok(Grant::Object(object)),
+        };
+        let turn = desk.queue.turn(&ticket);
         loop {
             let late = match deadline {
                 None => {
-                    turn.wait(&mut state);
+                    turn.wait(&mut desk.state);
                     false
                 }
-                Some(deadline) => turn.wait_until(&mut state, deadline).timed_out(),
+                Some(deadline) => turn.wait_until(&mut desk.state, deadline).timed_out(),
             };
             // First what was handed over: at the last moment is in time.
-            ticket = match state.queue.outcome(ticket) {
+            ticket = match desk.queue.outcome(ticket) {
                 Outcome::Granted(grant) => return Ok(grant),
                 Outcome::Closed => return Err(PoolError::closed()),
                 Outcome::Waiting(ticket) => ticket,
             };
             if late {
-                let _nothing = state.queue.leave(ticket);
+                let _nothing = desk.leave(ticket);
                 return Err(PoolError::timeout());
             }
         }
