@@ -28,11 +28,11 @@ fn it_reports_what_went_through_it_and_still_does_not_pass_for_installed() {
     let small = Layout::from_size_align(100, 8).expect("small");
     let large = Layout::from_size_align(5_000, 64).expect("small");
     // SAFETY: the layout is not empty.
-    let first = unsafe { ARENA.alloc(small) };
+    let first = std::hint::black_box(unsafe { ARENA.alloc(small) });
     // SAFETY: the layout is not empty.
-    let second = unsafe { OTHER.alloc_zeroed(large) };
+    let second = std::hint::black_box(unsafe { OTHER.alloc_zeroed(large) });
     // SAFETY: from `ARENA` with this layout; 300 is not zero and small.
-    let first = unsafe { ARENA.realloc(first, small, 300) };
+    let first = std::hint::black_box(unsafe { ARENA.realloc(first, small, 300) });
     assert!(!first.is_null() && !second.is_null());
     assert!(!is_installed());
 

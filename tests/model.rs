@@ -13,6 +13,7 @@
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::hint::black_box;
 use std::process::ExitCode;
 use std::ptr;
 use std::sync::Arc;
@@ -167,14 +168,14 @@ fn step(desk: &mut Desk, op: Op, scopes: &mut Vec<Scope>) {
                 GlobalAlloc::alloc
             };
             // SAFETY: the layout is not empty.
-            let block = unsafe { allocate(&HEAP, layout) };
+            let block = black_box(unsafe { allocate(&HEAP, layout) });
             assert!(!block.is_null());
             desk.blocks[place] = (block, layout);
         }
         Op::Resize { place, size } => {
             let (block, layout) = desk.blocks[place];
             // SAFETY: the driver asks only for blocks that are there, of this layout.
-            let block = unsafe { HEAP.realloc(block, layout, size) };
+            let block = black_box(unsafe { HEAP.realloc(block, layout, size) });
             assert!(!block.is_null());
             let layout = Layout::from_size_align(size, layout.align()).expect("a small layout");
             desk.blocks[place] = (block, layout);
@@ -188,7 +189,7 @@ fn step(desk: &mut Desk, op: Op, scopes: &mut Vec<Scope>) {
             let limit = isize::MAX.cast_unsigned();
             let layout = Layout::from_size_align(limit - 4_095, 1).expect("a layout");
             // SAFETY: the layout is not empty.
-            let block = unsafe { HEAP.alloc(layout) };
+            let block = black_box(unsafe { HEAP.alloc(layout) });
             assert!(block.is_null());
         }
         Op::Enter => scopes.push(Scope::enter()),

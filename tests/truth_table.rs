@@ -13,6 +13,9 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
+// Around every block: the compiler knows `malloc`, and takes it for granted where nothing is done
+// with what it gives.
+use std::hint::black_box;
 
 use heapledger::{StatsDelta, TrackingAllocator};
 
@@ -126,14 +129,14 @@ impl From<StatsDelta> for Expected {
 fn allocate(_: Option<Block>) -> Option<Block> {
     let layout = layout(100);
     // SAFETY: the layout is not empty.
-    let block = unsafe { HEAP.alloc(layout) };
+    let block = black_box(unsafe { HEAP.alloc(layout) });
     (!block.is_null()).then_some((block, layout))
 }
 
 fn allocate_zeroed(_: Option<Block>) -> Option<Block> {
     let layout = layout(100);
     // SAFETY: the layout is not empty.
-    let block = unsafe { HEAP.alloc_zeroed(layout) };
+    let block = black_box(unsafe { HEAP.alloc_zeroed(layout) });
     (!block.is_null()).then_some((block, layout))
 }
 
@@ -147,7 +150,7 @@ fn free(block: Option<Block>) -> Option<Block> {
 fn resize(block: Option<Block>, new: usize) -> Block {
     let (block, old) = block.expect("a block to resize");
     // SAFETY: the row's block, of this layout; `new` is not zero and small.
-    let moved = unsafe { HEAP.realloc(block, old, new) };
+    let moved = black_box(unsafe { HEAP.realloc(block, old, new) });
     if moved.is_null() {
         (block, old)
     } else {
@@ -290,7 +293,7 @@ fn every_event_changes_the_books_as_the_table_says() {
         let mut block = (row.size > 0).then(|| {
             let layout = layout(row.size);
             // SAFETY: the layout is not empty.
-            let block = unsafe { HEAP.alloc(layout) };
+            let block = black_box(unsafe { HEAP.alloc(layout) });
             assert!(!block.is_null());
             (block, layout)
         });
@@ -345,16 +348,16 @@ fn layouts_near_the_end_of_the_address_space_are_refused_and_counted() {
             };
             for call in [GlobalAlloc::alloc, GlobalAlloc::alloc_zeroed] {
                 // SAFETY: the layout is valid and not empty.
-                let block = unsafe { call(&HEAP, layout) };
+                let block = black_box(unsafe { call(&HEAP, layout) });
                 assert!(block.is_null());
                 failures += 1;
             }
             let small = Layout::from_size_align(16, align).expect("small");
             // SAFETY: the layout is not empty.
-            let block = unsafe { HEAP.alloc(small) };
+            let block = black_box(unsafe { HEAP.alloc(small) });
             assert!(!block.is_null());
             // SAFETY: the block just made; the new size rounded up to `align` fits an `isize`.
-            let moved = unsafe { HEAP.realloc(block, small, layout.size()) };
+            let moved = black_box(unsafe { HEAP.realloc(block, small, layout.size()) });
             assert!(moved.is_null());
             failures += 1;
             // SAFETY: the refused realloc has left the block ours.
