@@ -1,0 +1,106 @@
+//! What the bookkeeping itself takes from the system: nothing that grows with
+//! use. It is not in the ledger, so the system's allocator is asked.
+
+#![allow(unsafe_code, reason = "asks glibc what it has given out")]
+#![cfg(all(target_os = "linux", target_env = "gnu"))]
+
+mod support;
+
+use std::hint::black_box;
+use std::process::ExitCode;
+use std::thread;
+
+use heapledger::{Scope, TrackingAllocator, assert_no_alloc, measure, measure_future, reset_peak};
+
+#[global_allocator]
+static HEAP: TrackingAllocator = TrackingAllocator::new();
+
+fn main() -> ExitCode {
+    support::main(cases![
+        scopes_left_in_any_order_leave_nothing_behind,
+        a_carried_scope_takes_a_page_for_each_slot_and_gives_all_back,
+        threads_leave_nothing_behind,
+    ])
+}
+
+/// Bytes that the system's allocator has given out and not got back.
+fn in_use() -> usize {
+    // SAFETY: asks only.
+    unsafe { libc::mallinfo2() }.uordblks
+}
+
+/// Runs `body` four thousand times after a first one, and checks that it leaves
+/// less than eight bytes behind each time. Not nothing at all: glibc counts
+/// what it keeps in its own caches for given out.
+fn leaves_nothing(body: impl Fn()) {
+    assert!(heapledger::is_installed());
+    // What is made once is made now: a first page of levels, a first thread's things.
+    body();
+    let before = in_use();
+    for _ in 0..4_000 {
+        body();
+    }
+    let left = in_use().wrapping_sub(before).cast_signed();
+    assert!(left < 32_000, "{left} bytes are left behind");
+}
+
+/// Bug prevented: a level that is never taken off again.
+fn scopes_left_in_any_order_leave_nothing_behind() {
+    leaves_nothing(|| {
+        let ((), _) = measure(|| drop(black_box(vec![0u8; 100])));
+        let (a, b, c) = (Scope::enter(), Scope::enter(), Scope::enter());
+        drop(b);
+        drop(a);
+        drop(c);
+        let (a, b) = (Scope::enter(), Scope::enter());
+        drop(a);
+        drop(b);
+        assert_no_alloc!(|| ());
+        reset_peak();
+    });
+    // Forgotten ones cost eight bytes each, as they say, and the room doubles.
+    let before = in_use();
+    for _ in 0..1_000 {
+        std::mem::forget(Scope::enter());
+    }
+    let left = in_use() - before;
+    assert!((8_000..20_000).contains(&left), "{left}");
+}
+
+/// Bug prevented: a page for each visit, or pages that outlive their scope.
+fn a_carried_scope_takes_a_page_for_each_slot_and_gives_all_back() {
+    leaves_nothing(|| {
+        let scope = Scope::enter();
+        let handle = scope.handle();
+        for _ in 0..10 {
+            let (first, second) = (handle.enter(), handle.clone());
+            drop(second.enter());
+            drop(first);
+        }
+        let wrapped = handle.wrap(|| ());
+        thread::spawn(wrapped).join().expect("thread");
+        drop(scope);
+        assert!(handle.stats().allocations > 0);
+    });
+    leaves_nothing(|| {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .expect("a runtime");
+        let ((), stats) = runtime.block_on(measure_future(async {
+            tokio::task::yield_now().await;
+            drop(black_box(vec![0u8; 64]));
+        }));
+        assert!(stats.allocations > 0);
+    });
+}
+
+/// Bug prevented: one block leaked for each thread that ever was.
+fn threads_leave_nothing_behind() {
+    leaves_nothing(|| {
+        thread::spawn(|| {
+            let ((), _) = measure(|| drop(black_box(vec![0u8; 1_000])));
+        })
+        .join()
+        .expect("thread");
+    });
+}
