@@ -82,6 +82,14 @@ fn a_carried_scope_takes_a_page_for_each_slot_and_gives_all_back() {
         drop(scope);
         assert!(handle.stats().allocations > 0);
     });
+    // Again and again into the same scope: the page is there already.
+    let scope = Scope::enter();
+    let handle = scope.handle();
+    leaves_nothing(|| {
+        drop(handle.enter());
+        thread::spawn(handle.wrap(|| ())).join().expect("thread");
+    });
+    drop(scope);
     leaves_nothing(|| {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .build()
