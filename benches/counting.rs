@@ -5,11 +5,23 @@
 //! `-- --test` a look only. For ratios on a machine that is not quiet see
 //! `ratios.rs`.
 
+// Compiled here and not in the library: a program installs its allocator in its own crate, where
+// the thread-local page is one load away; in a library it is reached in a more general, slower way.
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "each bench uses a part of it"
+)]
+#[path = "src/contenders.rs"]
+mod contenders;
+
 use std::time::Duration;
 
+use contenders::Contender;
 use criterion::{Criterion, Throughput};
-use heapledger_benches::contenders::Contender;
-use heapledger_benches::micro::Workload;
+use heapledger_benches::micro::{self, Workload};
+use heapledger_benches::peers;
 
 fn main() {
     let mut criterion = Criterion::default()

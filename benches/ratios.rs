@@ -8,13 +8,25 @@
 //! `cargo bench -p heapledger-benches --bench ratios`, some two minutes; with
 //! `-- --quick` a few seconds.
 
-use heapledger_benches::contenders::{
+// Compiled here and not in the library: a program installs its allocator in its own crate, where
+// the thread-local page is one load away; in a library it is reached in a more general, slower way.
+#[allow(
+    dead_code,
+    unreachable_pub,
+    unused_imports,
+    reason = "each bench uses a part of it"
+)]
+#[path = "src/contenders.rs"]
+mod contenders;
+
+use contenders::{
     AT_ALLOC_TRACKER, AT_MIMALLOC, AT_OURS, AT_OURS_OVER_MIMALLOC, AT_SHARED, AT_SYSTEM,
     AT_SYSTEM_AGAIN, Contender,
 };
 use heapledger_benches::figures::{GOALS, Spread, difference, goal, nanos_each, ratio, table};
 use heapledger_benches::is_quick;
-use heapledger_benches::micro::Workload;
+use heapledger_benches::micro::{self, Workload};
+use heapledger_benches::peers;
 
 /// Nanoseconds for one operation: for each contender, round by round.
 type Rounds = Vec<Vec<f64>>;

@@ -11,7 +11,13 @@
 //! ```
 
 pub mod children;
-pub mod contenders;
+#[cfg(test)]
+#[allow(
+    unreachable_pub,
+    dead_code,
+    reason = "here for its tests; the benches compile it themselves"
+)]
+mod contenders;
 pub mod figures;
 #[expect(unsafe_code, reason = "calls allocators by hand")]
 pub mod micro;
