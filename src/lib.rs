@@ -13,6 +13,9 @@ pub mod pool;
 mod stats;
 mod sync;
 mod units;
+#[cfg(all(not(loom), feature = "profile"))]
+#[expect(unsafe_code, reason = "reads the stack and the unwind tables")]
+mod unwind;
 
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "implements `GlobalAlloc`")]
@@ -47,6 +50,14 @@ pub use stats::{ScopeStats, Stats, StatsDelta};
 #[cfg(not(loom))]
 #[doc(hidden)]
 pub mod __private {
+    /// For the tests and benchmarks of the capture room.
+    #[cfg(feature = "profile")]
+    pub mod unwind {
+        pub use crate::unwind::{
+            Capture, DEEP, DEPTH, FOREIGN, Method, ROOT, Stack, UNKNOWN, calibrate, capture, prime,
+            refresh,
+        };
+    }
     pub use crate::assertions::{Count, Unit, assert_allocs, assert_no_alloc};
 
     /// How many slots threads own or have owned: the most threads that were

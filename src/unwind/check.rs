@@ -1,0 +1,123 @@
+//! Whether the walk is right in this very program.
+//!
+//! A known chain of calls, with the sorts of frame that matter, is captured by
+//! the walk and by the system's unwinder. Where compiler, linker or system do
+//! something that we do not understand, the two differ, and the walk stays
+//! unused.
+
+use core::hint::black_box;
+
+use crate::unwind::registers::Registers;
+use crate::unwind::stack::Stack;
+
+/// How many calls the chain has below the function that tests.
+const CHAIN: usize = 4;
+
+/// Return addresses, the innermost first.
+#[derive(Debug, Default)]
+pub(super) struct Both {
+    pub(super) walked: Vec<u64>,
+    pub(super) expected: Vec<u64>,
+}
+
+impl Both {
+    /// Captures the caller's stack in both ways.
+    ///
+    /// The first frame differs: it is where this function does the one and the other.
+    #[inline(never)]
+    fn capture(stack: &mut Stack) -> Self {
+        let mut both = Self::default();
+        stack.forget();
+        native(stack, &mut both.walked);
+        system(&mut both.expected);
+        both
+    }
+
+    /// Whether the `count` innermost callers of [`capture`](Self::capture) are the same.
+    fn agree(&self, count: usize) -> bool {
+        let Some(walked) = self.walked.get(1..=count) else {
+            return false;
+        };
+        // The system's unwinder begins a few frames further in.
+        self.expected.windows(count).any(|some| some == walked)
+    }
+}
+
+#[inline(never)]
+fn native(stack: &mut Stack, frames: &mut Vec<u64>) {
+    let mut count = 0;
+    let mut room = [0u64; super::DEPTH];
+    stack.capture_native(Registers::here(), &mut |_, ip| {
+        if let Some(place) = room.get_mut(count) {
+            *place = ip;
+        }
+        count += 1;
+        0
+    });
+    frames.extend(room.iter().take(count).rev());
+}
+
+#[inline(never)]
+fn system(frames: &mut Vec<u64>) {
+    backtrace::trace(|frame| {
+        frames.push(frame.ip().addr() as u64);
+        true
+    });
+}
+
+/// Whether the walk finds what the system's unwinder finds.
+pub(super) fn self_test() -> bool {
+    let mut stack = Box::new(Stack::new());
+    black_box(first as fn(&mut Stack) -> bool)(&mut stack)
+}
+
+#[inline(never)]
+fn first(stack: &mut Stack) -> bool {
+    let through = black_box(second as fn(&mut Stack, usize) -> bool);
+    black_box(through(stack, black_box(3)))
+}
+
+/// A frame whose size is known at run time only would be right here; a large one must do.
+#[inline(never)]
+fn second(stack: &mut Stack, by: usize) -> bool {
+    let mut large = [0u64; 600];
+    if let Some(place) = large.get_mut(by) {
+        *place = 1;
+    }
+    let through = black_box(third as fn(&mut Stack, &[u64]) -> bool);
+    black_box(through(stack, black_box(&large)))
+}
+
+/// Many values alive over a call: registers are saved, `rbp` among them.
+#[inline(never)]
+fn third(stack: &mut Stack, values: &[u64]) -> bool {
+    let [a, b, c, d, e, f] = black_box([1, 2, 3, 4, 5, values.len()]);
+    let dynamic: &dyn Fn(&mut Stack) -> Both = black_box(&|stack| Both::capture(stack));
+    let both = dynamic(stack);
+    black_box([a, b, c, d, e, f]);
+    both.agree(CHAIN)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Both, self_test};
+
+    #[test]
+    fn the_walk_is_right_here() {
+        crate::unwind::prime();
+        assert!(self_test());
+    }
+
+    /// Bug prevented: a self-test that cannot fail.
+    #[test]
+    fn a_wrong_frame_is_seen() {
+        let both = |walked: &[u64], expected: &[u64]| Both {
+            walked: walked.to_vec(),
+            expected: expected.to_vec(),
+        };
+        assert!(both(&[1, 2, 3, 4, 5, 6], &[8, 9, 2, 3, 4, 5, 6]).agree(4));
+        assert!(!both(&[1, 2, 7, 4, 5, 6], &[8, 9, 2, 3, 4, 5, 6]).agree(4));
+        assert!(!both(&[1, 2, 3], &[8, 9, 2, 3, 4, 5, 6]).agree(4));
+        assert!(!both(&[], &[]).agree(4));
+    }
+}

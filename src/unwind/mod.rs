@@ -1,0 +1,163 @@
+//! The capture room: which calls led to an allocation.
+//!
+//! ```text
+//!   prime ─▶ self-test ─▶ native     Linux on x86-64: `walk`, some 30 ns
+//!                    └──▶ portable   elsewhere, or when the test fails
+//!
+//!   capture ─▶ walk ─▶ step ─▶ rules ──(not yet known)──▶ tables ─▶ modules
+//! ```
+//!
+//! [`capture`] runs inside the allocator, on every recorded allocation. So
+//! nothing below it allocates, locks, panics, or reads anything but the calling
+//! thread's own stack and the unwind tables of loaded code. What needs more
+//! than that happens before, in [`prime`], [`refresh`] and [`Stack::prepare`].
+//!
+//! A stack is a path in a call tree, which is the caller's: a capture calls its
+//! `sink` with the parent's node and a return address and gets the child's
+//! node, for those frames only that are not known from the thread's last
+//! capture. Above the outermost frame there is one of four nodes, so that a
+//! stack that is not whole says so for ever: [`ROOT`], [`DEEP`], [`UNKNOWN`],
+//! [`FOREIGN`].
+//!
+//! An address is always that of the instruction *after* the one in question,
+//! also where a signal has interrupted: symbol look-ups subtract one.
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod bounds;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod check;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod modules;
+mod own;
+mod portable;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod registers;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod rule;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod rules;
+mod stack;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod step;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod tables;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod walk;
+
+pub use own::calibrate;
+pub use stack::{DEPTH, Stack};
+
+use crate::sync::{AtomicU32, Ordering};
+
+/// The node above a whole stack: the thread began here.
+pub const ROOT: u32 = 0;
+/// The node above a stack that is too deep: its outer frames are cut off.
+pub const DEEP: u32 = 1;
+/// The node above frames whose caller has no unwind table, or one that is not
+/// understood, or where too little stack was left to read it.
+pub const UNKNOWN: u32 = 2;
+/// The node of an allocation on a stack that is not the thread's own: a fiber
+/// or an alternate signal stack. There are no frames below it.
+pub const FOREIGN: u32 = 3;
+
+/// What a capture has found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Capture {
+    /// The node of the innermost frame that is not the allocator's.
+    pub node: u32,
+    /// The node above the outermost frame: one of the four.
+    pub root: u32,
+}
+
+impl Capture {
+    /// Whether the stack goes down to where the thread began.
+    pub const fn is_whole(&self) -> bool {
+        self.root == ROOT
+    }
+}
+
+/// How stacks are captured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Method {
+    /// By our own walk; never allocates, locks or reads outside the stack.
+    Native,
+    /// By the system's unwinder, as the `backtrace` crate calls it: some 100 ns
+    /// for each frame, and with the locks that the system takes for it.
+    Portable,
+}
+
+/// Until [`prime`] has run.
+const UNPRIMED: u32 = 0;
+const NATIVE: u32 = 1;
+const PORTABLE: u32 = 2;
+
+static METHOD: AtomicU32 = AtomicU32::new(UNPRIMED);
+
+/// Makes ready for captures, and tells how they will be done.
+///
+/// From a normal context, as often as you like. Captures before the first time
+/// are empty.
+pub fn prime() -> Method {
+    refresh();
+    match METHOD.load(Ordering::Acquire) {
+        NATIVE => return Method::Native,
+        PORTABLE => return Method::Portable,
+        _ => {}
+    }
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    {
+        bounds::prime();
+        if check::self_test() {
+            METHOD.store(NATIVE, Ordering::Release);
+            return Method::Native;
+        }
+    }
+    portable::prime();
+    METHOD.store(PORTABLE, Ordering::Release);
+    Method::Portable
+}
+
+/// Notices that code was loaded or unloaded since the last time.
+///
+/// From a normal context: at the start of each recording and before each
+/// report. It costs one call to the loader, and its lock.
+///
+/// Loaded code is found without it (with glibc 2.35 and later). Only when code
+/// was unloaded and other code came to the same addresses do the rules for
+/// these have to be forgotten; until then, a stack through that code may be
+/// wrong, though never read out of bounds.
+pub fn refresh() {
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    if modules::refresh() == modules::Change::Removed {
+        rules::RULES.clear();
+    }
+}
+
+/// The stack of the calling thread, as a node of the caller's tree.
+///
+/// `sink` gets a parent's node and a return address and gives the child's node;
+/// it is called for the frames that are new, the outermost first. It must not
+/// unwind, and must not capture.
+///
+/// `stack` is the calling thread's own. A signal handler that allocates while
+/// its thread is in here must not get the same one: that is for the caller to
+/// prevent.
+#[inline(never)]
+pub fn capture(stack: &mut Stack, mut sink: impl FnMut(u32, u64) -> u32) -> Capture {
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    if METHOD.load(Ordering::Relaxed) == NATIVE {
+        return stack.capture_native(registers::Registers::here(), &mut sink);
+    }
+    capture_otherwise(stack, &mut sink)
+}
+
+#[cold]
+fn capture_otherwise(stack: &mut Stack, sink: &mut impl FnMut(u32, u64) -> u32) -> Capture {
+    if METHOD.load(Ordering::Relaxed) == PORTABLE {
+        return stack.capture_portable(sink);
+    }
+    Capture {
+        node: UNKNOWN,
+        root: UNKNOWN,
+    }
+}

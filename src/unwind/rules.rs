@@ -1,0 +1,160 @@
+//! The rules that were already worked out, for all threads, without locks.
+//!
+//! ```text
+//!   address ── × odd, mod 2^47 ──▶  index (13 bits) │ tag (34 bits)
+//!
+//!   set[index]: 4 words    63 ... 30 │ 29 ... 0
+//!                            tag     │  rule            0 = free
+//! ```
+//!
+//! Multiplying by an odd number loses nothing, so index and tag together are
+//! the whole address: two addresses can never be taken for each other. An entry
+//! is one word, so it cannot be torn either, and writers need no order among
+//! themselves: whoever loses a place works the rule out again.
+
+use crate::sync::{AtomicU64, Ordering};
+use crate::unwind::rule::{self, Rule};
+
+const SETS_LOG2: u32 = 13;
+const WAYS: usize = 4;
+/// User addresses on x86-64, but for those that ask for more by hand.
+const ADDRESS_BITS: u32 = 47;
+const TAG_BITS: u32 = ADDRESS_BITS - SETS_LOG2;
+/// 2^64 divided by the golden ratio: spreads neighbours far apart.
+const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
+
+const _: () = assert!(TAG_BITS + rule::BITS == u64::BITS);
+const _: () = assert!(SPREAD % 2 == 1);
+
+/// 32 K rules in 256 KiB, of which only the pages that are used take memory.
+pub(crate) struct Rules {
+    sets: [[AtomicU64; WAYS]; 1 << SETS_LOG2],
+}
+
+/// The rules of the process.
+pub(crate) static RULES: Rules = Rules::new();
+
+impl Rules {
+    pub(crate) const fn new() -> Self {
+        Self {
+            sets: [const { [const { AtomicU64::new(0) }; WAYS] }; 1 << SETS_LOG2],
+        }
+    }
+
+    #[inline]
+    fn place(address: u64) -> (usize, u64) {
+        let spread = address.wrapping_mul(SPREAD) & ((1 << ADDRESS_BITS) - 1);
+        let tag = spread & ((1 << TAG_BITS) - 1);
+        ((spread >> TAG_BITS) as usize, tag)
+    }
+
+    /// The rule for `address`, if it is known.
+    #[inline]
+    pub(crate) fn get(&self, address: u64) -> Option<Rule> {
+        let (index, tag) = Self::place(address);
+        for word in self.sets.get(index)? {
+            let word = word.load(Ordering::Relaxed);
+            if word >> rule::BITS == tag && address >> ADDRESS_BITS == 0 {
+                #[expect(clippy::cast_possible_truncation, reason = "masked to its bits")]
+                return Rule::from_bits((word & ((1 << rule::BITS) - 1)) as u32);
+            }
+        }
+        None
+    }
+
+    /// Remembers the rule for `address`, in place of another if need be.
+    pub(crate) fn put(&self, address: u64, rule: Rule) {
+        let (index, tag) = Self::place(address);
+        let Some(set) = self.sets.get(index) else {
+            return;
+        };
+        if address >> ADDRESS_BITS != 0 {
+            return;
+        }
+        let entry = tag << rule::BITS | u64::from(rule.bits());
+        let free = set.iter().find(|word| {
+            let word = word.load(Ordering::Relaxed);
+            word == 0 || word >> rule::BITS == tag
+        });
+        // Any way will do when all are taken; the low bits of a call's address are as good as dice.
+        #[expect(clippy::cast_possible_truncation, reason = "only the low bits count")]
+        let victim = free.or_else(|| set.get(address as usize % WAYS));
+        if let Some(word) = victim {
+            word.store(entry, Ordering::Relaxed);
+        }
+    }
+
+    /// Forgets everything, because addresses may have changed their meaning.
+    pub(crate) fn clear(&self) {
+        for word in self.sets.iter().flatten() {
+            // A page that was never written stays so.
+            if word.load(Ordering::Relaxed) != 0 {
+                word.store(0, Ordering::Relaxed);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{RULES, Rules, WAYS};
+    use crate::unwind::rule::Rule;
+
+    fn rules() -> Box<Rules> {
+        Box::new(Rules::new())
+    }
+
+    /// Bug prevented: two call sites that share a place also share a rule.
+    #[test]
+    fn what_is_found_is_what_was_put_for_that_very_address() {
+        let rules = rules();
+        let rule = |n: u64| Rule::plain(n % 2 == 0, 8 * (n % 1_000 + 1), 0).expect("it fits");
+        let address = |n: u64| 0x5555_0000_0000 + n * 13;
+        for n in 0..200_000 {
+            rules.put(address(n), rule(n));
+            assert_eq!(rules.get(address(n)), Some(rule(n)));
+        }
+        let mut kept = 0;
+        for n in 0..200_000 {
+            if let Some(found) = rules.get(address(n)) {
+                assert_eq!(found, rule(n));
+                kept += 1;
+            }
+        }
+        assert!((30_000..=32_768).contains(&kept), "{kept}");
+    }
+
+    #[test]
+    fn a_few_thousand_call_sites_all_fit() {
+        let rules = rules();
+        let rule = Rule::plain(false, 16, 0).expect("it fits");
+        let addresses: Vec<u64> = (0..4_000).map(|n| 0x7f12_3456_0000 + n * 37).collect();
+        for &address in &addresses {
+            rules.put(address, rule);
+        }
+        let kept = addresses
+            .iter()
+            .filter(|&&a| rules.get(a).is_some())
+            .count();
+        assert!(kept >= 3_990, "{kept} of 4,000 in sets of {WAYS}");
+    }
+
+    #[test]
+    fn an_address_outside_the_user_half_is_never_kept() {
+        let rules = rules();
+        let rule = Rule::plain(false, 16, 0).expect("it fits");
+        rules.put(1 << 47 | 0x1234, rule);
+        assert_eq!(rules.get(1 << 47 | 0x1234), None);
+        assert_eq!(rules.get(0x1234), None);
+    }
+
+    #[test]
+    fn clearing_forgets_everything() {
+        let rules = rules();
+        let rule = Rule::plain(false, 16, 0).expect("it fits");
+        rules.put(0x1234, rule);
+        rules.clear();
+        assert_eq!(rules.get(0x1234), None);
+        assert_eq!(RULES.get(0), None);
+    }
+}

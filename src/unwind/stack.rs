@@ -1,0 +1,137 @@
+//! The last stack of a thread, and how a new one is entered in its place.
+
+use crate::unwind::{Capture, ROOT};
+
+/// Frames that a stack can have.
+pub const DEPTH: usize = 480;
+/// What is kept of a stack that is deeper: the frames next to the allocation.
+pub(super) const DEEP_START: usize = 64;
+
+/// The last stack that was captured on a thread.
+///
+/// Zero bytes are its fresh state. It belongs to one thread, and must be made
+/// fresh before another one takes it over.
+#[repr(C)]
+pub struct Stack {
+    /// Where the thread's stack is, from `low` to below `high`; 0 if unknown.
+    pub(super) low: u64,
+    pub(super) high: u64,
+    /// How many entries are kept.
+    pub(super) len: usize,
+    /// What is above the outermost of them: a node of the call tree.
+    pub(super) root: u32,
+    /// Whether the bounds were asked for.
+    pub(super) asked: u32,
+    /// Kept frames, the outermost first; behind them the fresh ones of the
+    /// capture that is running, the innermost first.
+    pub(super) entries: [Entry; DEPTH],
+}
+
+const _: () = assert!(size_of::<Stack>() <= 16 * 1024);
+
+/// A frame that is kept: its return address, and what proves it unchanged.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Entry {
+    pub(super) slot: u64,
+    pub(super) ip: u64,
+    pub(super) bp: u64,
+    pub(super) node: u32,
+    pub(super) about: u32,
+}
+
+impl Entry {
+    pub(super) const NONE: Self = Self {
+        slot: 0,
+        ip: 0,
+        bp: 0,
+        node: 0,
+        about: 0,
+    };
+}
+
+/// What a walk has found: this many of the kept frames, inside of them this
+/// many fresh ones, and what the outermost of all has above it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Walk {
+    pub(super) kept: usize,
+    pub(super) fresh: usize,
+    pub(super) root: u32,
+}
+
+impl Default for Stack {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl core::fmt::Debug for Stack {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("Stack")
+            .field("len", &self.len)
+            .field("root", &self.root)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Stack {
+    /// A stack of no thread yet.
+    pub const fn new() -> Self {
+        Self {
+            low: 0,
+            high: 0,
+            len: 0,
+            root: ROOT,
+            asked: 0,
+            entries: [Entry::NONE; DEPTH],
+        }
+    }
+
+    /// Forgets the frames and their nodes, as a new call tree demands.
+    pub fn forget(&mut self) {
+        self.len = 0;
+        self.root = ROOT;
+    }
+
+    /// How many frames the last capture had.
+    pub fn depth(&self) -> usize {
+        self.len
+    }
+
+    /// Gives the fresh frames their nodes, the outermost first, and keeps them.
+    #[inline]
+    pub(super) fn enter(&mut self, walk: &Walk, sink: &mut impl FnMut(u32, u64) -> u32) -> Capture {
+        let mut node = match walk.kept.checked_sub(1) {
+            Some(met) => self.entries.get(met).map_or(walk.root, |met| met.node),
+            None => walk.root,
+        };
+        if let Some(fresh) = self.entries.get_mut(self.len..self.len + walk.fresh) {
+            for entry in fresh.iter_mut().rev() {
+                node = sink(node, entry.ip);
+                entry.node = node;
+            }
+            fresh.reverse();
+        }
+        if walk.kept != self.len {
+            self.move_fresh(walk);
+        }
+        self.len = walk.kept + walk.fresh;
+        self.root = walk.root;
+        Capture {
+            node,
+            root: walk.root,
+        }
+    }
+
+    /// Moves the fresh entries down, next to those that are still kept.
+    #[inline]
+    pub(super) fn move_fresh(&mut self, walk: &Walk) {
+        for index in 0..walk.fresh {
+            let Some(&entry) = self.entries.get(self.len + index) else {
+                return;
+            };
+            if let Some(place) = self.entries.get_mut(walk.kept + index) {
+                *place = entry;
+            }
+        }
+    }
+}
