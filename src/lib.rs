@@ -55,7 +55,7 @@ pub mod __private {
     pub mod unwind {
         pub use crate::unwind::{
             Capture, DEEP, DEPTH, FOREIGN, Method, ROOT, Stack, UNKNOWN, calibrate, capture, prime,
-            refresh,
+            refresh, worked_out,
         };
     }
     pub use crate::assertions::{Count, Unit, assert_allocs, assert_no_alloc};

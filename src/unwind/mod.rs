@@ -27,6 +27,8 @@ mod bounds;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod check;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod exit;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod modules;
 mod own;
 mod portable;
@@ -131,6 +133,15 @@ pub fn refresh() {
     if modules::refresh() == modules::Change::Removed {
         rules::RULES.clear();
     }
+}
+
+/// How many rules had to be looked for in unwind tables so far: what the cache
+/// of rules did not have.
+pub fn worked_out() -> u64 {
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    return walk::WORKED_OUT.load(Ordering::Relaxed);
+    #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+    return 0;
 }
 
 /// The stack of the calling thread, as a node of the caller's tree.

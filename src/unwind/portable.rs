@@ -20,31 +20,24 @@ impl Stack {
     /// The calling thread's stack.
     pub(super) fn capture_portable(&mut self, sink: &mut impl FnMut(u32, u64) -> u32) -> Capture {
         let (fresh, is_deep) = self.collect();
-        let mut walk = Walk {
-            kept: 0,
-            fresh,
-            root: if is_deep { DEEP } else { ROOT },
-        };
+        let root = if is_deep { DEEP } else { ROOT };
         if is_deep || self.root != ROOT {
             self.len = 0;
         }
         // The outer frames that are the same as last time.
-        let kept = self.entries.get(..self.len).unwrap_or_default();
-        let now = self.entries.get(HALF..HALF + fresh).unwrap_or_default();
-        let same = kept.iter().zip(now.iter().rev());
-        walk.kept = same.take_while(|(kept, now)| kept.ip == now.ip).count();
-        walk.fresh -= walk.kept;
-        self.len = walk.kept;
-        for index in 0..walk.fresh {
-            let entry = self.entries.get(HALF + index).copied();
-            if let (Some(entry), Some(place)) = (entry, self.entries.get_mut(self.len + index)) {
-                *place = entry;
-            }
-        }
+        let before = self.entries.get(..self.len).unwrap_or_default();
+        let now = self.entries.get(DEPTH - fresh..).unwrap_or_default();
+        let same = before.iter().zip(now);
+        let kept = same.take_while(|(kept, now)| kept.ip == now.ip).count();
+        let walk = Walk {
+            kept,
+            fresh: fresh - kept,
+            root,
+        };
         self.enter(&walk, sink)
     }
 
-    /// Puts the stack into the second half, the innermost frame first; how many
+    /// Fills the second half from its end, the innermost frame first; how many
     /// frames, and whether there were more.
     fn collect(&mut self) -> (usize, bool) {
         let mut count = 0;
@@ -65,7 +58,7 @@ impl Stack {
                 is_deep = true;
                 return false;
             }
-            if let Some(place) = self.entries.get_mut(HALF + count) {
+            if let Some(place) = self.entries.get_mut(DEPTH - 1 - count) {
                 *place = Entry {
                     ip: frame.ip().addr() as u64,
                     ..Entry::NONE

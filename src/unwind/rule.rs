@@ -4,9 +4,13 @@
 /// return address is, and what becomes of `rbp`.
 ///
 /// ```text
-///   bit  29 28 | 27  | 26   | 25 ... 20    | 19 ... 0
-///        kind  | own | base | rbp slot / 8 | CFA offset / 8
+///   bit  28 ... 23      | 22 ... 3       | 2       | 1   | 0
+///        rbp slot / 8   | CFA offset / 8 | strange | own | base
 /// ```
+///
+/// The CFA's offset is a multiple of 8 and stands where a mask is enough to get
+/// it: it is on the longest path of a walk. A strange rule is any kind but
+/// plain, and has its kind in place of the `rbp` slot.
 ///
 /// | kind | CFA | return address | `rbp` of the caller |
 /// |---|---|---|---|
@@ -25,14 +29,20 @@ pub(crate) struct Rule(u32);
 /// The bits that a rule takes.
 pub(crate) const BITS: u32 = 30;
 
+const FROM_RBP: u32 = 1 << 0;
+const OWN: u32 = 1 << 1;
+const STRANGE: u32 = 1 << 2;
+const CFA_SHIFT: u32 = 3;
 const CFA_BITS: u32 = 20;
-const RBP_SHIFT: u32 = CFA_BITS;
+const CFA: u32 = ((1 << CFA_BITS) - 1) << CFA_SHIFT;
+const RBP_SHIFT: u32 = CFA_SHIFT + CFA_BITS;
 const RBP_BITS: u32 = 6;
-const FROM_RBP: u32 = 1 << 26;
-const OWN: u32 = 1 << 27;
-const KIND_SHIFT: u32 = 28;
 
-const _: () = assert!(KIND_SHIFT + 2 == BITS);
+const ALIGNED: u32 = STRANGE | FROM_RBP;
+const SIGNAL: u32 = STRANGE | 1 << RBP_SHIFT;
+const END: u32 = STRANGE | 2 << RBP_SHIFT;
+
+const _: () = assert!(RBP_SHIFT + RBP_BITS <= BITS);
 
 /// What sort of step a rule describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +61,9 @@ fn words(bytes: u64, bits: u32) -> Option<u32> {
 
 impl Rule {
     /// The outermost frame.
-    pub(crate) const END: Self = Self(3 << KIND_SHIFT);
+    pub(crate) const END: Self = Self(END);
     /// The frame that the kernel pushes when it calls a signal handler.
-    pub(crate) const SIGNAL: Self = Self(2 << KIND_SHIFT);
+    pub(crate) const SIGNAL: Self = Self(SIGNAL);
 
     /// CFA = `rsp` or `rbp` plus `cfa`; `rbp` unchanged (0) or saved `rbp` bytes below it.
     pub(crate) fn plain(from_rbp: bool, cfa: u64, rbp: u64) -> Option<Self> {
@@ -61,13 +71,13 @@ impl Rule {
         let rbp = words(rbp, RBP_BITS)?;
         let base = if from_rbp { FROM_RBP } else { 0 };
         // A frame holds at least the return address, and it is not where `rbp` is.
-        (cfa >= 1 && rbp != 1).then_some(Self(cfa | rbp << RBP_SHIFT | base))
+        (cfa >= 1 && rbp != 1).then_some(Self(cfa << CFA_SHIFT | rbp << RBP_SHIFT | base))
     }
 
     /// CFA = what is stored `below` bytes under `rbp`; the caller's `rbp` at `rbp`.
     pub(crate) fn aligned(below: u64) -> Option<Self> {
         let below = words(below, CFA_BITS)?;
-        Some(Self(below | FROM_RBP | 1 << KIND_SHIFT))
+        Some(Self(below << CFA_SHIFT | ALIGNED))
     }
 
     #[must_use]
@@ -75,19 +85,20 @@ impl Rule {
         if own { Self(self.0 | OWN) } else { self }
     }
 
-    #[inline]
     pub(crate) const fn kind(self) -> Kind {
-        match self.0 >> KIND_SHIFT {
-            0 => Kind::Plain,
-            1 => Kind::Aligned,
-            2 => Kind::Signal,
+        if self.is_plain() {
+            return Kind::Plain;
+        }
+        match self.0 >> RBP_SHIFT {
+            0 => Kind::Aligned,
+            1 => Kind::Signal,
             _ => Kind::End,
         }
     }
 
     #[inline]
     pub(crate) const fn is_plain(self) -> bool {
-        self.0 >> KIND_SHIFT == 0
+        self.0 & STRANGE == 0
     }
 
     #[inline]
@@ -103,13 +114,13 @@ impl Rule {
     /// The offset of the CFA in bytes.
     #[inline]
     pub(crate) const fn cfa(self) -> u64 {
-        ((self.0 & ((1 << CFA_BITS) - 1)) as u64) << 3
+        (self.0 & CFA) as u64
     }
 
     /// How far below the CFA `rbp` is saved; 0 when it is unchanged.
     #[inline]
     pub(crate) const fn rbp(self) -> u64 {
-        (((self.0 >> RBP_SHIFT) & ((1 << RBP_BITS) - 1)) as u64) << 3
+        ((self.0 >> RBP_SHIFT) as u64) << 3
     }
 
     /// For the cache: never zero, because a plain rule has a CFA offset.

@@ -1,16 +1,18 @@
 //! The rules that were already worked out, for all threads, without locks.
 //!
 //! ```text
-//!   address ── × odd, mod 2^47 ──▶  index (13 bits) │ tag (34 bits)
+//!   address    46 ... 13 │ 12 ... 0
+//!                tag     │  index
 //!
 //!   set[index]: 4 words    63 ... 30 │ 29 ... 0
 //!                            tag     │  rule            0 = free
 //! ```
 //!
-//! Multiplying by an odd number loses nothing, so index and tag together are
-//! the whole address: two addresses can never be taken for each other. An entry
-//! is one word, so it cannot be torn either, and writers need no order among
-//! themselves: whoever loses a place works the rule out again.
+//! Index and tag together are the whole address: two addresses can never be
+//! taken for each other. An entry is one word, so it cannot be torn either, and
+//! writers need no order among themselves: whoever loses a place works the rule
+//! out again. The low bits of return addresses are as good as any hash of them,
+//! and a hash would be on the longest path of a walk.
 
 use crate::sync::{AtomicU64, Ordering};
 use crate::unwind::rule::{self, Rule};
@@ -20,11 +22,8 @@ const WAYS: usize = 4;
 /// User addresses on x86-64, but for those that ask for more by hand.
 const ADDRESS_BITS: u32 = 47;
 const TAG_BITS: u32 = ADDRESS_BITS - SETS_LOG2;
-/// 2^64 divided by the golden ratio: spreads neighbours far apart.
-const SPREAD: u64 = 0x9E37_79B9_7F4A_7C15;
 
 const _: () = assert!(TAG_BITS + rule::BITS == u64::BITS);
-const _: () = assert!(SPREAD % 2 == 1);
 
 /// 32 K rules in 256 KiB, of which only the pages that are used take memory.
 pub(crate) struct Rules {
@@ -43,18 +42,19 @@ impl Rules {
 
     #[inline]
     fn place(address: u64) -> (usize, u64) {
-        let spread = address.wrapping_mul(SPREAD) & ((1 << ADDRESS_BITS) - 1);
-        let tag = spread & ((1 << TAG_BITS) - 1);
-        ((spread >> TAG_BITS) as usize, tag)
+        #[expect(clippy::cast_possible_truncation, reason = "masked to the index")]
+        let index = (address & ((1 << SETS_LOG2) - 1)) as usize;
+        (index, address >> SETS_LOG2)
     }
 
-    /// The rule for `address`, if it is known.
+    /// The rule for `address`, if it is known. (The tag of an address beyond the
+    /// user's half has more bits than any entry's, so it is never found.)
     #[inline]
     pub(crate) fn get(&self, address: u64) -> Option<Rule> {
         let (index, tag) = Self::place(address);
         for word in self.sets.get(index)? {
             let word = word.load(Ordering::Relaxed);
-            if word >> rule::BITS == tag && address >> ADDRESS_BITS == 0 {
+            if word >> rule::BITS == tag {
                 #[expect(clippy::cast_possible_truncation, reason = "masked to its bits")]
                 return Rule::from_bits((word & ((1 << rule::BITS) - 1)) as u32);
             }
@@ -76,9 +76,9 @@ impl Rules {
             let word = word.load(Ordering::Relaxed);
             word == 0 || word >> rule::BITS == tag
         });
-        // Any way will do when all are taken; the low bits of a call's address are as good as dice.
+        // Any way will do when all are taken; the address is as good as dice.
         #[expect(clippy::cast_possible_truncation, reason = "only the low bits count")]
-        let victim = free.or_else(|| set.get(address as usize % WAYS));
+        let victim = free.or_else(|| set.get((address >> SETS_LOG2) as usize % WAYS));
         if let Some(word) = victim {
             word.store(entry, Ordering::Relaxed);
         }

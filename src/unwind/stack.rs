@@ -22,9 +22,43 @@ pub struct Stack {
     pub(super) root: u32,
     /// Whether the bounds were asked for.
     pub(super) asked: u32,
-    /// Kept frames, the outermost first; behind them the fresh ones of the
-    /// capture that is running, the innermost first.
+    /// How the last captures left the allocator.
+    pub(super) exits: [Exit; EXITS],
+    /// Kept frames, the outermost first, from the beginning. The fresh ones of
+    /// the capture that is running fill it from the end, downwards, so that
+    /// they are in the same order.
     pub(super) entries: [Entry; DEPTH],
+}
+
+/// Ways out of the allocator that are remembered: each of its methods is one.
+pub(super) const EXITS: usize = 4;
+/// Return addresses on such a way.
+pub(super) const EXIT_FRAMES: usize = 4;
+
+/// A way from a capture through the allocator's own frames to its caller. All
+/// positions are distances from the stack pointer at the start.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Exit {
+    /// The instruction that it starts at; 0 if there is none.
+    pub(super) start: u64,
+    /// The return addresses in own functions, and where they are; unused ones
+    /// repeat the first.
+    pub(super) ips: [u64; EXIT_FRAMES],
+    pub(super) slots: [u32; EXIT_FRAMES],
+    /// Where the caller's return address is.
+    pub(super) slot: u32,
+    /// Where the caller's `rbp` is; 0 if it is still in the register.
+    pub(super) bp_slot: u32,
+}
+
+impl Exit {
+    pub(super) const NONE: Self = Self {
+        start: 0,
+        ips: [0; EXIT_FRAMES],
+        slots: [0; EXIT_FRAMES],
+        slot: 0,
+        bp_slot: 0,
+    };
 }
 
 const _: () = assert!(size_of::<Stack>() <= 16 * 1024);
@@ -47,6 +81,23 @@ impl Entry {
         node: 0,
         about: 0,
     };
+
+    /// A copy, word by word. A copy in larger pieces would have to wait until
+    /// the words, which were written one by one a moment ago, have all arrived
+    /// in the cache: that was a fifth of a capture.
+    #[inline]
+    fn by_words(&self) -> Self {
+        Self {
+            // SAFETY: a plain word behind a reference.
+            slot: unsafe { (&raw const self.slot).read_volatile() },
+            // SAFETY: as above.
+            ip: unsafe { (&raw const self.ip).read_volatile() },
+            // SAFETY: as above.
+            bp: unsafe { (&raw const self.bp).read_volatile() },
+            node: self.node,
+            about: self.about,
+        }
+    }
 }
 
 /// What a walk has found: this many of the kept frames, inside of them this
@@ -82,6 +133,7 @@ impl Stack {
             len: 0,
             root: ROOT,
             asked: 0,
+            exits: [Exit::NONE; EXITS],
             entries: [Entry::NONE; DEPTH],
         }
     }
@@ -104,34 +156,22 @@ impl Stack {
             Some(met) => self.entries.get(met).map_or(walk.root, |met| met.node),
             None => walk.root,
         };
-        if let Some(fresh) = self.entries.get_mut(self.len..self.len + walk.fresh) {
-            for entry in fresh.iter_mut().rev() {
-                node = sink(node, entry.ip);
-                entry.node = node;
+        let begin = DEPTH - walk.fresh.min(DEPTH);
+        for index in 0..walk.fresh {
+            let Some(mut entry) = self.entries.get(begin + index).map(Entry::by_words) else {
+                break;
+            };
+            node = sink(node, entry.ip);
+            entry.node = node;
+            if let Some(place) = self.entries.get_mut(walk.kept + index) {
+                *place = entry;
             }
-            fresh.reverse();
-        }
-        if walk.kept != self.len {
-            self.move_fresh(walk);
         }
         self.len = walk.kept + walk.fresh;
         self.root = walk.root;
         Capture {
             node,
             root: walk.root,
-        }
-    }
-
-    /// Moves the fresh entries down, next to those that are still kept.
-    #[inline]
-    pub(super) fn move_fresh(&mut self, walk: &Walk) {
-        for index in 0..walk.fresh {
-            let Some(&entry) = self.entries.get(self.len + index) else {
-                return;
-            };
-            if let Some(place) = self.entries.get_mut(walk.kept + index) {
-                *place = entry;
-            }
         }
     }
 }

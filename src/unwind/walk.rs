@@ -30,6 +30,7 @@
 //! and later captures grow from there. So the work is bounded, and a recursion
 //! makes few nodes, since its frames repeat.
 
+use crate::sync::{AtomicU64, Ordering};
 use crate::unwind::bounds::Bounds;
 use crate::unwind::registers::Registers;
 use crate::unwind::rule::{Kind, Rule};
@@ -81,29 +82,33 @@ impl Entry {
             && (self.about & NEEDS_BP == 0 || self.bp == frame.bp)
     }
 
-    /// Whether memory still says what it did.
+    /// Zero if memory still says what it did.
     ///
     /// # Safety
     /// The entry's slot is on the calling thread's live stack, and so is its
     /// callee's frame.
     #[inline]
-    unsafe fn holds(&self) -> bool {
+    unsafe fn difference(&self) -> u64 {
         // SAFETY: the word that the entry was read from, live, says the caller.
-        if unsafe { load(self.slot) } != self.ip {
-            return false;
-        }
+        let differs = unsafe { load(self.slot) } ^ self.ip;
         if self.about & (NEEDS_BP | STRANGE) == 0 {
-            return true;
+            return differs;
         }
         let below = u64::from(self.about >> BP_SHIFT) * 8;
-        // SAFETY: `bp` was read there, in the callee's frame, which is live, says the caller.
-        self.about & STRANGE == 0 && (below == 0 || unsafe { load(self.slot - below) } == self.bp)
+        if self.about & STRANGE != 0 {
+            1
+        } else if below == 0 {
+            differs
+        } else {
+            // SAFETY: `bp` was read there, in the callee's frame, live, says the caller.
+            differs | (unsafe { load(self.slot - below) } ^ self.bp)
+        }
     }
 }
 
 /// The rule for the frame that goes on at `ip`, which was read at `slot`.
 #[inline]
-fn lookup(ip: u64, slot: u64, roomy: bool) -> Option<Rule> {
+pub(super) fn lookup(ip: u64, slot: u64, roomy: bool) -> Option<Rule> {
     // The instruction before: a call may be the last one of its function.
     let address = ip.wrapping_sub(1);
     rules::RULES
@@ -111,9 +116,13 @@ fn lookup(ip: u64, slot: u64, roomy: bool) -> Option<Rule> {
         .or_else(|| if roomy { work_out(address, slot) } else { None })
 }
 
+/// How many rules were looked for in unwind tables.
+pub(super) static WORKED_OUT: AtomicU64 = AtomicU64::new(0);
+
 #[cold]
 #[inline(never)]
 fn work_out(address: u64, slot: u64) -> Option<Rule> {
+    WORKED_OUT.fetch_add(1, Ordering::Relaxed);
     let derived = tables::derive(address)?;
     own::observe(derived.function, slot);
     let rule = derived.rule.owned(own::contains(derived.function));
@@ -181,41 +190,54 @@ impl Stack {
             root: UNKNOWN,
         };
         // SAFETY: passed on.
-        let Some((mut frame, mut known)) = (unsafe { leave_own(start, &bounds, roomy) }) else {
+        let Some((mut frame, mut rule)) = (unsafe { self.leave_own(start, &bounds, roomy) }) else {
             walk.kept = 0;
             return walk;
         };
-        loop {
-            if self.meet(&frame, &mut walk) {
-                return walk;
-            }
-            if self.len + walk.fresh == DEPTH && !self.make_room(&mut walk) {
-                walk.root = DEEP;
-                walk.fresh = DEEP_START;
-                break;
-            }
-            if let Some(place) = self.entries.get_mut(self.len + walk.fresh) {
-                *place = Entry::of(&frame);
-            }
-            walk.fresh += 1;
-            let Some(rule) = known.take().or_else(|| lookup(frame.ip, frame.slot, roomy)) else {
+        while !self.meet(&frame, &mut walk) {
+            let Some(place) = self.place(&mut walk) else {
                 break;
             };
-            if rule.uses_rbp() {
+            *place = Entry::of(&frame);
+            walk.fresh += 1;
+            let Some(known) = rule else {
+                walk.kept = 0;
+                break;
+            };
+            if known.uses_rbp() {
                 self.need_bp(walk.fresh);
             }
             // SAFETY: each step goes up from `start.sp`, which is in bounds.
-            match unsafe { frame.caller(rule, &bounds) } {
+            match unsafe { frame.caller(known, &bounds) } {
                 Some(caller) if caller.ip != 0 => frame = caller,
-                None if rule.kind() != Kind::End => break,
-                _ => {
-                    walk.root = ROOT;
+                caller => {
+                    walk.kept = 0;
+                    if caller.is_some() || known.kind() == Kind::End {
+                        walk.root = ROOT;
+                    }
                     break;
                 }
             }
+            rule = lookup(frame.ip, frame.slot, roomy);
         }
-        walk.kept = 0;
         walk
+    }
+
+    /// Where the next fresh entry goes. `None` when the stack is too deep: then
+    /// the walk is at its end.
+    #[inline]
+    fn place(&mut self, walk: &mut Walk) -> Option<&mut Entry> {
+        // Kept entries from `kept` on can no longer be met and may be written over.
+        if walk.kept + walk.fresh >= DEPTH {
+            if walk.fresh >= DEPTH {
+                walk.kept = 0;
+                walk.fresh = DEEP_START;
+                walk.root = DEEP;
+                return None;
+            }
+            walk.kept = 0;
+        }
+        self.entries.get_mut(DEPTH.wrapping_sub(walk.fresh + 1))
     }
 
     /// Whether `frame` is a kept one and all above it is as it was.
@@ -246,15 +268,23 @@ impl Stack {
         else {
             return false;
         };
-        for (index, entry) in older.iter().enumerate().rev() {
+        // No way out of the loop: it is nearly always run to its end.
+        let mut differs = 0;
+        for entry in older.iter() {
             // SAFETY: an older slot is further up than `frame`'s, and was below the stack's end
             // when it was first read; the bounds have not changed since, or nothing would be kept.
             // Its callee is the frame that was met, or older.
-            if !unsafe { entry.holds() } {
-                // What lies inside of the change must be unwound; what lies outside may be met.
-                walk.kept = index;
-                return false;
-            }
+            differs |= unsafe { entry.difference() };
+        }
+        if differs != 0 {
+            // What lies inside of the innermost change must be unwound; what lies outside of it
+            // may be met.
+            // SAFETY: as above.
+            let change = older
+                .iter()
+                .rposition(|entry| unsafe { entry.difference() } != 0);
+            walk.kept = change.unwrap_or(0);
+            return false;
         }
         if self.root == DEEP && walk.kept + walk.fresh < DEEP_LEAST {
             walk.kept = 0;
@@ -276,53 +306,13 @@ impl Stack {
     /// frame that has handed it on unchanged.
     #[inline]
     fn need_bp(&mut self, fresh: usize) {
-        let fresh = self.entries.get_mut(self.len..self.len + fresh);
-        for entry in fresh.into_iter().flatten().rev() {
+        let fresh = self.entries.get_mut(DEPTH.wrapping_sub(fresh)..);
+        for entry in fresh.into_iter().flatten() {
             let before = entry.about;
             entry.about |= NEEDS_BP;
             if before & NEEDS_BP != 0 || before >> BP_SHIFT != 0 {
                 break;
             }
-        }
-    }
-
-    /// Drops kept entries that are in the way of fresh ones; `false` when there
-    /// are none.
-    #[cold]
-    #[inline(never)]
-    fn make_room(&mut self, walk: &mut Walk) -> bool {
-        if self.len == 0 {
-            return false;
-        }
-        if walk.kept == self.len {
-            walk.kept = 0;
-        }
-        self.move_fresh(walk);
-        self.len = walk.kept;
-        true
-    }
-}
-
-/// Goes up from `start` to the first frame that is not the allocator's own; its
-/// rule comes along.
-///
-/// # Safety
-/// `start` holds the calling thread's registers, and its `sp` is in `bounds`.
-#[inline]
-unsafe fn leave_own(
-    start: Registers,
-    bounds: &Bounds,
-    roomy: bool,
-) -> Option<(Frame, Option<Rule>)> {
-    let mut frame = Frame::of(start);
-    // The function that captures is never part of the stack.
-    let mut rule = lookup(frame.ip, frame.slot, roomy)?;
-    loop {
-        // SAFETY: each step goes up from `start.sp`, which is in bounds.
-        frame = unsafe { frame.caller(rule, bounds) }?;
-        match lookup(frame.ip, frame.slot, roomy) {
-            Some(own) if own.is_own() => rule = own,
-            other => return Some((frame, other)),
         }
     }
 }

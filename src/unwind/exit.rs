@@ -1,0 +1,150 @@
+//! The way out of the allocator.
+//!
+//! A capture starts inside the allocator, and the first few frames are its own:
+//! the same few again and again, at the same distances from the start. So the
+//! last ways out are remembered, and taken again if the return addresses are
+//! where they were; the loads do not wait for each other as steps would.
+
+use crate::unwind::bounds::Bounds;
+use crate::unwind::registers::Registers;
+use crate::unwind::rule::Rule;
+use crate::unwind::stack::{EXIT_FRAMES, Exit, Stack};
+use crate::unwind::step::{Frame, load};
+use crate::unwind::walk::lookup;
+
+impl Exit {
+    /// The caller of the allocator, if this way leads there.
+    ///
+    /// # Safety
+    /// `start` holds the calling thread's registers, and its `sp` is in bounds.
+    #[inline]
+    unsafe fn take(&self, start: Registers, bounds: &Bounds) -> Option<Frame> {
+        let slot = start.sp.wrapping_add(u64::from(self.slot));
+        if self.start != start.ip || slot >= bounds.high {
+            return None;
+        }
+        let mut differs = 0;
+        for (ip, at) in self.ips.iter().zip(&self.slots) {
+            // SAFETY: not above `slot`, which is on this thread's stack, as `start.sp` is.
+            differs |= unsafe { load(start.sp + u64::from(*at)) } ^ ip;
+        }
+        if differs != 0 {
+            return None;
+        }
+        let mut bp = start.bp;
+        let mut bp_slot = 0;
+        if self.bp_slot != 0 {
+            bp_slot = start.sp + u64::from(self.bp_slot);
+            // SAFETY: as above.
+            bp = unsafe { load(bp_slot) };
+        }
+        Some(Frame {
+            // SAFETY: as above.
+            ip: unsafe { load(slot) },
+            sp: slot + 8,
+            bp,
+            slot,
+            bp_slot,
+            strange: false,
+        })
+    }
+}
+
+impl Stack {
+    /// Goes up from `start` to the first frame that is not the allocator's own;
+    /// its rule comes along.
+    ///
+    /// # Safety
+    /// `start` holds the calling thread's registers, and its `sp` is in `bounds`.
+    #[inline]
+    pub(super) unsafe fn leave_own(
+        &mut self,
+        start: Registers,
+        bounds: &Bounds,
+        roomy: bool,
+    ) -> Option<(Frame, Option<Rule>)> {
+        // SAFETY: passed on.
+        let known = self
+            .exits
+            .iter()
+            .find_map(|exit| unsafe { exit.take(start, bounds) });
+        if let Some(frame) = known {
+            let rule = lookup(frame.ip, frame.slot, roomy);
+            // Otherwise the way goes on from here.
+            if rule.is_none_or(|rule| !rule.is_own()) {
+                return Some((frame, rule));
+            }
+        }
+        // SAFETY: passed on.
+        unsafe { self.find_exit(start, bounds, roomy) }
+    }
+
+    /// The same step by step; the way is remembered.
+    ///
+    /// # Safety
+    /// As [`leave_own`](Self::leave_own).
+    #[cold]
+    #[inline(never)]
+    unsafe fn find_exit(
+        &mut self,
+        start: Registers,
+        bounds: &Bounds,
+        roomy: bool,
+    ) -> Option<(Frame, Option<Rule>)> {
+        let mut exit = Exit {
+            start: start.ip,
+            ..Exit::NONE
+        };
+        let mut frames = 0;
+        let mut is_fixed = true;
+        let mut bp_slot = 0;
+        let mut frame = Frame::of(start);
+        // The function that captures is never part of the stack.
+        let mut rule = lookup(frame.ip, frame.slot, roomy)?;
+        loop {
+            is_fixed &= rule.is_plain() && !rule.uses_rbp();
+            // SAFETY: each step goes up from `start.sp`, which is in bounds.
+            frame = unsafe { frame.caller(rule, bounds) }?;
+            let at = u32::try_from(frame.slot - start.sp).ok()?;
+            if frame.bp_slot != 0 {
+                bp_slot = frame.bp_slot;
+            }
+            match lookup(frame.ip, frame.slot, roomy) {
+                Some(own) if own.is_own() => {
+                    if let Some(place) = exit.ips.get_mut(frames) {
+                        *place = frame.ip;
+                    }
+                    if let Some(place) = exit.slots.get_mut(frames) {
+                        *place = at;
+                    }
+                    frames += 1;
+                    rule = own;
+                }
+                other => {
+                    frame.bp_slot = bp_slot;
+                    exit.slot = at;
+                    exit.bp_slot = bp_slot
+                        .checked_sub(start.sp)
+                        .map_or(0, |at| u32::try_from(at).unwrap_or(0));
+                    if is_fixed && (1..=EXIT_FRAMES).contains(&frames) {
+                        self.remember(exit, frames);
+                    }
+                    return Some((frame, other));
+                }
+            }
+        }
+    }
+
+    /// Keeps `exit`, with so many frames, in the first place.
+    fn remember(&mut self, mut exit: Exit, frames: usize) {
+        let (Some(&ip), Some(&at)) = (exit.ips.first(), exit.slots.first()) else {
+            return;
+        };
+        let rest = exit.ips.iter_mut().zip(&mut exit.slots).skip(frames);
+        rest.for_each(|place| (*place.0, *place.1) = (ip, at));
+        self.exits.rotate_right(1);
+        if let Some(first) = self.exits.first_mut() {
+            *first = exit;
+        }
+    }
+}
