@@ -8,7 +8,7 @@
 use crate::unwind::bounds::Bounds;
 use crate::unwind::registers::Registers;
 use crate::unwind::rule::Rule;
-use crate::unwind::stack::{EXIT_FRAMES, Exit, Stack};
+use crate::unwind::stack::{EXIT_FRAMES, Exit, IN_REGISTER, Stack};
 use crate::unwind::step::{Frame, load};
 use crate::unwind::walk::lookup;
 
@@ -33,7 +33,7 @@ impl Exit {
         }
         let mut bp = start.bp;
         let mut bp_slot = 0;
-        if self.bp_slot != 0 {
+        if self.bp_slot != IN_REGISTER {
             bp_slot = start.sp + u64::from(self.bp_slot);
             // SAFETY: as above.
             bp = unsafe { load(bp_slot) };
@@ -123,9 +123,9 @@ impl Stack {
                 other => {
                     frame.bp_slot = bp_slot;
                     exit.slot = at;
-                    exit.bp_slot = bp_slot
-                        .checked_sub(start.sp)
-                        .map_or(0, |at| u32::try_from(at).unwrap_or(0));
+                    if bp_slot != 0 {
+                        exit.bp_slot = u32::try_from(bp_slot - start.sp).ok()?;
+                    }
                     if is_fixed && (1..=EXIT_FRAMES).contains(&frames) {
                         self.remember(exit, frames);
                     }

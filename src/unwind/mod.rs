@@ -172,3 +172,6 @@ fn capture_otherwise(stack: &mut Stack, sink: &mut impl FnMut(u32, u64) -> u32) 
         root: UNKNOWN,
     }
 }
+
+#[cfg(all(test, target_os = "linux", target_arch = "x86_64"))]
+mod tests;

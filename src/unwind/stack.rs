@@ -22,6 +22,9 @@ pub struct Stack {
     pub(super) root: u32,
     /// Whether the bounds were asked for.
     pub(super) asked: u32,
+    /// Where the zero is that the stack ends at in place of a return address; 0
+    /// if it ends otherwise.
+    pub(super) end: u64,
     /// How the last captures left the allocator.
     pub(super) exits: [Exit; EXITS],
     /// Kept frames, the outermost first, from the beginning. The fresh ones of
@@ -47,9 +50,12 @@ pub(super) struct Exit {
     pub(super) slots: [u32; EXIT_FRAMES],
     /// Where the caller's return address is.
     pub(super) slot: u32,
-    /// Where the caller's `rbp` is; 0 if it is still in the register.
+    /// Where the caller's `rbp` is; [`IN_REGISTER`] if it is still there.
     pub(super) bp_slot: u32,
 }
+
+/// No distance.
+pub(super) const IN_REGISTER: u32 = u32::MAX;
 
 impl Exit {
     pub(super) const NONE: Self = Self {
@@ -57,7 +63,7 @@ impl Exit {
         ips: [0; EXIT_FRAMES],
         slots: [0; EXIT_FRAMES],
         slot: 0,
-        bp_slot: 0,
+        bp_slot: IN_REGISTER,
     };
 }
 
@@ -133,6 +139,7 @@ impl Stack {
             len: 0,
             root: ROOT,
             asked: 0,
+            end: 0,
             exits: [Exit::NONE; EXITS],
             entries: [Entry::NONE; DEPTH],
         }

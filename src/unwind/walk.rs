@@ -192,6 +192,7 @@ impl Stack {
         // SAFETY: passed on.
         let Some((mut frame, mut rule)) = (unsafe { self.leave_own(start, &bounds, roomy) }) else {
             walk.kept = 0;
+            self.end = 0;
             return walk;
         };
         while !self.meet(&frame, &mut walk) {
@@ -202,6 +203,7 @@ impl Stack {
             walk.fresh += 1;
             let Some(known) = rule else {
                 walk.kept = 0;
+                self.end = 0;
                 break;
             };
             if known.uses_rbp() {
@@ -210,17 +212,30 @@ impl Stack {
             // SAFETY: each step goes up from `start.sp`, which is in bounds.
             match unsafe { frame.caller(known, &bounds) } {
                 Some(caller) if caller.ip != 0 => frame = caller,
-                caller => {
+                last => {
                     walk.kept = 0;
-                    if caller.is_some() || known.kind() == Kind::End {
-                        walk.root = ROOT;
-                    }
+                    self.finish(&mut walk, known, last);
                     break;
                 }
             }
             rule = lookup(frame.ip, frame.slot, roomy);
         }
         walk
+    }
+
+    /// The walk ends, because there is no caller by this rule, or none with an address.
+    #[cold]
+    fn finish(&mut self, walk: &mut Walk, rule: Rule, last: Option<Frame>) {
+        self.end = last.map_or(0, |last| last.slot);
+        if last.is_some() || rule.kind() == Kind::End {
+            walk.root = ROOT;
+        } else if !rule.is_plain() {
+            // What has led to nothing may lead somewhere the next time.
+            let outermost = self.entries.get_mut(DEPTH.wrapping_sub(walk.fresh));
+            outermost
+                .into_iter()
+                .for_each(|entry| entry.about |= STRANGE);
+        }
     }
 
     /// Where the next fresh entry goes. `None` when the stack is too deep: then
@@ -233,6 +248,7 @@ impl Stack {
                 walk.kept = 0;
                 walk.fresh = DEEP_START;
                 walk.root = DEEP;
+                self.end = 0;
                 return None;
             }
             walk.kept = 0;
@@ -268,8 +284,12 @@ impl Stack {
         else {
             return false;
         };
-        // No way out of the loop: it is nearly always run to its end.
         let mut differs = 0;
+        if self.end != 0 {
+            // SAFETY: a word further up than all slots, below the stack's end, as for those.
+            differs = unsafe { load(self.end) };
+        }
+        // No way out of the loop: it is nearly always run to its end.
         for entry in older.iter() {
             // SAFETY: an older slot is further up than `frame`'s, and was below the stack's end
             // when it was first read; the bounds have not changed since, or nothing would be kept.

@@ -1,0 +1,279 @@
+//! Walks over made-up stacks: what is kept must never show.
+
+use std::collections::HashMap;
+
+use crate::unwind::registers::Registers;
+use crate::unwind::rule::Rule;
+use crate::unwind::rules::RULES;
+use crate::unwind::stack::{DEEP_START, DEPTH, Stack};
+use crate::unwind::{Capture, DEEP, FOREIGN, ROOT, UNKNOWN};
+
+/// Return addresses that no program has. The first few are the allocator's.
+const IPS: u64 = 40;
+const OWN: u64 = 6;
+const FIRST_IP: u64 = 0x1_0001;
+
+/// Numbers that look random, the same each time.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        (self.0 >> 16) % sides
+    }
+
+    fn one_in(&mut self, sides: u64) -> bool {
+        self.roll(sides) == 0
+    }
+}
+
+fn ip(number: u64) -> u64 {
+    FIRST_IP + number * 16
+}
+
+fn add_rules(dice: &mut Dice) {
+    for number in 0..IPS {
+        let rule = match dice.roll(12) {
+            0 => Rule::aligned(8 * (1 + dice.roll(2))),
+            1 => Some(Rule::END),
+            2..=4 => Rule::plain(true, 16, 16),
+            5..=7 => Rule::plain(false, 8 * (2 + dice.roll(3)), 16),
+            _ => Rule::plain(false, 8 * (1 + dice.roll(4)), 0),
+        };
+        let is_own = number < OWN;
+        let rule = if is_own && !dice.one_in(3) {
+            Rule::plain(false, 8 * (2 + dice.roll(2)), 16 * dice.roll(2))
+        } else {
+            rule
+        };
+        RULES.put(ip(number) - 1, rule.expect("it fits").owned(is_own));
+    }
+}
+
+/// A stack of words: return addresses, saved frame pointers, and other things.
+struct Memory(Vec<u64>);
+
+impl Memory {
+    fn address(&self, index: u64) -> u64 {
+        (self.0.as_ptr().expose_provenance() as u64) + index * 8
+    }
+
+    fn word(&self, index: u64, dice: &mut Dice) -> u64 {
+        match dice.roll(16) {
+            0 => dice.roll(3),
+            1..=5 => self.address(index + 1 + dice.roll(6)),
+            _ => ip(dice.roll(IPS)),
+        }
+    }
+
+    fn change(&mut self, dice: &mut Dice) {
+        let index = dice.roll(self.0.len() as u64 - 8);
+        let word = self.word(index, dice);
+        if let Some(place) = self.0.get_mut(usize::try_from(index).expect("small")) {
+            // Through a volatile write, because the walk reads it behind the compiler's back.
+            // SAFETY: a place in the vector.
+            unsafe { (place as *mut u64).write_volatile(word) };
+        }
+    }
+}
+
+#[derive(Default)]
+struct Tree(HashMap<(u32, u64), u32>);
+
+impl Tree {
+    fn child(&mut self, parent: u32, ip: u64) -> u32 {
+        let next = u32::try_from(self.0.len()).expect("small") + 4;
+        *self.0.entry((parent, ip)).or_insert(next)
+    }
+
+    fn capture(&mut self, stack: &mut Stack, start: Registers) -> Capture {
+        stack.capture_native(start, &mut |parent, ip| self.child(parent, ip))
+    }
+}
+
+fn on(memory: &Memory) -> Box<Stack> {
+    let mut stack = Box::new(Stack::new());
+    stack.asked = 1;
+    // There is always room enough, so that each rule can be looked for.
+    stack.low = memory.address(0) - (1 << 20);
+    stack.high = memory.address(memory.0.len() as u64);
+    stack
+}
+
+/// Bug prevented: a kept frame is met though a word that had led to it, or past
+/// it, has changed: a return address, a saved `rbp`, the register itself.
+#[test]
+fn a_walk_that_meets_kept_frames_finds_what_a_walk_from_scratch_finds() {
+    let mut dice = Dice(0x1234_5678_9ABC_DEF1);
+    let (mut whole, mut frames, mut fresh) = (0, 0, 0);
+    for _ in 0..400 {
+        add_rules(&mut dice);
+        let mut memory = Memory(vec![0; 64]);
+        for _ in 0..400 {
+            memory.change(&mut dice);
+        }
+        let (mut keeping, mut forgetful) = (on(&memory), on(&memory));
+        let mut tree = Tree::default();
+        let mut start = Registers {
+            ip: ip(0),
+            sp: memory.address(0),
+            bp: 0,
+        };
+        for _ in 0..400 {
+            if dice.one_in(3) {
+                start.sp = memory.address(dice.roll(8));
+            }
+            if dice.one_in(3) {
+                start.bp = memory.address(dice.roll(16));
+            }
+            if dice.one_in(4) {
+                start.ip = ip(dice.roll(OWN));
+            }
+            for _ in 0..dice.roll(3) {
+                memory.change(&mut dice);
+            }
+            let mut count = 0;
+            let kept = keeping.capture_native(start, &mut |parent, ip| {
+                count += 1;
+                tree.child(parent, ip)
+            });
+            forgetful.forget();
+            forgetful.exits = Stack::new().exits;
+            let scratch = tree.capture(&mut forgetful, start);
+            assert_eq!(kept, scratch, "{start:x?} {:x?}", memory.0);
+            assert_eq!(keeping.depth(), forgetful.depth());
+            whole += u64::from(kept.is_whole());
+            frames += forgetful.depth();
+            fresh += count;
+        }
+    }
+    // It is about frames that are kept, and stacks that lead somewhere.
+    assert!(whole > 10_000, "{whole}");
+    assert!(fresh < frames * 2 / 3, "{fresh} of {frames}");
+}
+
+/// A stack of equal frames of one word, the last of which is the end.
+fn recursion(depth: u64) -> Memory {
+    RULES.put(ip(100) - 1, Rule::plain(false, 8, 0).expect("it fits"));
+    RULES.put(ip(101) - 1, Rule::END);
+    let mut words = vec![ip(100); usize::try_from(depth).expect("small")];
+    words.push(ip(101));
+    Memory(words)
+}
+
+/// The path of the node, and what is above it.
+fn path(tree: &Tree, mut node: u32) -> (Vec<u64>, u32) {
+    let up: HashMap<u32, (u32, u64)> = tree.0.iter().map(|(&up, &node)| (node, up)).collect();
+    let mut ips = Vec::new();
+    while let Some(&(parent, ip)) = up.get(&node) {
+        ips.push(ip);
+        node = parent;
+    }
+    (ips, node)
+}
+
+#[test]
+fn a_stack_is_whole_up_to_its_limit_and_cut_beyond_it() {
+    for (depth, root, frames) in [
+        (DEPTH as u64 - 1, ROOT, DEPTH),
+        (DEPTH as u64, DEEP, DEEP_START),
+        (3 * DEPTH as u64, DEEP, DEEP_START),
+    ] {
+        let memory = recursion(depth);
+        let mut stack = on(&memory);
+        let mut tree = Tree::default();
+        let start = Registers {
+            ip: ip(100),
+            sp: memory.address(0) - 8,
+            bp: 0,
+        };
+        // The first step reads the word at `sp`.
+        let start = Registers {
+            sp: start.sp + 8,
+            ..start
+        };
+        let capture = tree.capture(&mut stack, start);
+        assert_eq!(capture.root, root, "{depth}");
+        assert_eq!(stack.depth(), frames, "{depth}");
+        let (ips, above) = path(&tree, capture.node);
+        assert_eq!((ips.len(), above), (frames, root));
+        assert_eq!(ips.first(), Some(&ip(100)));
+    }
+}
+
+/// Bug prevented: an endless walk, or one into another stack, on a fiber.
+#[test]
+fn nothing_is_read_outside_the_bounds() {
+    let memory = recursion(100);
+    let mut stack = on(&memory);
+    let mut tree = Tree::default();
+    let mut root_from = |sp: u64| {
+        let start = Registers {
+            ip: ip(100),
+            sp,
+            bp: 0,
+        };
+        tree.capture(&mut stack, start).root
+    };
+    assert_eq!(root_from(memory.address(0)), ROOT);
+    assert_eq!(root_from(memory.address(101)), FOREIGN);
+    assert_eq!(root_from(memory.address(0) + 4), FOREIGN);
+    assert_eq!(root_from(0), FOREIGN);
+    // Without its end, the stack ends where the bounds do.
+    stack.high = memory.address(60);
+    stack.forget();
+    let mut count = 0;
+    let start = Registers {
+        ip: ip(100),
+        sp: memory.address(0),
+        bp: 0,
+    };
+    let capture = stack.capture_native(start, &mut |_, _| {
+        count += 1;
+        9
+    });
+    assert_eq!((capture.root, count), (UNKNOWN, 60));
+}
+
+/// Bug prevented: frame pointers that lead back down make a loop.
+#[test]
+fn a_frame_pointer_that_leads_down_ends_the_walk() {
+    RULES.put(ip(110) - 1, Rule::plain(true, 16, 16).expect("it fits"));
+    let mut memory = Memory(vec![ip(110); 32]);
+    let (at, back) = (memory.address(8), memory.address(4));
+    if let Some(place) = memory.0.get_mut(8) {
+        *place = back;
+    }
+    let mut stack = on(&memory);
+    let start = Registers {
+        ip: ip(110),
+        sp: memory.address(0),
+        bp: at,
+    };
+    let capture = Tree::default().capture(&mut stack, start);
+    assert_eq!((capture.root, stack.depth()), (UNKNOWN, 1));
+}
+
+/// Bug prevented: too little stack for `gimli` ends in a fault, not in a flag.
+#[test]
+fn without_room_to_work_out_a_rule_the_stack_ends_flagged_and_is_not_kept() {
+    let memory = recursion(5);
+    let mut stack = on(&memory);
+    stack.low = memory.address(0);
+    let mut tree = Tree::default();
+    let start = Registers {
+        ip: ip(100),
+        sp: memory.address(0),
+        bp: 0,
+    };
+    assert_eq!(tree.capture(&mut stack, start).root, ROOT);
+    // An address inside this very program, whose rule nobody has asked for.
+    let mut memory = memory;
+    if let Some(place) = memory.0.get_mut(3) {
+        *place = (add_rules as fn(&mut Dice) as usize as u64) + 3;
+    }
+    assert_eq!(tree.capture(&mut stack, start).root, UNKNOWN);
+    assert_eq!(stack.depth(), 0);
+}
