@@ -11,6 +11,8 @@ mod histogram;
 mod ledger;
 pub mod pool;
 mod stats;
+#[cfg(all(not(loom), feature = "profile"))]
+mod symbols;
 mod sync;
 mod units;
 #[cfg(all(not(loom), feature = "profile"))]
@@ -50,6 +52,12 @@ pub use stats::{ScopeStats, Stats, StatsDelta};
 #[cfg(not(loom))]
 #[doc(hidden)]
 pub mod __private {
+    /// For the tests and benchmarks of the names in reports.
+    #[cfg(feature = "profile")]
+    pub mod symbols {
+        pub use crate::symbols::{Frame, FrameKind, Stack, Symbols};
+    }
+
     /// For the tests and benchmarks of the capture room.
     #[cfg(feature = "profile")]
     pub mod unwind {
