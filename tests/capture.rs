@@ -4,6 +4,10 @@
     unsafe_code,
     reason = "an allocator with a hook, signals and callbacks from C"
 )]
+#![allow(
+    clippy::cast_possible_truncation,
+    reason = "for one platform, where an address has 64 bits"
+)]
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
@@ -62,8 +66,8 @@ struct Recorder {
     seen: Seen,
     /// Whether each capture is compared with the system's.
     compare: bool,
-    walked: Box<[u64; FRAMES]>,
-    expected: Box<[u64; FRAMES]>,
+    walked: Box<[u64]>,
+    expected: Box<[u64]>,
     failure: Option<Failure>,
 }
 
@@ -98,8 +102,8 @@ impl Recorder {
             table: vec![0; 2 * NODES],
             seen: Seen::default(),
             compare,
-            walked: Box::new([0; FRAMES]),
-            expected: Box::new([0; FRAMES]),
+            walked: vec![0; FRAMES].into(),
+            expected: vec![0; FRAMES].into(),
             failure: None,
         }
     }
@@ -296,6 +300,8 @@ trait Shape {
     fn grow(&self, dice: &mut Dice, left: u64) -> Vec<String>;
 }
 
+type Growing<'a> = dyn FnOnce(&mut Dice) -> Vec<String> + 'a;
+
 struct Plain;
 struct Boxed(Box<dyn Shape>);
 struct Aligned;
@@ -326,7 +332,7 @@ fn branch(dice: &mut Dice, left: u64) -> Vec<String> {
 
 impl Shape for Plain {
     fn grow(&self, dice: &mut Dice, left: u64) -> Vec<String> {
-        let grow: Box<dyn FnOnce(&mut Dice) -> Vec<String>> = Box::new(|dice| branch(dice, left));
+        let grow: Box<Growing<'_>> = Box::new(|dice| branch(dice, left));
         grow(dice)
     }
 }
@@ -334,7 +340,7 @@ impl Shape for Plain {
 impl Shape for Boxed {
     fn grow(&self, dice: &mut Dice, left: u64) -> Vec<String> {
         let mut inner = self.0.grow(dice, left);
-        inner.sort_by(|a, b| a.to_lowercase().cmp(&b.to_lowercase()));
+        inner.sort_by_key(|text| text.to_lowercase());
         inner
     }
 }
@@ -395,7 +401,9 @@ fn drops_during_a_panic_are_captured_as_the_system_does_it() {
 
 unsafe extern "C" fn by_text(a: *const c_void, b: *const c_void) -> c_int {
     // SAFETY: `qsort` passes two elements of the array of numbers.
-    let (a, b) = unsafe { (*a.cast::<u64>(), *b.cast::<u64>()) };
+    let a = unsafe { *a.cast::<u64>() };
+    // SAFETY: as above.
+    let b = unsafe { *b.cast::<u64>() };
     black_box(format!("{a}")).cmp(&black_box(format!("{b}"))) as c_int
 }
 
@@ -435,16 +443,13 @@ fn is_trampoline(ip: u64) -> bool {
 }
 
 fn install(handler: unsafe extern "C" fn(c_int), signal: c_int, flags: c_int) {
-    // SAFETY: zero is a valid action; the handler has the right type.
-    unsafe {
-        let mut action: libc::sigaction = std::mem::zeroed();
-        action.sa_sigaction = handler as *const () as usize;
-        action.sa_flags = flags;
-        assert_eq!(
-            libc::sigaction(signal, &raw const action, std::ptr::null_mut()),
-            0
-        );
-    }
+    // SAFETY: zero is a valid action.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = handler as *const () as usize;
+    action.sa_flags = flags;
+    // SAFETY: the handler has the type that these flags ask for.
+    let failed = unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
+    assert_eq!(failed, 0);
 }
 
 #[inline(never)]
@@ -473,7 +478,7 @@ fn a_handler_and_what_it_interrupts_are_captured_as_the_system_does_it() {
 static ON_ALTERNATE: AtomicU64 = AtomicU64::new(0);
 
 unsafe extern "C" fn on_alternate(_: c_int) {
-    black_box(format!("elsewhere"));
+    black_box(String::from("elsewhere"));
     ON_ALTERNATE.fetch_add(1, Ordering::Relaxed);
 }
 
@@ -489,16 +494,14 @@ fn an_allocation_on_an_alternate_stack_has_a_node_that_says_so() {
             ss_size: room.len(),
         };
         // SAFETY: the memory is never freed.
-        assert_eq!(
-            unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) },
-            0
-        );
+        let failed = unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) };
+        assert_eq!(failed, 0);
         install(on_alternate, libc::SIGUSR2, libc::SA_ONSTACK);
         let (seen, _) = record(false, || {
-            black_box(format!("before"));
+            black_box(String::from("before"));
             // SAFETY: the handler for it is installed.
             unsafe { libc::raise(libc::SIGUSR2) };
-            black_box(format!("after"));
+            black_box(String::from("after"));
         });
         assert_eq!(ON_ALTERNATE.load(Ordering::Relaxed), 1);
         assert!(seen.foreign >= 1 && seen.whole >= 2, "{seen:?}");

@@ -74,8 +74,10 @@ pub(crate) fn prime() {
 
 fn from_pthread() -> Option<Bounds> {
     let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    // SAFETY: always allowed.
+    let this = unsafe { libc::pthread_self() };
     // SAFETY: the calling thread is alive; the call initialises the attributes, or fails.
-    let failed = unsafe { libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) };
+    let failed = unsafe { libc::pthread_getattr_np(this, attributes.as_mut_ptr()) };
     if failed != 0 {
         return None;
     }

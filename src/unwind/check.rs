@@ -91,10 +91,10 @@ fn second(stack: &mut Stack, by: usize) -> bool {
 /// Many values alive over a call: registers are saved, `rbp` among them.
 #[inline(never)]
 fn third(stack: &mut Stack, values: &[u64]) -> bool {
-    let [a, b, c, d, e, f] = black_box([1, 2, 3, 4, 5, values.len()]);
+    let [one, two, three, four, five] = black_box([1, 2, 3, 4, values.len()]);
     let dynamic: &dyn Fn(&mut Stack) -> Both = black_box(&|stack| Both::capture(stack));
     let both = dynamic(stack);
-    black_box([a, b, c, d, e, f]);
+    black_box([one, two, three, four, five]);
     both.agree(CHAIN)
 }
 

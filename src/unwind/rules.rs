@@ -36,13 +36,13 @@ pub(crate) static RULES: Rules = Rules::new();
 impl Rules {
     pub(crate) const fn new() -> Self {
         Self {
+            #[expect(clippy::large_stack_arrays, reason = "made in a `static` only")]
             sets: [const { [const { AtomicU64::new(0) }; WAYS] }; 1 << SETS_LOG2],
         }
     }
 
     #[inline]
     fn place(address: u64) -> (usize, u64) {
-        #[expect(clippy::cast_possible_truncation, reason = "masked to the index")]
         let index = (address & ((1 << SETS_LOG2) - 1)) as usize;
         (index, address >> SETS_LOG2)
     }
@@ -55,7 +55,6 @@ impl Rules {
         for word in self.sets.get(index)? {
             let word = word.load(Ordering::Relaxed);
             if word >> rule::BITS == tag {
-                #[expect(clippy::cast_possible_truncation, reason = "masked to its bits")]
                 return Rule::from_bits((word & ((1 << rule::BITS) - 1)) as u32);
             }
         }
@@ -77,7 +76,6 @@ impl Rules {
             word == 0 || word >> rule::BITS == tag
         });
         // Any way will do when all are taken; the address is as good as dice.
-        #[expect(clippy::cast_possible_truncation, reason = "only the low bits count")]
         let victim = free.or_else(|| set.get((address >> SETS_LOG2) as usize % WAYS));
         if let Some(word) = victim {
             word.store(entry, Ordering::Relaxed);
@@ -108,7 +106,8 @@ mod tests {
     #[test]
     fn what_is_found_is_what_was_put_for_that_very_address() {
         let rules = rules();
-        let rule = |n: u64| Rule::plain(n % 2 == 0, 8 * (n % 1_000 + 1), 0).expect("it fits");
+        let rule =
+            |n: u64| Rule::plain(n.is_multiple_of(2), 8 * (n % 1_000 + 1), 0).expect("it fits");
         let address = |n: u64| 0x5555_0000_0000 + n * 13;
         for n in 0..200_000 {
             rules.put(address(n), rule(n));

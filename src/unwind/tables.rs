@@ -44,11 +44,11 @@ pub(crate) fn derive(address: u64) -> Option<Derived> {
     let tables = Tables::of(&module)?;
     let bases = BaseAddresses::default()
         .set_eh_frame_hdr(module.eh_frame_hdr)
-        .set_eh_frame(tables.eh_frame_at);
-    let header = EhFrameHdr::new(tables.eh_frame_hdr, LittleEndian)
+        .set_eh_frame(tables.entries_at);
+    let header = EhFrameHdr::new(tables.index, LittleEndian)
         .parse(&bases, 8)
         .ok()?;
-    let eh_frame = EhFrame::new(tables.eh_frame, LittleEndian);
+    let eh_frame = EhFrame::new(tables.entries, LittleEndian);
     // In single steps, because `gimli` subtracts the two pointers without a look.
     let entry = header
         .table()?
@@ -56,7 +56,7 @@ pub(crate) fn derive(address: u64) -> Option<Derived> {
         .ok()?
         .direct()
         .ok()?;
-    let offset = usize::try_from(entry.checked_sub(tables.eh_frame_at)?).ok()?;
+    let offset = usize::try_from(entry.checked_sub(tables.entries_at)?).ok()?;
     let fde = eh_frame
         .fde_from_offset(&bases, EhFrameOffset(offset), EhFrame::cie_from_offset)
         .ok()?;
@@ -145,9 +145,12 @@ fn offset_from_rbp(
 
 /// The bytes of a module's unwind tables.
 struct Tables {
-    eh_frame_hdr: &'static [u8],
-    eh_frame: &'static [u8],
-    eh_frame_at: u64,
+    /// `.eh_frame_hdr`: finds the entry for an address.
+    index: &'static [u8],
+    /// `.eh_frame`: the entries.
+    entries: &'static [u8],
+    /// Where the entries are.
+    entries_at: u64,
 }
 
 impl Tables {
@@ -170,19 +173,17 @@ impl Tables {
                 && end <= module.end.next_multiple_of(0x1000);
             here.then_some((start, end))
         })?;
-        let eh_frame_hdr = bytes(module.eh_frame_hdr, segment.1)?;
+        let index = bytes(module.eh_frame_hdr, segment.1)?;
         let bases = BaseAddresses::default().set_eh_frame_hdr(module.eh_frame_hdr);
-        let header = EhFrameHdr::new(eh_frame_hdr, LittleEndian)
-            .parse(&bases, 8)
-            .ok()?;
-        let eh_frame_at = header.eh_frame_ptr().direct().ok()?;
-        if !(segment.0..segment.1).contains(&eh_frame_at) {
+        let header = EhFrameHdr::new(index, LittleEndian).parse(&bases, 8).ok()?;
+        let entries_at = header.eh_frame_ptr().direct().ok()?;
+        if !(segment.0..segment.1).contains(&entries_at) {
             return None;
         }
         Some(Self {
-            eh_frame_hdr,
-            eh_frame: bytes(eh_frame_at, segment.1)?,
-            eh_frame_at,
+            index,
+            entries: bytes(entries_at, segment.1)?,
+            entries_at,
         })
     }
 }
@@ -214,6 +215,7 @@ fn program_headers(module: &Module) -> Option<&'static [libc::Elf64_Phdr]> {
     let fits = usize::from(u16::from_le_bytes(size)) == size_of::<libc::Elf64_Phdr>();
     let len = count.checked_mul(size_of::<libc::Elf64_Phdr>())?;
     let headers = page.get(offset..offset.checked_add(len)?)?;
+    #[expect(clippy::cast_ptr_alignment, reason = "looked at below")]
     let start = headers.as_ptr().cast::<libc::Elf64_Phdr>();
     if !(magic && fits && start.is_aligned()) {
         return None;

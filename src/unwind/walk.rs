@@ -232,9 +232,9 @@ impl Stack {
         } else if !rule.is_plain() {
             // What has led to nothing may lead somewhere the next time.
             let outermost = self.entries.get_mut(DEPTH.wrapping_sub(walk.fresh));
-            outermost
-                .into_iter()
-                .for_each(|entry| entry.about |= STRANGE);
+            if let Some(entry) = outermost {
+                entry.about |= STRANGE;
+            }
         }
     }
 

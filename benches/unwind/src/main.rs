@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use heapledger::__private::unwind::{self, Stack};
 
+mod names;
 mod others;
 
 /// Set while captures are wanted: what to do on an allocation.
@@ -191,7 +192,10 @@ fn framehop() {
     });
 }
 
-const METHODS: [(&str, Option<fn()>); 7] = [
+/// A name, and what to do on an allocation.
+type Named = (&'static str, Option<fn()>);
+
+const METHODS: [Named; 7] = [
     ("none", None),
     ("count", Some(count)),
     ("native", Some(native)),
@@ -309,6 +313,7 @@ fn main() {
         );
     }
     with(|state| println!("{} nodes in the tree", state.nodes - 4));
+    names::measure(10_000);
 }
 
 /// One parse with every allocation going to `hook`. Always the same call, so

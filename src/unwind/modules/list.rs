@@ -26,11 +26,9 @@ pub(super) fn counts() -> (u64, u64) {
         if size >= size_of::<libc::dl_phdr_info>() {
             // SAFETY: the loader passes its own record, and it is long enough for these fields.
             let info = unsafe { &*info };
+            let counts: (u64, u64) = (info.dlpi_adds, info.dlpi_subs);
             // SAFETY: `data` is the pair below, which no one else uses now.
-            unsafe {
-                data.cast::<(u64, u64)>()
-                    .write((info.dlpi_adds, info.dlpi_subs))
-            };
+            unsafe { data.cast::<(u64, u64)>().write(counts) };
         }
         1
     }
