@@ -227,10 +227,12 @@ impl Stack {
     #[cold]
     fn finish(&mut self, walk: &mut Walk, rule: Rule, last: Option<Frame>) {
         self.end = last.map_or(0, |last| last.slot);
-        if last.is_some() || rule.kind() == Kind::End {
+        let is_end = rule.kind() == Kind::End;
+        if last.is_some() || is_end {
             walk.root = ROOT;
-        } else if !rule.is_plain() {
-            // What has led to nothing may lead somewhere the next time.
+        }
+        if !rule.is_plain() && !is_end {
+            // More words have led here than are kept: never find it unchanged.
             let outermost = self.entries.get_mut(DEPTH.wrapping_sub(walk.fresh));
             if let Some(entry) = outermost {
                 entry.about |= STRANGE;
