@@ -10,6 +10,8 @@ mod error;
 mod histogram;
 mod ledger;
 pub mod pool;
+#[cfg(feature = "profile")]
+mod record;
 mod stats;
 #[cfg(all(not(loom), feature = "profile"))]
 mod symbols;
@@ -76,4 +78,11 @@ pub mod __private {
 
     /// The memory of a thread's page of the ledger.
     pub const SLOT_BYTES: usize = size_of::<crate::ledger::Slot>();
+
+    /// For the recorder's own benchmark.
+    #[cfg(feature = "profile")]
+    pub mod record {
+        pub use crate::record::{DEFAULT_NODES, DEFAULT_RECORDS, OVERFLOW, ROOT};
+        pub use crate::record::{Record, Table, TableLosses, Tree, TreeLosses};
+    }
 }

@@ -16,6 +16,15 @@ pub(crate) use loom::sync::atomic::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, 
 pub(crate) use modelled::{Condvar, Mutex, MutexGuard};
 #[cfg(not(loom))]
 pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+/// What a thread does that waits for another: tell the core, or give it away.
+#[cfg(all(feature = "profile", not(loom)))]
+pub(crate) use core::hint::spin_loop;
+#[cfg(all(feature = "profile", loom))]
+pub(crate) use loom::thread::yield_now as spin_loop;
+#[cfg(all(feature = "profile", loom))]
+pub(crate) use loom::thread::yield_now;
+#[cfg(all(feature = "profile", not(loom)))]
+pub(crate) use std::thread::yield_now;
 
 /// A counter that one thread at a time writes and any thread reads.
 ///

@@ -1,0 +1,83 @@
+//! Who we are: a number for the thread, and one for the process between forks.
+
+#[cfg(not(loom))]
+pub(crate) use real::{me, watch};
+
+/// Whether two holders' words are of one epoch.
+#[inline]
+pub(crate) fn same_epoch(one: u64, other: u64) -> bool {
+    one >> 32 == other >> 32
+}
+
+#[cfg(not(loom))]
+mod real {
+    use core::cell::Cell;
+
+    use crate::sync::{AtomicU32, Ordering};
+
+    /// How many forks lie between this process and its first ancestor that watched.
+    static EPOCH: AtomicU32 = AtomicU32::new(0);
+    static THREADS: AtomicU32 = AtomicU32::new(0);
+
+    thread_local! {
+        static THREAD: Cell<u32> = const { Cell::new(0) };
+    }
+
+    /// The calling thread's word in a lock: never 0, and no other thread's.
+    #[inline]
+    pub(crate) fn me() -> u64 {
+        // `try_with` because `with` has a panic in it; this kind of thread local cannot be gone.
+        let thread = THREAD.try_with(Cell::get).unwrap_or(u32::MAX);
+        let thread = if thread == 0 { name() } else { thread };
+        u64::from(EPOCH.load(Ordering::Relaxed)) << 32 | u64::from(thread)
+    }
+
+    #[cold]
+    fn name() -> u32 {
+        // After four thousand million threads numbers come again; two of them at one lock at one
+        // moment would take each other for a signal handler, and count a loss.
+        let number = THREADS
+            .fetch_add(1, Ordering::Relaxed)
+            .wrapping_add(1)
+            .max(1);
+        let _ = THREAD.try_with(|thread| thread.set(number));
+        number
+    }
+
+    /// Begins to count forks. Off the allocation path: the C library allocates
+    /// (not through us).
+    pub(crate) fn watch() {
+        static ONCE: once_cell::sync::OnceCell<()> = once_cell::sync::OnceCell::new();
+        ONCE.get_or_init(|| {
+            #[cfg(unix)]
+            // SAFETY: the declaration is POSIX's; `forked` is async-signal-safe (one atomic add)
+            // and lives as long as the program, as this crate is never unloaded alone.
+            let _ = unsafe { pthread_atfork(None, None, Some(forked)) };
+        });
+    }
+
+    /// Runs in the child, on its only thread, before `fork` returns.
+    #[cfg(unix)]
+    extern "C" fn forked() {
+        EPOCH.fetch_add(1, Ordering::Relaxed);
+    }
+
+    #[cfg(unix)]
+    unsafe extern "C" {
+        fn pthread_atfork(
+            prepare: Option<extern "C" fn()>,
+            parent: Option<extern "C" fn()>,
+            child: Option<extern "C" fn()>,
+        ) -> core::ffi::c_int;
+    }
+}
+
+/// The calling thread's word in a lock.
+#[cfg(loom)]
+pub(crate) fn me() -> u64 {
+    loom::thread_local! {
+        static ME: u64 = NEXT.fetch_add(1, core::sync::atomic::Ordering::Relaxed);
+    }
+    static NEXT: core::sync::atomic::AtomicU64 = core::sync::atomic::AtomicU64::new(1);
+    ME.try_with(|me| *me & 0xffff_ffff).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,192 @@
+//! A lock of one word that may be used inside the allocator.
+//!
+//! ```text
+//!   0                                       free
+//!   epoch of the process << 32 | thread     held
+//! ```
+//!
+//! It never parks (parking may allocate) and never waits without end. Who finds
+//! it held looks at who holds it:
+//! - *this very thread*: we are in a signal handler that interrupted the holder,
+//!   which cannot go on before we return. No lock; the caller counts a loss.
+//! - *a thread of another epoch*: the process was forked while it held the lock,
+//!   and it does not exist here. The lock is taken over, and the caller is told
+//!   so ([`Guard::is_inherited`]), because it may find work half done.
+//! - *another thread*: it is at work for some hundred nanoseconds, or was
+//!   interrupted. We spin, then yield, and give up after [`YIELDS`]: that is for
+//!   a holder that the scheduler cannot run (a real-time waiter, a child made by
+//!   a bare `clone` that [`super::fork`] never heard of).
+//!
+//! Why not take every lock before a fork (`pthread_atfork` with `prepare`)? A
+//! fork would have to wait for all of them, could not happen in a signal
+//! handler, and a bare `clone` would still get past.
+
+use crate::record::fork;
+use crate::sync::{AtomicU64, Ordering, spin_loop, yield_now};
+
+/// Looks at a held lock before the thread gives up its core.
+#[cfg(not(loom))]
+const SPINS: u32 = 200;
+/// Yields before an operation is given up: about 10 ms alone on a core, and as
+/// many turns of the scheduler on a busy one.
+#[cfg(not(loom))]
+const YIELDS: u32 = 20_000;
+#[cfg(loom)]
+const SPINS: u32 = 0;
+#[cfg(loom)]
+const YIELDS: u32 = 2;
+
+/// One word that at most one thread holds.
+#[derive(Debug)]
+pub(crate) struct Lock(AtomicU64);
+
+/// Holds the lock until it is dropped.
+#[derive(Debug)]
+pub(crate) struct Guard<'a> {
+    lock: &'a Lock,
+    inherited: bool,
+}
+
+impl Lock {
+    /// A free lock.
+    #[cfg(not(loom))]
+    pub(crate) const fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// A free lock.
+    #[cfg(loom)]
+    pub(crate) fn new() -> Self {
+        Self(AtomicU64::new(0))
+    }
+
+    /// The lock, or `None` when it cannot be had.
+    #[inline]
+    pub(crate) fn acquire(&self) -> Option<Guard<'_>> {
+        let me = fork::me();
+        if self.take(0, me) {
+            Some(self.guard(false))
+        } else {
+            self.wait(me)
+        }
+    }
+
+    #[inline]
+    fn take(&self, seen: u64, me: u64) -> bool {
+        // Acquire: what the last holder wrote.
+        self.0
+            .compare_exchange(seen, me, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+    }
+
+    #[inline]
+    fn guard(&self, inherited: bool) -> Guard<'_> {
+        Guard {
+            lock: self,
+            inherited,
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wait(&self, me: u64) -> Option<Guard<'_>> {
+        for turn in 0..=SPINS.saturating_add(YIELDS) {
+            let seen = self.0.load(Ordering::Relaxed);
+            if seen == 0 {
+                if self.take(0, me) {
+                    return Some(self.guard(false));
+                }
+            } else if seen == me {
+                return None;
+            } else if !fork::same_epoch(seen, me) && self.take(seen, me) {
+                return Some(self.guard(true));
+            }
+            if turn < SPINS {
+                spin_loop();
+            } else {
+                yield_now();
+            }
+        }
+        None
+    }
+
+    /// Leaves the lock as a thread would that is gone after a fork.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn abandon(&self) {
+        self.0.store(fork::me() ^ (1 << 40) ^ 1, Ordering::Relaxed);
+    }
+}
+
+impl Guard<'_> {
+    /// Whether the last holder vanished in a fork and left its work half done.
+    #[inline]
+    pub(crate) fn is_inherited(&self) -> bool {
+        self.inherited
+    }
+}
+
+impl Drop for Guard<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        // Release: what we wrote.
+        self.lock.0.store(0, Ordering::Release);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::Lock;
+    use core::sync::atomic::{AtomicU64, Ordering};
+
+    #[test]
+    fn one_thread_at_a_time_is_inside() {
+        let lock = Lock::new();
+        let inside = AtomicU64::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..20_000 {
+                        if let Some(_guard) = lock.acquire() {
+                            let before = inside.load(Ordering::Relaxed);
+                            inside.store(before + 1, Ordering::Relaxed);
+                        }
+                    }
+                });
+            }
+        });
+        assert_eq!(inside.load(Ordering::Relaxed), 80_000);
+    }
+
+    /// Bug prevented: a signal handler that allocates while its own thread is
+    /// inside waits for ever.
+    #[test]
+    fn the_thread_that_holds_it_is_refused_and_not_hung() {
+        let lock = Lock::new();
+        let guard = lock.acquire().expect("free");
+        assert!(lock.acquire().is_none());
+        drop(guard);
+        assert!(lock.acquire().is_some());
+    }
+
+    /// Bug prevented: a lock that another thread held at `fork` stays held in
+    /// the child for ever.
+    #[test]
+    fn a_lock_of_another_epoch_is_taken_over() {
+        let lock = Lock::new();
+        lock.abandon();
+        let guard = lock.acquire().expect("taken over");
+        assert!(guard.is_inherited());
+        drop(guard);
+        assert!(!lock.acquire().expect("free").is_inherited());
+    }
+
+    #[test]
+    fn a_holder_that_never_lets_go_costs_the_operation_and_not_the_thread() {
+        let lock = Lock::new();
+        let _guard = lock.acquire().expect("free");
+        std::thread::scope(|scope| {
+            let other = scope.spawn(|| lock.acquire().is_none());
+            assert!(other.join().expect("came back"));
+        });
+    }
+}

@@ -1,0 +1,234 @@
+//! The live table: what is known of each block that was recorded and not freed.
+//!
+//! ```text
+//!   address ── its mebibyte ──▶ one of 64 shards ── its hash ──▶ home line ──▶ record
+//! ```
+//!
+//! A shard is chosen by the mebibyte that an address lies in, not by the whole
+//! address: allocators give each thread memory of its own, so threads meet in a
+//! shard less often than chance would have it, and what a thread used a moment
+//! ago is still in its core's cache.
+//!
+//! A record costs 24 bytes, and 4.9 to 6.6 for its place in the index. All
+//! memory is asked for when the table is opened and comes page by page as it is
+//! used. What cannot be kept is counted, and nothing else happens.
+
+use crate::record::entry::{ADDRESSES, Entry, Record};
+use crate::record::line::Line;
+use crate::record::shard::{self, Shard, TableLosses, View};
+use crate::record::zone::Zone;
+
+const SHARDS: usize = 64;
+/// Blocks whose addresses differ above this bit only by chance share a shard.
+const REGION_BITS: u32 = 20;
+/// Records a shard has room for at least: a mebibyte of the smallest blocks.
+const LEAST_ROOM: u64 = 1 << 16;
+/// How much more than its share a shard may take, as addresses are not spread evenly.
+const SKEW: u64 = 4;
+/// Records copied out of a shard under one lock.
+const BATCH: usize = 64;
+
+/// What a table is opened for unless told otherwise, in records.
+pub const DEFAULT_RECORDS: u64 = 16 << 20;
+
+/// Records by block address.
+#[derive(Debug)]
+pub struct Table {
+    shards: [Shard; SHARDS],
+    entries: Zone<Entry>,
+    lines: Zone<Line>,
+}
+
+impl Table {
+    /// A table without room: nothing is kept until it is opened.
+    pub const fn new() -> Self {
+        Self {
+            shards: [const { Shard::new() }; SHARDS],
+            entries: Zone::new(),
+            lines: Zone::new(),
+        }
+    }
+
+    /// Makes room for about `records` records, or for as many as the system has
+    /// addresses for: half as many, and so on. A shard may take four times its
+    /// share of them and has room for 65,536 at least. Returns the room of all
+    /// shards together; 0 when there is no memory. An open table stays as it is.
+    /// Not for use inside the allocator.
+    pub fn open(&self, records: u64) -> u64 {
+        crate::record::fork::watch();
+        let mut wanted = (records / SHARDS as u64)
+            .saturating_mul(SKEW)
+            .clamp(LEAST_ROOM, shard::MOST);
+        while !self.open_shards(wanted) {
+            if wanted <= LEAST_ROOM / 16 {
+                return 0;
+            }
+            wanted /= 2;
+        }
+        self.room()
+    }
+
+    fn open_shards(&self, room: u64) -> bool {
+        let all =
+            |each: u64| usize::try_from(each).map_or(usize::MAX, |n| n.saturating_mul(SHARDS));
+        // The lines first: too many of them do no harm when there is no room for the entries.
+        self.lines.open(all(shard::lines_for(room))) && self.entries.open(all(room))
+    }
+
+    fn room_of_each(&self) -> u64 {
+        self.entries.len() / SHARDS as u64
+    }
+
+    /// How many records there is room for in all shards together.
+    pub fn room(&self) -> u64 {
+        self.room_of_each() * SHARDS as u64
+    }
+
+    /// Keeps what is known of the block at `address`. `false` when that cannot
+    /// be done, which is counted. A record that is there already is replaced,
+    /// and counted: its free was missed.
+    #[inline]
+    pub fn insert(&self, address: usize, record: &Record) -> bool {
+        let address = address as u64;
+        match self.shard_of(address) {
+            Some(view) if address < ADDRESSES => view.insert(address, record),
+            _ => self.refuse(),
+        }
+    }
+
+    /// Takes out what is known of the block at `address`. Call it *before* the
+    /// block is given back, or another thread's block may be at the address.
+    #[inline]
+    pub fn remove(&self, address: usize) -> Option<Record> {
+        let address = address as u64;
+        self.shard_of(address)?.remove(address)
+    }
+
+    /// Takes out all records of one recording, shard by shard, and shows them to
+    /// `visit`, which may allocate. `false` when a shard had to be left out
+    /// (counted as busy).
+    pub fn drain(&self, recording: u32, visit: impl FnMut(usize, Record)) -> bool {
+        self.sweep(|record| record.recording == recording, true, visit)
+    }
+
+    /// Shows all records to `visit`, which may allocate. What comes or goes in
+    /// the meantime is seen or not. `false` when a shard had to be left out
+    /// (counted as busy).
+    pub fn for_each(&self, visit: impl FnMut(usize, Record)) -> bool {
+        self.sweep(|_| true, false, visit)
+    }
+
+    fn sweep(
+        &self,
+        wanted: impl Fn(&Record) -> bool,
+        take: bool,
+        mut visit: impl FnMut(usize, Record),
+    ) -> bool {
+        let mut complete = true;
+        for index in 0..SHARDS {
+            let Some(view) = self.view(index) else {
+                continue;
+            };
+            let mut at = 0;
+            // Not only `live`: a shard's memory is used from the front again once it was swept.
+            while at < view.shard.used() {
+                let mut batch = [(0, Record::default()); BATCH];
+                let Some((count, next)) = view.collect(at, &mut batch, &wanted, take) else {
+                    complete = false;
+                    break;
+                };
+                at = next;
+                // The lock is free again: the visitor may come back to us.
+                for &(address, record) in batch.iter().take(count) {
+                    visit(usize::try_from(address).unwrap_or(0), record);
+                }
+            }
+        }
+        complete
+    }
+
+    /// How many records there are.
+    pub fn len(&self) -> u64 {
+        self.shards.iter().map(Shard::live).sum()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The bytes of memory that are in use, up to whole pages.
+    pub fn bytes(&self) -> u64 {
+        self.shards.iter().map(Shard::bytes).sum()
+    }
+
+    /// What could not be done since the table was made.
+    pub fn losses(&self) -> TableLosses {
+        self.shards
+            .iter()
+            .map(Shard::losses)
+            .fold(TableLosses::default(), TableLosses::plus)
+    }
+
+    /// The shard of an address; `None` before the table is open.
+    #[inline]
+    fn shard_of(&self, address: u64) -> Option<View<'_>> {
+        let region = (address >> REGION_BITS).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        self.view(usize::try_from(region >> (64 - SHARDS.ilog2())).ok()?)
+    }
+
+    #[inline]
+    fn view(&self, index: usize) -> Option<View<'_>> {
+        let room = self.room_of_each();
+        if room == 0 {
+            return None;
+        }
+        let line_room = self.lines.len() / SHARDS as u64;
+        Some(View {
+            shard: self.shards.get(index)?,
+            entries: &self.entries,
+            lines: &self.lines,
+            first_entry: index as u64 * room,
+            room,
+            first_line: index as u64 * line_room,
+            line_room,
+        })
+    }
+
+    #[cold]
+    fn refuse(&self) -> bool {
+        if let Some(first) = self.shards.first() {
+            first.refuse();
+        }
+        false
+    }
+}
+
+impl Default for Table {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+mod cells {
+    //! Where zero bytes are said to be valid.
+    #![expect(unsafe_code, reason = "says that atomics take any bits")]
+
+    use crate::arena::Zeroed;
+    use crate::record::entry::Entry;
+    use crate::record::line::Line;
+    use crate::record::zone::Cell;
+
+    // SAFETY: atomics of integers: any bits are valid, nothing to drop.
+    unsafe impl Zeroed for Entry {}
+    // SAFETY: as above.
+    unsafe impl Zeroed for Line {}
+    // SAFETY: `Zeroed` says so; integers need no drop.
+    unsafe impl Cell for Entry {}
+    // SAFETY: as above.
+    unsafe impl Cell for Line {}
+}
+
+#[cfg(test)]
+#[path = "table_tests.rs"]
+mod tests;
