@@ -1,262 +1,293 @@
 //! One cache line of the table's index: 15 entries and what is known of them.
 //!
 //! ```text
-//!   word 0..7, two lanes of 32 bits each; lanes 0..14 are entries, lane 15 is the margin
-//!
-//!   entry    id: 20 │ tag: 12          0 = empty; a tag is never 0
-//!   margin   reach: 8 │ strays: 9 │ taken: 15
+//!   words 0, 1     15 tags of 8 bits            0 = the entry is empty; byte 15 stays 0
+//!   words 2 .. 6   15 ids of 20 bits, three a word
+//!   word 7         the margin:  reach: 8 │ strays: 24 │ filter: 32
 //! ```
 //!
 //! An address has a *home* line. What finds its home full goes to one of the
-//! next lines, a *stray*; the home's margin counts its strays and says how far
-//! the furthest ever went. So a look-up ends with the home unless strays > 0,
-//! and a removal leaves nothing behind. One that does not find anything reads,
-//! nearly always, just this line.
+//! next lines, a *stray*; the home's margin counts its strays, says how far the
+//! furthest ever went, and has a bit set for each one's hash. So a look-up ends
+//! with the home unless a stray with a like hash is about, and a removal leaves
+//! nothing behind. One that does not find anything reads, nearly always, just
+//! three words of this line.
 //!
-//! Only the holder of the shard's lock writes. Anyone reads: whole words, so no
-//! entry is ever seen half written.
+//! Only the holder of the shard's lock writes. Anyone reads: an entry may be
+//! seen with a new tag and an old id or the reverse, and so a reader goes by
+//! the address in the record that the id names, never by the entry alone.
 
 use crate::sync::{AtomicU64, Ordering};
 
 /// Entries in a line.
-pub(crate) const ENTRIES: u64 = 15;
-/// The largest id, plus one.
-pub(crate) const IDS: u64 = (1 << 20) - 1;
+pub(crate) const ENTRIES: u32 = 15;
+/// How many ids there are.
+pub(crate) const IDS: u64 = 1 << ID_BITS;
 /// How far from its home a stray may be.
-pub(crate) const REACH: u32 = 255;
+pub(crate) const REACH: u64 = 15;
 
-const WORDS: usize = 8;
-const TAG: u64 = 0xfff;
-const TAGS: u64 = TAG << 32 | TAG;
-const ONES: u64 = 1 << 32 | 1;
-const HIGHS: u64 = 1 << 63 | 1 << 31;
-const ALL_TAKEN: u32 = (1 << ENTRIES) - 1;
-const STRAY: u32 = 1 << 15;
-const STRAYS: u32 = 0x1ff;
+const ID_BITS: u32 = 20;
+const ONES: u64 = 0x0101_0101_0101_0101;
+const HIGHS: u64 = 0x8080_8080_8080_8080;
+const STRAY: u64 = 1 << 32;
+const REACH_SHIFT: u32 = 56;
 
 /// A line of the index.
 #[derive(Debug)]
 #[repr(C, align(64))]
-pub(crate) struct Line([AtomicU64; WORDS]);
+pub(crate) struct Line {
+    tags: [AtomicU64; 2],
+    ids: [AtomicU64; 5],
+    margin: AtomicU64,
+}
 
 const _: () = assert!(size_of::<Line>() == 64);
 
-/// Positions in a line that may hold what is looked for.
-#[derive(Debug)]
-pub(crate) struct Candidates {
-    // Lane 0 of word k is bit 24 + k, lane 1 is bit 56 + k.
-    bits: u64,
+/// A hash as a line looks at it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Mark {
+    /// 8 bits, never 0.
+    tag: u64,
+    /// The bit in the margin's filter.
+    filter: u64,
 }
 
-impl Iterator for Candidates {
+impl Mark {
+    /// From the low bits of a hash: the high ones choose the line.
+    #[inline]
+    pub(crate) fn of(hash: u64) -> Self {
+        Self {
+            tag: (hash & 0xff).max(1),
+            filter: 1 << (hash >> 8 & 31),
+        }
+    }
+}
+
+/// Positions in a line.
+#[derive(Debug)]
+pub(crate) struct Positions {
+    /// The high bit of each byte of the tags that is meant.
+    bits: [u64; 2],
+}
+
+impl Iterator for Positions {
     type Item = u32;
 
     #[inline]
     fn next(&mut self) -> Option<u32> {
-        if self.bits == 0 {
-            return None;
+        let [low, high] = &mut self.bits;
+        if *low != 0 {
+            let position = low.trailing_zeros() / 8;
+            *low &= *low - 1;
+            Some(position)
+        } else if *high != 0 {
+            let position = 8 + high.trailing_zeros() / 8;
+            *high &= *high - 1;
+            Some(position)
+        } else {
+            None
         }
-        let bit = self.bits.trailing_zeros();
-        self.bits &= self.bits - 1;
-        Some((bit & 7) * 2 + (bit >> 5))
-    }
-}
-
-/// What a line knows of its entries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Margin(u32);
-
-impl Margin {
-    /// How many lines after this one may hold strays of it.
-    #[inline]
-    pub(crate) fn reach(self) -> u32 {
-        self.0 >> 24
-    }
-
-    fn strays(self) -> u32 {
-        self.0 >> 15 & STRAYS
-    }
-
-    /// The first position that is free.
-    #[inline]
-    pub(crate) fn free(self) -> Option<u32> {
-        let taken = self.0 & ALL_TAKEN;
-        (taken != ALL_TAKEN).then(|| taken.trailing_ones())
     }
 }
 
 impl Line {
-    /// The tag for a hash: 12 bits that choose no line, never 0.
+    /// Where a tag stands, and sometimes where it does not: just above a place
+    /// where it does.
     #[inline]
-    pub(crate) fn tag(hash: u64) -> u32 {
-        let tag = (hash & TAG) as u32;
-        tag.max(1)
-    }
-
-    /// Where the tag stands, and sometimes where it does not.
-    #[inline]
-    pub(crate) fn candidates(&self, tag: u32) -> Candidates {
-        let wanted = u64::from(tag) * ONES;
-        let mut bits = 0;
-        for (k, word) in self.0.iter().enumerate() {
-            // A lane of zero bits borrows, which sets its high bit; it may make the lane above
-            // borrow as well, and that is the "sometimes".
-            let differs = (word.load(Ordering::Relaxed) ^ wanted) & TAGS;
-            bits |= (differs.wrapping_sub(ONES) & HIGHS) >> (7 - k);
-        }
-        // Bit 63: the margin.
-        Candidates {
-            bits: bits & !(1 << 63),
+    fn having(&self, tag: u64) -> Positions {
+        let wanted = tag * ONES;
+        let [low, high] = &self.tags;
+        let low = low.load(Ordering::Relaxed) ^ wanted;
+        let high = high.load(Ordering::Relaxed) ^ wanted;
+        Positions {
+            bits: [
+                low.wrapping_sub(ONES) & !low & HIGHS,
+                // Without the byte that is no tag.
+                high.wrapping_sub(ONES) & !high & (HIGHS >> 8),
+            ],
         }
     }
 
+    /// Where something with this mark may be.
     #[inline]
-    fn lane(&self, lane: u32) -> u32 {
-        let word = self.0.get(lane as usize / 2);
+    pub(crate) fn candidates(&self, mark: Mark) -> Positions {
+        self.having(mark.tag)
+    }
+
+    /// The first position that is free.
+    #[inline]
+    pub(crate) fn free(&self) -> Option<u32> {
+        self.having(0).next()
+    }
+
+    /// The id at a position; that of an empty one says nothing.
+    #[inline]
+    pub(crate) fn id(&self, position: u32) -> u64 {
+        let word = self.ids.get(position as usize / 3);
         let word = word.map_or(0, |word| word.load(Ordering::Relaxed));
-        #[expect(clippy::cast_possible_truncation, reason = "one of two lanes")]
-        let value = (word >> (lane % 2 * 32)) as u32;
-        value
-    }
-
-    #[inline]
-    fn set_lane(&self, lane: u32, value: u32) {
-        if let Some(word) = self.0.get(lane as usize / 2) {
-            let shift = lane % 2 * 32;
-            let kept = word.load(Ordering::Relaxed) & !(u64::from(u32::MAX) << shift);
-            word.store(kept | u64::from(value) << shift, Ordering::Relaxed);
-        }
-    }
-
-    /// The id at a position; `None` when it is empty.
-    #[inline]
-    pub(crate) fn id(&self, position: u32) -> Option<u64> {
-        match self.lane(position) {
-            0 => None,
-            entry => Some(u64::from(entry >> 12)),
-        }
-    }
-
-    #[inline]
-    pub(crate) fn margin(&self) -> Margin {
-        Margin(self.lane(15))
+        word >> (position % 3 * ID_BITS) & (IDS - 1)
     }
 
     /// Writes an entry at a free position. For the holder of the lock.
     #[inline]
-    pub(crate) fn put(&self, position: u32, id: u64, tag: u32) {
-        #[expect(clippy::cast_possible_truncation, reason = "ids have 20 bits")]
-        self.set_lane(position, (id as u32) << 12 | tag);
-        self.set_lane(15, self.margin().0 | 1 << position);
+    pub(crate) fn put(&self, position: u32, id: u64, mark: Mark) {
+        if let Some(word) = self.ids.get(position as usize / 3) {
+            let shift = position % 3 * ID_BITS;
+            let kept = word.load(Ordering::Relaxed) & !((IDS - 1) << shift);
+            word.store(kept | (id & (IDS - 1)) << shift, Ordering::Relaxed);
+        }
+        self.set_tag(position, mark.tag);
     }
 
     /// Empties a position. For the holder of the lock.
     #[inline]
     pub(crate) fn take(&self, position: u32) {
-        self.set_lane(position, 0);
-        self.set_lane(15, self.margin().0 & !(1 << position));
+        self.set_tag(position, 0);
+    }
+
+    #[inline]
+    fn set_tag(&self, position: u32, tag: u64) {
+        if let Some(word) = self.tags.get(position as usize / 8) {
+            let shift = position % 8 * 8;
+            let kept = word.load(Ordering::Relaxed) & !(0xff << shift);
+            word.store(kept | tag << shift, Ordering::Relaxed);
+        }
+    }
+
+    /// How many lines after this one may hold a stray of it with this mark.
+    #[inline]
+    pub(crate) fn reach(&self, mark: Mark) -> u64 {
+        let margin = self.margin.load(Ordering::Relaxed);
+        if margin & mark.filter == 0 {
+            0
+        } else {
+            margin >> REACH_SHIFT
+        }
     }
 
     /// Notes a stray of this line, so far away. For the holder of the lock.
-    pub(crate) fn add_stray(&self, distance: u32) {
-        let margin = self.margin();
-        let strays = (margin.strays() + 1).min(STRAYS);
-        let reach = margin.reach().max(distance.min(REACH));
-        self.set_lane(
-            15,
-            (margin.0 & ALL_TAKEN) | (strays * STRAY) | (reach << 24),
-        );
+    pub(crate) fn add_stray(&self, distance: u64, mark: Mark) {
+        let margin = self.margin.load(Ordering::Relaxed) + STRAY;
+        let reach = (margin >> REACH_SHIFT).max(distance);
+        let kept = margin & ((1 << REACH_SHIFT) - 1);
+        self.margin
+            .store(reach << REACH_SHIFT | kept | mark.filter, Ordering::Relaxed);
     }
 
     /// Forgets a stray of this line. For the holder of the lock.
     pub(crate) fn remove_stray(&self) {
-        let margin = self.margin();
-        let left = match margin.strays() {
-            // It may have been more than can be counted: it stays until the index is rebuilt.
-            STRAYS => return,
-            strays => strays.saturating_sub(1),
-        };
-        let reach = if left == 0 { 0 } else { margin.reach() };
-        self.set_lane(15, (margin.0 & ALL_TAKEN) | (left * STRAY) | (reach << 24));
+        let margin = self.margin.load(Ordering::Relaxed);
+        let left = margin.saturating_sub(STRAY);
+        // Without strays there is nothing to reach and nothing to filter.
+        let none = left << 8 >> 40 == 0;
+        self.margin
+            .store(if none { 0 } else { left }, Ordering::Relaxed);
     }
 
     /// Empties the line. For the holder of the lock.
     pub(crate) fn clear(&self) {
-        for word in &self.0 {
+        for word in self.tags.iter().chain(&self.ids) {
             word.store(0, Ordering::Relaxed);
         }
+        self.margin.store(0, Ordering::Relaxed);
+    }
+
+    /// Whether it has strays, for tests.
+    #[cfg(test)]
+    pub(crate) fn has_strays(&self) -> bool {
+        self.margin.load(Ordering::Relaxed) != 0
     }
 
     /// An empty line.
     #[cfg(test)]
     pub(crate) fn empty() -> Self {
-        Self([const { AtomicU64::new(0) }; WORDS])
+        Self {
+            tags: [const { AtomicU64::new(0) }; 2],
+            ids: [const { AtomicU64::new(0) }; 5],
+            margin: AtomicU64::new(0),
+        }
     }
 }
 
+// A stray is counted once, and no more than all entries within reach can be strays of one line.
+const _: () = assert!(ENTRIES as u64 * REACH < 1 << 24);
+
 #[cfg(test)]
 mod tests {
-    use super::{ENTRIES, IDS, Line};
+    use super::{ENTRIES, IDS, Line, Mark};
 
     #[test]
-    fn a_line_gives_back_what_was_put_and_finds_it_by_its_tag() {
+    fn a_line_gives_back_what_was_put_and_finds_it_by_its_mark() {
         let line = Line::empty();
-        for position in 0..15 {
-            assert_eq!(line.margin().free(), Some(position));
-            line.put(position, IDS - u64::from(position), 100 + position);
+        for position in 0..ENTRIES {
+            assert_eq!(line.free(), Some(position));
+            let id = IDS - 1 - u64::from(position) * 77;
+            line.put(position, id, Mark::of(100 + u64::from(position)));
         }
-        assert_eq!(line.margin().free(), None);
-        for position in 0..15 {
-            let found: Vec<_> = line.candidates(100 + position).collect();
-            assert!(found.contains(&position), "{found:?}");
-            assert_eq!(line.id(position), Some(IDS - u64::from(position)));
+        assert_eq!(line.free(), None);
+        for position in 0..ENTRIES {
+            let mark = Mark::of(100 + u64::from(position));
+            assert!(line.candidates(mark).any(|found| found == position));
+            assert_eq!(line.id(position), IDS - 1 - u64::from(position) * 77);
         }
-        assert_eq!(line.candidates(99).next(), None);
+        assert_eq!(line.candidates(Mark::of(99)).next(), None);
         line.take(7);
-        assert_eq!(line.margin().free(), Some(7));
-        assert!(!line.candidates(107).any(|position| position == 7));
-        assert_eq!(line.id(7), None);
+        assert_eq!(line.free(), Some(7));
+        assert!(!line.candidates(Mark::of(107)).any(|found| found == 7));
+        line.put(7, 5, Mark::of(1));
+        assert_eq!(
+            (line.id(6), line.id(7), line.id(8)),
+            (IDS - 463, 5, IDS - 617)
+        );
     }
 
-    /// Bug prevented: the margin, or an empty entry, is taken for an entry.
+    /// Bug prevented: the byte that is no tag, or an empty entry, is taken for an entry.
     #[test]
-    fn neither_the_margin_nor_what_is_empty_is_ever_a_candidate() {
+    fn no_mark_has_a_candidate_in_an_empty_line_and_no_line_has_a_sixteenth_entry() {
         let line = Line::empty();
-        for position in 0..4 {
-            line.put(position, 1, 0xabc);
+        for hash in 0..0x1_0000 {
+            assert_eq!(line.candidates(Mark::of(hash)).next(), None, "{hash:x}");
         }
-        line.add_stray(3);
-        for tag in 1..0x1000 {
-            let found: Vec<_> = line.candidates(tag).collect();
-            assert_eq!(found.is_empty(), tag != 0xabc, "{tag:x}: {found:?}");
-            assert!(found.iter().all(|&position| u64::from(position) < ENTRIES));
+        for position in 0..ENTRIES {
+            line.put(position, 1, Mark::of(1));
+        }
+        line.add_stray(3, Mark::of(1));
+        assert_eq!(line.free(), None);
+        assert!(line.candidates(Mark::of(0)).eq(0..ENTRIES));
+        for hash in 2..0x100 {
+            assert_eq!(line.candidates(Mark::of(hash)).next(), None, "{hash:x}");
         }
     }
 
     #[test]
     fn a_line_knows_how_far_its_strays_are_until_the_last_has_gone() {
         let line = Line::empty();
-        line.put(0, 5, 9);
-        line.add_stray(2);
-        line.add_stray(200);
-        assert_eq!(line.margin().reach(), 200);
+        line.put(0, 5, Mark::of(9));
+        line.add_stray(2, Mark::of(0x1000));
+        line.add_stray(12, Mark::of(0x2100));
+        assert_eq!(line.reach(Mark::of(0x1000)), 12);
+        assert_eq!(line.reach(Mark::of(0x0100)), 12);
+        assert_eq!(line.reach(Mark::of(0x0200)), 0);
         line.remove_stray();
-        assert_eq!(line.margin().reach(), 200);
+        assert_eq!(line.reach(Mark::of(0x2100)), 12);
         line.remove_stray();
-        assert_eq!(line.margin().reach(), 0);
-        assert_eq!(line.id(0), Some(5));
+        assert_eq!(line.reach(Mark::of(0x2100)), 0);
+        assert!(!line.has_strays());
+        assert_eq!(line.candidates(Mark::of(9)).next(), Some(0));
     }
 
-    /// Bug prevented: a count that wraps forgets strays that are still there.
+    /// Bug prevented: a count of strays that wraps forgets those that are still there.
     #[test]
-    fn strays_beyond_the_count_are_never_forgotten() {
+    fn as_many_strays_as_there_can_be_are_counted() {
         let line = Line::empty();
-        for _ in 0..600 {
-            line.add_stray(4);
+        for _ in 0..225 {
+            line.add_stray(15, Mark::of(31 << 8));
         }
-        for _ in 0..599 {
+        for _ in 0..224 {
             line.remove_stray();
         }
-        assert_eq!(line.margin().reach(), 4);
+        assert_eq!(line.reach(Mark::of(31 << 8)), 15);
+        line.remove_stray();
+        assert!(!line.has_strays());
     }
 }

@@ -17,27 +17,29 @@
 //! perhaps, the home line itself.
 
 use crate::record::entry::{Entry, Record};
-use crate::record::line::{IDS, Line, REACH};
+use crate::record::line::{IDS, Line, Mark, REACH};
 use crate::record::lock::{Guard, Lock};
-use crate::record::zone::Zone;
+use crate::record::zone::Part;
 use crate::sync::{AtomicU64, Ordering, fence};
 
 /// Lines an index begins with.
 const FIRST_LINES: u32 = 8;
-/// Records for each line, at most, before the index grows: 13 of 15.
-const CROWDED: u64 = 13;
+/// Records for each line, at most, before the index grows: 12 of 15.
+const CROWDED: u64 = 12;
 /// The part of a shape that is a number of lines.
 const LINES: u64 = u32::MAX as u64;
 /// No free entry.
 const NONE: u64 = u64::MAX;
 
-/// What changes, on two cache lines.
+/// What all look at, on one cache line, and what changes, on another.
 #[derive(Debug)]
 #[repr(C, align(128))]
 pub(crate) struct Shard {
     /// `rebuilds << 32 | lines`; the number of rebuilds is odd during one.
     shape: AtomicU64,
-    _apart: [u64; 7],
+    pub(crate) lines: Part<Line>,
+    pub(crate) entries: Part<Entry>,
+    _apart: [u64; 3],
     lock: Lock,
     /// Records here. Written under the lock, read by anyone.
     live: AtomicU64,
@@ -99,20 +101,6 @@ struct Found {
     is_stray: bool,
 }
 
-/// A shard with its share of the two zones.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct View<'a> {
-    pub(crate) shard: &'a Shard,
-    pub(crate) entries: &'a Zone<Entry>,
-    pub(crate) lines: &'a Zone<Line>,
-    /// The first of its entries, and how many it has.
-    pub(crate) first_entry: u64,
-    pub(crate) room: u64,
-    /// The first of its lines, and how many it has.
-    pub(crate) first_line: u64,
-    pub(crate) line_room: u64,
-}
-
 /// How many lines an index of `room` records may need.
 pub(crate) fn lines_for(room: u64) -> u64 {
     // Growing a third at a time, it may end a third beyond what is crowded.
@@ -126,7 +114,9 @@ impl Shard {
     pub(crate) const fn new() -> Self {
         Self {
             shape: AtomicU64::new(FIRST_LINES as u64),
-            _apart: [0; 7],
+            lines: Part::new(),
+            entries: Part::new(),
+            _apart: [0; 3],
             lock: Lock::new(),
             live: AtomicU64::new(0),
             used: AtomicU64::new(0),
@@ -155,13 +145,13 @@ impl Shard {
         }
     }
 
-    fn lines(&self) -> u64 {
+    fn line_count(&self) -> u64 {
         self.shape.load(Ordering::Relaxed) & LINES
     }
 
     /// Bytes of slab and index in use.
     pub(crate) fn bytes(&self) -> u64 {
-        self.used() * size_of::<Entry>() as u64 + self.lines() * size_of::<Line>() as u64
+        self.used() * size_of::<Entry>() as u64 + self.line_count() * size_of::<Line>() as u64
     }
 
     /// Counts a record that no shard has a place for.
@@ -176,38 +166,39 @@ impl Shard {
     }
 }
 
-impl View<'_> {
+impl Shard {
     /// Keeps a record, instead of one with the same address if need be.
+    #[inline]
     pub(crate) fn insert(&self, address: u64, record: &Record) -> bool {
         let hash = hash(address);
         let Some(guard) = self.acquire() else {
             return false;
         };
-        if let Some(found) = self.find(address, hash, self.shard.lines()) {
+        if let Some(found) = self.find(address, hash, self.line_count()) {
             if let Some(entry) = self.entry(found.id) {
                 entry.write(address, record);
             }
-            add(&self.shard.replaced, 1);
+            add(&self.replaced, 1);
             return true;
         }
-        if self.shard.live() >= self.shard.lines() * CROWDED {
+        if self.live() >= self.line_count() * CROWDED {
             self.grow(&guard);
         }
         let Some(id) = self.take_entry() else {
-            add(&self.shard.full, 1);
+            add(&self.full, 1);
             return false;
         };
-        while self.place(hash, id, self.shard.lines()) == Placed::Crowded {
+        while self.place(hash, id, self.line_count()) == Placed::Crowded {
             if !self.grow(&guard) {
                 self.free_entry(id);
-                add(&self.shard.full, 1);
+                add(&self.full, 1);
                 return false;
             }
         }
         if let Some(entry) = self.entry(id) {
             entry.write(address, record);
         }
-        add(&self.shard.live, 1);
+        add(&self.live, 1);
         true
     }
 
@@ -217,25 +208,40 @@ impl View<'_> {
     pub(crate) fn remove(&self, address: u64) -> Option<Record> {
         let hash = hash(address);
         // Acquire: the index as the last rebuild left it.
-        let shape = self.shard.shape.load(Ordering::Acquire);
+        let shape = self.shape.load(Ordering::Acquire);
+        let mut seen = None;
         if (shape >> 32).is_multiple_of(2) {
-            let found = self.find(address, hash, shape & LINES);
+            seen = self.find(address, hash, shape & LINES);
             // Keeps the loads of the lines before the second look.
             fence(Ordering::Acquire);
-            if found.is_none() && self.shard.shape.load(Ordering::Relaxed) == shape {
+            if seen.is_none() && self.shape.load(Ordering::Relaxed) == shape {
                 return None;
             }
         }
-        self.remove_found(address, hash)
-    }
-
-    #[inline(never)]
-    fn remove_found(&self, address: u64, hash: u64) -> Option<Record> {
         let _guard = self.acquire()?;
-        let found = self.find(address, hash, self.shard.lines())?;
+        let found = match seen {
+            Some(found) if self.is_still(&found, address) => found,
+            _ => self.find_locked(address, hash)?,
+        };
         let record = self.entry(found.id).map(Entry::read);
         self.erase(&found, hash);
         record
+    }
+
+    /// Whether what was found without the lock is so under it.
+    #[inline]
+    fn is_still(&self, found: &Found, address: u64) -> bool {
+        found.line < self.line_count()
+            && self
+                .line(found.line)
+                .and_then(|line| self.holds(line, found.position, address))
+                == Some(found.id)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn find_locked(&self, address: u64, hash: u64) -> Option<Found> {
+        self.find(address, hash, self.line_count())
     }
 
     /// Copies up to `batch.len()` of the `wanted` records from entry `from` on,
@@ -252,7 +258,7 @@ impl View<'_> {
         let mut at = from;
         let mut places = batch.iter_mut();
         let mut count = 0;
-        while at < self.shard.used() {
+        while at < self.used() {
             let Some(entry) = self.entry(at) else { break };
             let (address, record) = (entry.address(), entry.read());
             if address != 0 && wanted(&record) {
@@ -260,23 +266,23 @@ impl View<'_> {
                 *place = (address, record);
                 count += 1;
                 let hash = hash(address);
-                if take && let Some(found) = self.find(address, hash, self.shard.lines()) {
+                if take && let Some(found) = self.find_locked(address, hash) {
                     self.erase(&found, hash);
                 }
             }
             at += 1;
         }
-        if take && self.shard.live() == 0 {
+        if take && self.live() == 0 {
             // Begins again at the front: what comes next touches few pages.
-            self.shard.free.store(NONE, Ordering::Relaxed);
-            self.shard.used.store(0, Ordering::Relaxed);
+            self.free.store(NONE, Ordering::Relaxed);
+            self.used.store(0, Ordering::Relaxed);
         }
         Some((count, at))
     }
 
     #[inline]
     fn acquire(&self) -> Option<Guard<'_>> {
-        match self.shard.lock.acquire() {
+        match self.lock.acquire() {
             Some(guard) if guard.is_inherited() => {
                 self.repair(&guard);
                 Some(guard)
@@ -291,7 +297,7 @@ impl View<'_> {
 
     #[cold]
     fn count_busy(&self) {
-        self.shard.busy.fetch_add(1, Ordering::Relaxed);
+        self.busy.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Puts a shard in order whose last holder vanished in the middle: the slab
@@ -300,7 +306,7 @@ impl View<'_> {
     #[cold]
     fn repair(&self, guard: &Guard<'_>) {
         let (mut live, mut free) = (0, NONE);
-        for id in 0..self.shard.used() {
+        for id in 0..self.used() {
             if let Some(entry) = self.entry(id) {
                 if entry.address() == 0 {
                     entry.erase(free);
@@ -310,28 +316,36 @@ impl View<'_> {
                 }
             }
         }
-        self.shard.live.store(live, Ordering::Relaxed);
-        self.shard.free.store(free, Ordering::Relaxed);
-        self.rebuild(guard, self.shard.lines());
-        add(&self.shard.inherited, 1);
+        self.live.store(live, Ordering::Relaxed);
+        self.free.store(free, Ordering::Relaxed);
+        self.rebuild(guard, self.line_count());
+        add(&self.inherited, 1);
+    }
+
+    fn line_room(&self) -> u64 {
+        self.lines.all().len() as u64
     }
 
     #[inline]
     fn entry(&self, id: u64) -> Option<&Entry> {
-        self.entries.get(self.first_entry + id)
+        self.entries.all().get(usize::try_from(id).ok()?)
     }
 
     #[inline]
     fn line(&self, index: u64) -> Option<&Line> {
-        self.lines.get(self.first_line + index)
+        self.lines.all().get(usize::try_from(index).ok()?)
     }
 
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "measured: half of a hot removal was this call"
+    )]
     fn find(&self, address: u64, hash: u64, lines: u64) -> Option<Found> {
         let home = home(hash, lines);
-        let tag = Line::tag(hash);
+        let mark = Mark::of(hash);
         let line = self.line(home)?;
-        for position in line.candidates(tag) {
+        for position in line.candidates(mark) {
             if let Some(id) = self.holds(line, position, address) {
                 return Some(Found {
                     line: home,
@@ -341,9 +355,9 @@ impl View<'_> {
                 });
             }
         }
-        match line.margin().reach() {
+        match line.reach(mark) {
             0 => None,
-            reach => self.find_stray(address, tag, home, reach, lines),
+            reach => self.find_stray(address, mark, home, reach, lines),
         }
     }
 
@@ -351,15 +365,15 @@ impl View<'_> {
     fn find_stray(
         &self,
         address: u64,
-        tag: u32,
+        mark: Mark,
         home: u64,
-        reach: u32,
+        reach: u64,
         lines: u64,
     ) -> Option<Found> {
-        for distance in 1..=u64::from(reach) {
+        for distance in 1..=reach {
             let at = around(home + distance, lines);
             let line = self.line(at)?;
-            for position in line.candidates(tag) {
+            for position in line.candidates(mark) {
                 if let Some(id) = self.holds(line, position, address) {
                     return Some(Found {
                         line: at,
@@ -375,7 +389,7 @@ impl View<'_> {
 
     #[inline]
     fn holds(&self, line: &Line, position: u32, address: u64) -> Option<u64> {
-        let id = line.id(position)?;
+        let id = line.id(position);
         (self.entry(id)?.address() == address).then_some(id)
     }
 
@@ -383,28 +397,28 @@ impl View<'_> {
     #[inline]
     fn place(&self, hash: u64, id: u64, lines: u64) -> Placed {
         let home = home(hash, lines);
-        let tag = Line::tag(hash);
+        let mark = Mark::of(hash);
         if let Some(line) = self.line(home)
-            && let Some(position) = line.margin().free()
+            && let Some(position) = line.free()
         {
-            line.put(position, id, tag);
+            line.put(position, id, mark);
             return Placed::Yes;
         }
-        self.place_stray(home, id, tag, lines)
+        self.place_stray(home, id, mark, lines)
     }
 
     #[cold]
-    fn place_stray(&self, home: u64, id: u64, tag: u32, lines: u64) -> Placed {
-        for distance in 1..=REACH.min(u32::try_from(lines - 1).unwrap_or(REACH)) {
-            let Some(line) = self.line(around(home + u64::from(distance), lines)) else {
+    fn place_stray(&self, home: u64, id: u64, mark: Mark, lines: u64) -> Placed {
+        for distance in 1..=REACH.min(lines - 1) {
+            let Some(line) = self.line(around(home + distance, lines)) else {
                 break;
             };
-            if let Some(position) = line.margin().free() {
+            if let Some(position) = line.free() {
                 // The home first: who looks without the lock must not stop there.
                 if let Some(home) = self.line(home) {
-                    home.add_stray(distance);
+                    home.add_stray(distance, mark);
                 }
-                line.put(position, id, tag);
+                line.put(position, id, mark);
                 return Placed::Yes;
             }
         }
@@ -420,34 +434,34 @@ impl View<'_> {
             line.take(found.position);
         }
         if found.is_stray
-            && let Some(home) = self.line(home(hash, self.shard.lines()))
+            && let Some(home) = self.line(home(hash, self.line_count()))
         {
             home.remove_stray();
         }
-        add(&self.shard.live, 1_u64.wrapping_neg());
+        add(&self.live, 1_u64.wrapping_neg());
     }
 
     #[inline]
     fn take_entry(&self) -> Option<u64> {
-        let id = self.shard.free.load(Ordering::Relaxed);
+        let id = self.free.load(Ordering::Relaxed);
         if id != NONE {
             let next = self.entry(id)?.link();
-            self.shard.free.store(next, Ordering::Relaxed);
+            self.free.store(next, Ordering::Relaxed);
             return Some(id);
         }
-        let id = self.shard.used();
-        if id >= self.room {
+        let id = self.used();
+        if id >= self.entries.all().len() as u64 {
             return None;
         }
-        self.shard.used.store(id + 1, Ordering::Relaxed);
+        self.used.store(id + 1, Ordering::Relaxed);
         Some(id)
     }
 
     #[inline]
     fn free_entry(&self, id: u64) {
         if let Some(entry) = self.entry(id) {
-            entry.erase(self.shard.free.load(Ordering::Relaxed));
-            self.shard.free.store(id, Ordering::Relaxed);
+            entry.erase(self.free.load(Ordering::Relaxed));
+            self.free.store(id, Ordering::Relaxed);
         }
     }
 
@@ -455,8 +469,8 @@ impl View<'_> {
     #[cold]
     #[inline(never)]
     fn grow(&self, guard: &Guard<'_>) -> bool {
-        let lines = self.shard.lines();
-        let wanted = (lines + lines.div_ceil(3)).min(self.line_room);
+        let lines = self.line_count();
+        let wanted = (lines + lines.div_ceil(3)).min(self.line_room());
         wanted > lines && {
             self.rebuild(guard, wanted);
             true
@@ -465,23 +479,20 @@ impl View<'_> {
 
     /// Makes the index anew, of so many lines or more, from the slab.
     fn rebuild(&self, _guard: &Guard<'_>, wanted: u64) {
-        let shape = self.shard.shape.load(Ordering::Relaxed);
+        let shape = self.shape.load(Ordering::Relaxed);
         // Odd, also when it was begun by a thread that vanished.
         let rebuilds = shape >> 32 | 1;
-        self.shard
-            .shape
+        self.shape
             .store(rebuilds << 32 | shape & LINES, Ordering::Relaxed);
         // Keeps the odd number before the first change: who sees a change sees it, too.
         fence(Ordering::Release);
         let mut lines = wanted;
         while !self.fill(lines) {
-            lines = (lines + lines.div_ceil(3)).min(self.line_room);
+            lines = (lines + lines.div_ceil(3)).min(self.line_room());
         }
         let rebuilds = rebuilds.wrapping_add(1) & LINES;
         // Release: the new index.
-        self.shard
-            .shape
-            .store(rebuilds << 32 | lines, Ordering::Release);
+        self.shape.store(rebuilds << 32 | lines, Ordering::Release);
     }
 
     /// Enters all records in an index of so many lines; `false` when one does
@@ -492,16 +503,16 @@ impl View<'_> {
                 line.clear();
             }
         }
-        for id in 0..self.shard.used() {
+        for id in 0..self.used() {
             let address = self.entry(id).map_or(0, Entry::address);
             if address != 0 && self.place(hash(address), id, lines) == Placed::Crowded {
-                if lines < self.line_room {
+                if lines < self.line_room() {
                     return false;
                 }
-                // As good as impossible: 255 full lines in a row.
+                // As good as impossible: 15 full lines in a row, in an index of the largest size.
                 self.free_entry(id);
-                add(&self.shard.full, 1);
-                add(&self.shard.live, 1_u64.wrapping_neg());
+                add(&self.full, 1);
+                add(&self.live, 1_u64.wrapping_neg());
             }
         }
         true
@@ -538,30 +549,30 @@ fn add(counter: &AtomicU64, n: u64) {
 
 /// What tests look at and break.
 #[cfg(test)]
-impl View<'_> {
+impl Shard {
     /// Strays that some line remembers.
     pub(crate) fn strays(&self) -> u64 {
-        (0..self.shard.lines())
+        (0..self.line_count())
             .filter_map(|index| self.line(index))
-            .filter(|line| line.margin().reach() > 0)
+            .filter(|line| line.has_strays())
             .count() as u64
     }
 
     /// Runs `f` while this thread holds the shard.
     pub(crate) fn held(&self, f: impl FnOnce()) {
-        let _guard = self.shard.lock.acquire().expect("free");
+        let _guard = self.lock.acquire().expect("free");
         f();
     }
 
     /// Leaves everything but the slab in disorder, as in the middle of a rebuild.
     pub(crate) fn wreck(&self) {
-        self.shard.shape.fetch_add(1 << 32, Ordering::Relaxed);
-        for index in 0..self.shard.lines() / 2 {
+        self.shape.fetch_add(1 << 32, Ordering::Relaxed);
+        for index in 0..self.line_count() / 2 {
             if let Some(line) = self.line(index) {
                 line.clear();
             }
         }
-        self.shard.free.store(3, Ordering::Relaxed);
-        self.shard.live.store(1, Ordering::Relaxed);
+        self.free.store(3, Ordering::Relaxed);
+        self.live.store(1, Ordering::Relaxed);
     }
 }

@@ -15,7 +15,7 @@
 
 use crate::record::entry::{ADDRESSES, Entry, Record};
 use crate::record::line::Line;
-use crate::record::shard::{self, Shard, TableLosses, View};
+use crate::record::shard::{self, Shard, TableLosses};
 use crate::record::zone::Zone;
 
 const SHARDS: usize = 64;
@@ -72,7 +72,16 @@ impl Table {
         let all =
             |each: u64| usize::try_from(each).map_or(usize::MAX, |n| n.saturating_mul(SHARDS));
         // The lines first: too many of them do no harm when there is no room for the entries.
-        self.lines.open(all(shard::lines_for(room))) && self.entries.open(all(room))
+        if !(self.lines.open(all(shard::lines_for(room))) && self.entries.open(all(room))) {
+            return false;
+        }
+        let (lines, entries) = (self.lines.all(), self.entries.all());
+        let lines = lines.chunks_exact(lines.len() / SHARDS);
+        let entries = entries.chunks_exact(entries.len() / SHARDS);
+        for (shard, (lines, entries)) in self.shards.iter().zip(lines.zip(entries)) {
+            cells::lend(shard, lines, entries);
+        }
+        true
     }
 
     fn room_of_each(&self) -> u64 {
@@ -87,18 +96,18 @@ impl Table {
     /// Keeps what is known of the block at `address`. `false` when that cannot
     /// be done, which is counted. A record that is there already is replaced,
     /// and counted: its free was missed.
-    #[inline]
+    #[inline(never)]
     pub fn insert(&self, address: usize, record: &Record) -> bool {
         let address = address as u64;
         match self.shard_of(address) {
-            Some(view) if address < ADDRESSES => view.insert(address, record),
+            Some(shard) if address < ADDRESSES && address != 0 => shard.insert(address, record),
             _ => self.refuse(),
         }
     }
 
     /// Takes out what is known of the block at `address`. Call it *before* the
     /// block is given back, or another thread's block may be at the address.
-    #[inline]
+    #[inline(never)]
     pub fn remove(&self, address: usize) -> Option<Record> {
         let address = address as u64;
         self.shard_of(address)?.remove(address)
@@ -125,15 +134,12 @@ impl Table {
         mut visit: impl FnMut(usize, Record),
     ) -> bool {
         let mut complete = true;
-        for index in 0..SHARDS {
-            let Some(view) = self.view(index) else {
-                continue;
-            };
+        for shard in &self.shards {
             let mut at = 0;
             // Not only `live`: a shard's memory is used from the front again once it was swept.
-            while at < view.shard.used() {
+            while at < shard.used() {
                 let mut batch = [(0, Record::default()); BATCH];
-                let Some((count, next)) = view.collect(at, &mut batch, &wanted, take) else {
+                let Some((count, next)) = shard.collect(at, &mut batch, &wanted, take) else {
                     complete = false;
                     break;
                 };
@@ -170,29 +176,11 @@ impl Table {
             .fold(TableLosses::default(), TableLosses::plus)
     }
 
-    /// The shard of an address; `None` before the table is open.
     #[inline]
-    fn shard_of(&self, address: u64) -> Option<View<'_>> {
+    fn shard_of(&self, address: u64) -> Option<&Shard> {
         let region = (address >> REGION_BITS).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        self.view(usize::try_from(region >> (64 - SHARDS.ilog2())).ok()?)
-    }
-
-    #[inline]
-    fn view(&self, index: usize) -> Option<View<'_>> {
-        let room = self.room_of_each();
-        if room == 0 {
-            return None;
-        }
-        let line_room = self.lines.len() / SHARDS as u64;
-        Some(View {
-            shard: self.shards.get(index)?,
-            entries: &self.entries,
-            lines: &self.lines,
-            first_entry: index as u64 * room,
-            room,
-            first_line: index as u64 * line_room,
-            line_room,
-        })
+        let index = usize::try_from(region >> (64 - SHARDS.ilog2())).ok()?;
+        self.shards.get(index)
     }
 
     #[cold]
@@ -211,13 +199,23 @@ impl Default for Table {
 }
 
 mod cells {
-    //! Where zero bytes are said to be valid.
-    #![expect(unsafe_code, reason = "says that atomics take any bits")]
+    //! Where zero bytes are said to be valid, and zones to outlive their parts.
+    #![expect(unsafe_code, reason = "says so")]
 
     use crate::arena::Zeroed;
     use crate::record::entry::Entry;
     use crate::record::line::Line;
+    use crate::record::shard::Shard;
     use crate::record::zone::Cell;
+
+    /// Gives a shard its part of the table's two zones.
+    pub(super) fn lend(shard: &Shard, lines: &[Line], entries: &[Entry]) {
+        // SAFETY: the caller's cells are those of the zones in the table that the shard is a
+        // field of, so zones and shard end together; nothing uses a shard after that.
+        unsafe { shard.lines.set(lines) };
+        // SAFETY: as above.
+        unsafe { shard.entries.set(entries) };
+    }
 
     // SAFETY: atomics of integers: any bits are valid, nothing to drop.
     unsafe impl Zeroed for Entry {}

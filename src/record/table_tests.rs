@@ -138,9 +138,8 @@ fn an_index_that_was_crowded_for_long_still_finds_all_and_forgets_its_strays() {
         table.remove(at);
     }
     assert!(table.is_empty());
-    for index in 0..SHARDS {
-        let view = table.view(index).expect("open");
-        assert_eq!(view.strays(), 0);
+    for shard in &table.shards {
+        assert_eq!(shard.strays(), 0);
     }
 }
 
@@ -283,8 +282,8 @@ fn a_shard_whose_holder_vanished_is_repaired_with_all_its_records() {
         shard.abandon();
     }
     // The states a vanished thread may leave behind.
-    let view = table.shard_of(16).expect("open");
-    view.wreck();
+    let shard = table.shard_of(16).expect("open");
+    shard.wreck();
     for n in 1_001..=5_000_u64 {
         assert_eq!(
             table.remove(usize::try_from(n).expect("small") * 16),
@@ -300,8 +299,8 @@ fn a_shard_whose_holder_vanished_is_repaired_with_all_its_records() {
 fn a_handler_on_the_thread_that_holds_a_shard_loses_its_own_operations_only() {
     let table = table();
     assert!(table.insert(16, &record(1)));
-    let view = table.shard_of(16).expect("open");
-    view.held(|| {
+    let shard = table.shard_of(16).expect("open");
+    shard.held(|| {
         assert!(!table.insert(32, &record(2)));
         assert_eq!(table.remove(16), None);
         assert!(!table.drain(1, |_, _| ()));

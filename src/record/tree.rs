@@ -128,9 +128,16 @@ pub struct Tree {
     heads: Zone<Head>,
     /// Chains in use; written by insertions that split, read by all.
     chains: AtomicU32,
+    writers: Writers,
+}
+
+/// What only insertions touch, away from what every hit reads.
+#[derive(Debug)]
+#[repr(align(128))]
+struct Writers {
+    lock: Lock,
     /// Node ids given out, the two that are always there included.
     used: AtomicU32,
-    lock: Lock,
     full: AtomicU64,
     busy: AtomicU64,
 }
@@ -143,10 +150,12 @@ impl Tree {
             nodes: Zone::new(),
             heads: Zone::new(),
             chains: AtomicU32::new(FIRST_CHAINS),
-            used: AtomicU32::new(FIRST),
-            lock: Lock::new(),
-            full: AtomicU64::new(0),
-            busy: AtomicU64::new(0),
+            writers: Writers {
+                lock: Lock::new(),
+                used: AtomicU32::new(FIRST),
+                full: AtomicU64::new(0),
+                busy: AtomicU64::new(0),
+            },
         }
     }
 
@@ -157,10 +166,12 @@ impl Tree {
             nodes: Zone::model(nodes),
             heads: Zone::model(nodes * 2),
             chains: AtomicU32::new(FIRST_CHAINS),
-            used: AtomicU32::new(FIRST),
-            lock: Lock::new(),
-            full: AtomicU64::new(0),
-            busy: AtomicU64::new(0),
+            writers: Writers {
+                lock: Lock::new(),
+                used: AtomicU32::new(FIRST),
+                full: AtomicU64::new(0),
+                busy: AtomicU64::new(0),
+            },
         }
     }
 
@@ -219,7 +230,7 @@ impl Tree {
 
     /// How many nodes there are, root and [`OVERFLOW`] not counted.
     pub fn len(&self) -> u32 {
-        self.used.load(Ordering::Relaxed) - FIRST
+        self.writers.used.load(Ordering::Relaxed) - FIRST
     }
 
     /// Whether nothing was recorded yet.
@@ -236,25 +247,25 @@ impl Tree {
 
     /// The bytes of memory that were written to, up to whole pages.
     pub fn bytes(&self) -> u64 {
-        let nodes = u64::from(self.used.load(Ordering::Relaxed)) * size_of::<Node>() as u64;
+        let nodes = u64::from(self.writers.used.load(Ordering::Relaxed)) * size_of::<Node>() as u64;
         nodes + u64::from(self.chains.load(Ordering::Relaxed)) * size_of::<Head>() as u64
     }
 
     /// What could not be kept since the tree was made or cleared.
     pub fn losses(&self) -> TreeLosses {
         TreeLosses {
-            full: self.full.load(Ordering::Relaxed),
-            busy: self.busy.load(Ordering::Relaxed),
+            full: self.writers.full.load(Ordering::Relaxed),
+            busy: self.writers.busy.load(Ordering::Relaxed),
         }
     }
 
     /// Forgets all nodes. Only when nothing records and no id is kept: ids are
     /// given out again, for other stacks. `false` when somebody holds the lock.
     pub fn clear(&self) -> bool {
-        let Some(_guard) = self.lock.acquire() else {
+        let Some(_guard) = self.writers.lock.acquire() else {
             return false;
         };
-        for id in 0..self.used.load(Ordering::Relaxed) {
+        for id in 0..self.writers.used.load(Ordering::Relaxed) {
             if let Some(node) = self.nodes.get(u64::from(id)) {
                 node.parent.store(0, Ordering::Relaxed);
                 node.next.store(0, Ordering::Relaxed);
@@ -264,9 +275,9 @@ impl Tree {
             self.set_head(bucket, 0);
         }
         self.chains.store(FIRST_CHAINS, Ordering::Release);
-        self.used.store(FIRST, Ordering::Relaxed);
-        self.full.store(0, Ordering::Relaxed);
-        self.busy.store(0, Ordering::Relaxed);
+        self.writers.used.store(FIRST, Ordering::Relaxed);
+        self.writers.full.store(0, Ordering::Relaxed);
+        self.writers.busy.store(0, Ordering::Relaxed);
         true
     }
 
@@ -319,8 +330,8 @@ impl Tree {
         if parent == OVERFLOW {
             return OVERFLOW;
         }
-        let Some(guard) = self.lock.acquire() else {
-            self.busy.fetch_add(1, Ordering::Relaxed);
+        let Some(guard) = self.writers.lock.acquire() else {
+            self.writers.busy.fetch_add(1, Ordering::Relaxed);
             return OVERFLOW;
         };
         // Now nothing moves: what is not found is not there. A lock that was inherited from
@@ -330,7 +341,7 @@ impl Tree {
             0 => self
                 .insert(&guard, hash, parent, return_address)
                 .unwrap_or_else(|| {
-                    self.full.fetch_add(1, Ordering::Relaxed);
+                    self.writers.full.fetch_add(1, Ordering::Relaxed);
                     OVERFLOW
                 }),
             found => found,
@@ -345,12 +356,12 @@ impl Tree {
         parent: u32,
         return_address: u64,
     ) -> Option<u32> {
-        let id = self.used.load(Ordering::Relaxed);
+        let id = self.writers.used.load(Ordering::Relaxed);
         let node = self.nodes.get(u64::from(id))?;
         let chains = self.chains.load(Ordering::Relaxed);
         let head = self.heads.get(u64::from(bucket(hash, chains)))?;
         // First, so that a thread that vanishes in a fork loses an id and not a stack.
-        self.used.store(id + 1, Ordering::Relaxed);
+        self.writers.used.store(id + 1, Ordering::Relaxed);
         node.return_address.store(return_address, Ordering::Relaxed);
         node.next
             .store(head.0.load(Ordering::Relaxed), Ordering::Relaxed);

@@ -13,7 +13,7 @@
 //!   zero already. Smaller ones may be recycled and zeroed by writing.
 
 #[cfg(not(loom))]
-pub(crate) use real::Zone;
+pub(crate) use real::{Part, Zone};
 
 /// Zeroed cells that any thread may write: every field is an atomic.
 ///
@@ -103,18 +103,66 @@ mod real {
         /// The cell at `index`; `None` beyond the end and before opening.
         #[inline]
         pub(crate) fn get(&self, index: u64) -> Option<&T> {
+            self.all().get(usize::try_from(index).ok()?)
+        }
+
+        /// All cells; none before opening.
+        #[inline]
+        pub(crate) fn all(&self) -> &[T] {
             // Acquire: the length that belongs to the base.
             let base = self.base.load(Ordering::Acquire);
-            if index >= self.len.load(Ordering::Relaxed) || base.is_null() {
-                return None;
+            if base.is_null() {
+                return &[];
             }
-            let offset = usize::try_from(index).ok()?;
-            // SAFETY: the invariant of `base`: it has `len` cells, and `index` is below `len`,
-            // which never changes once `base` is not null.
-            let cell = unsafe { base.add(offset) };
-            // SAFETY: the cell is zeroed or written, both valid (`Cell`); it is only ever used
-            // through `&T`; and it lives until `self` is dropped, which the borrow prevents.
-            Some(unsafe { &*cell })
+            let len = usize::try_from(self.len.load(Ordering::Relaxed)).unwrap_or(0);
+            // SAFETY: the invariant of `base`: `len` cells in one block, aligned, zeroed or
+            // written, both of which are valid (`Cell`). They are only ever used through `&T`,
+            // and live until `self` is dropped, which the borrow prevents.
+            unsafe { core::slice::from_raw_parts(base, len) }
+        }
+    }
+
+    /// A run of a zone's cells, kept where it is needed; empty until it is set.
+    #[derive(Debug)]
+    pub(crate) struct Part<T> {
+        // Invariant: null, or the first of `len` cells of a zone that outlives this value. `len`
+        // is stored before.
+        first: AtomicPtr<T>,
+        len: AtomicU64,
+    }
+
+    impl<T: Cell> Part<T> {
+        /// No cells.
+        pub(crate) const fn new() -> Self {
+            Self {
+                first: AtomicPtr::new(core::ptr::null_mut()),
+                len: AtomicU64::new(0),
+            }
+        }
+
+        /// Makes it these cells. For one thread at a time, with the same cells.
+        ///
+        /// # Safety
+        /// The zone of the cells lives as long as this value does.
+        pub(crate) unsafe fn set(&self, cells: &[T]) {
+            self.len.store(cells.len() as u64, Ordering::Relaxed);
+            // Release: the length, and that the cells are zero.
+            self.first
+                .store(cells.as_ptr().cast_mut(), Ordering::Release);
+        }
+
+        /// The cells.
+        #[inline]
+        pub(crate) fn all(&self) -> &[T] {
+            // Acquire: the length.
+            let first = self.first.load(Ordering::Acquire);
+            if first.is_null() {
+                return &[];
+            }
+            let len = usize::try_from(self.len.load(Ordering::Relaxed)).unwrap_or(0);
+            // SAFETY: the invariant: `len` cells, which `set` had as a slice, in a zone that
+            // outlives `self`; they are only ever used through `&T`.
+            unsafe { core::slice::from_raw_parts(first, len) }
         }
     }
 

@@ -1,6 +1,8 @@
 //! The live table: pairs, look-ups of what is not there, and many live blocks.
 
-use crate::timing::{line, random, sink};
+use crate::timing::{line, processor_time, random, sink};
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use heapledger::__private::record::{Record, Table};
 
 const BATCH: usize = 1_000_000;
@@ -37,6 +39,20 @@ fn shuffled(mut blocks: Vec<usize>) -> Vec<usize> {
 }
 
 pub fn run(wanted: &str) {
+    line(
+        wanted,
+        "table: for comparison, one compare-exchange and one store",
+        BATCH,
+        |thread| {
+            let own = AtomicU64::new(thread as u64);
+            for n in 0..BATCH as u64 {
+                let _ =
+                    own.compare_exchange(thread as u64, n, Ordering::Acquire, Ordering::Relaxed);
+                own.store(thread as u64, Ordering::Release);
+            }
+            sink(&own);
+        },
+    );
     for live in [0, 100_000, 1_000_000] {
         with(wanted, live);
     }
@@ -126,15 +142,15 @@ fn with(wanted: &str, live: usize) {
         },
     );
     if wanted.is_empty() || wanted.contains("table") {
-        let begun = std::time::Instant::now();
+        let begun = processor_time();
         let mut count = 0_u64;
         table.drain(9, |_, _| count += 1);
         println!(
             "| {} | {:.1} | |",
             label("drain of nothing, a live record"),
-            begun.elapsed().as_nanos() as f64 / live as f64
+            (processor_time() - begun).as_nanos() as f64 / live as f64
         );
-        let begun = std::time::Instant::now();
+        let begun = processor_time();
         table.for_each(|_, _| count += 1);
         table.drain(1, |_, _| count += 1);
         table.drain(2, |_, _| count += 1);
@@ -142,7 +158,7 @@ fn with(wanted: &str, live: usize) {
         println!(
             "| {} | {:.1} | |",
             label("drain of all, a record"),
-            begun.elapsed().as_nanos() as f64 / live as f64
+            (processor_time() - begun).as_nanos() as f64 / live as f64
         );
         sink(count);
     }
