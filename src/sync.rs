@@ -22,9 +22,15 @@ pub(crate) use core::hint::spin_loop;
 #[cfg(all(feature = "profile", loom))]
 pub(crate) use loom::thread::yield_now as spin_loop;
 #[cfg(all(feature = "profile", loom))]
-pub(crate) use loom::thread::yield_now;
+pub(crate) use loom::thread::{yield_now, yield_now as nap};
 #[cfg(all(feature = "profile", not(loom)))]
 pub(crate) use std::thread::yield_now;
+
+/// Gives the core away for 100 µs.
+#[cfg(all(feature = "profile", not(loom)))]
+pub(crate) fn nap() {
+    std::thread::sleep(core::time::Duration::from_micros(100));
+}
 
 /// A counter that one thread at a time writes and any thread reads.
 ///

@@ -3,7 +3,7 @@
 #[cfg(not(loom))]
 pub(crate) use real::{me, watch};
 
-/// Whether two holders' words are of one epoch.
+/// Whether two threads' words are of one epoch.
 #[inline]
 pub(crate) fn same_epoch(one: u64, other: u64) -> bool {
     one >> 32 == other >> 32
@@ -23,13 +23,14 @@ mod real {
         static THREAD: Cell<u32> = const { Cell::new(0) };
     }
 
-    /// The calling thread's word in a lock: never 0, and no other thread's.
+    /// The calling thread's word in a lock: never 0, no other thread's, and below 2^63.
     #[inline]
     pub(crate) fn me() -> u64 {
         // `try_with` because `with` has a panic in it; this kind of thread local cannot be gone.
         let thread = THREAD.try_with(Cell::get).unwrap_or(u32::MAX);
         let thread = if thread == 0 { name() } else { thread };
-        u64::from(EPOCH.load(Ordering::Relaxed)) << 32 | u64::from(thread)
+        let epoch = EPOCH.load(Ordering::Relaxed) & (u32::MAX >> 1);
+        u64::from(epoch) << 32 | u64::from(thread)
     }
 
     #[cold]

@@ -114,6 +114,14 @@ impl Line {
         self.having(mark.tag)
     }
 
+    /// Whether neither this line nor a stray of it has anything like this mark.
+    #[inline]
+    pub(crate) fn surely_lacks(&self, mark: Mark) -> bool {
+        let [low, high] = self.having(mark.tag).bits;
+        let filter = self.margin.load(Ordering::Relaxed) & mark.filter;
+        low | high | filter == 0
+    }
+
     /// The first position that is free.
     #[inline]
     pub(crate) fn free(&self) -> Option<u32> {

@@ -1,8 +1,8 @@
 //! A lock of one word that may be used inside the allocator.
 //!
 //! ```text
-//!   0                                       free
-//!   epoch of the process << 32 | thread     held
+//!   0                                                      free
+//!   condemned: 1 │ epoch of the process: 31 │ thread: 32   held
 //! ```
 //!
 //! It never parks (parking may allocate) and never waits without end. Who finds
@@ -12,29 +12,38 @@
 //! - *a thread of another epoch*: the process was forked while it held the lock,
 //!   and it does not exist here. The lock is taken over, and the caller is told
 //!   so ([`Guard::is_inherited`]), because it may find work half done.
-//! - *another thread*: it is at work for some hundred nanoseconds, or was
-//!   interrupted. We spin, then yield, and give up after [`YIELDS`]: that is for
-//!   a holder that the scheduler cannot run (a real-time waiter, a child made by
-//!   a bare `clone` that [`super::fork`] never heard of).
+//! - *another thread*: it is at work for some hundred nanoseconds, or waits for
+//!   a core, which on a busy machine takes long. We spin, yield, then sleep, and
+//!   after a second or more give up and *condemn* the holder, so that those who
+//!   come after do not wait a second each. When it lets go, all is well again.
+//!   That is for a holder that cannot go on: a bare `clone` made this process
+//!   behind the back of [`super::fork`], or a real-time thread keeps it from
+//!   ever having a core.
 //!
 //! Why not take every lock before a fork (`pthread_atfork` with `prepare`)? A
 //! fork would have to wait for all of them, could not happen in a signal
 //! handler, and a bare `clone` would still get past.
 
 use crate::record::fork;
-use crate::sync::{AtomicU64, Ordering, spin_loop, yield_now};
+use crate::sync::{AtomicU64, Ordering, nap, spin_loop, yield_now};
 
-/// Looks at a held lock before the thread gives up its core.
+/// Looks at a held lock before the thread gives up its core, and after it is condemned.
 #[cfg(not(loom))]
 const SPINS: u32 = 200;
-/// Yields before an operation is given up: about 10 ms alone on a core, and as
-/// many turns of the scheduler on a busy one.
+/// Then so many times for as long as others want it.
 #[cfg(not(loom))]
-const YIELDS: u32 = 20_000;
+const YIELDS: u32 = 100;
+/// Then so many times for 100 µs.
+#[cfg(not(loom))]
+const SLEEPS: u32 = 10_000;
 #[cfg(loom)]
 const SPINS: u32 = 0;
 #[cfg(loom)]
 const YIELDS: u32 = 2;
+#[cfg(loom)]
+const SLEEPS: u32 = 0;
+
+const CONDEMNED: u64 = 1 << 63;
 
 /// One word that at most one thread holds.
 #[derive(Debug)]
@@ -90,24 +99,41 @@ impl Lock {
     #[cold]
     #[inline(never)]
     fn wait(&self, me: u64) -> Option<Guard<'_>> {
-        for turn in 0..=SPINS.saturating_add(YIELDS) {
+        for turn in 0..=SPINS + YIELDS + SLEEPS {
             let seen = self.0.load(Ordering::Relaxed);
+            let holder = seen & !CONDEMNED;
             if seen == 0 {
                 if self.take(0, me) {
                     return Some(self.guard(false));
                 }
-            } else if seen == me {
+            } else if holder == me {
                 return None;
-            } else if !fork::same_epoch(seen, me) && self.take(seen, me) {
-                return Some(self.guard(true));
+            } else if !fork::same_epoch(holder, me) {
+                if self.take(seen, me) {
+                    return Some(self.guard(true));
+                }
+            } else if seen != holder && turn > SPINS {
+                return None;
             }
             if turn < SPINS {
                 spin_loop();
-            } else {
+            } else if turn < SPINS + YIELDS {
                 yield_now();
+            } else {
+                nap();
             }
         }
+        self.condemn();
         None
+    }
+
+    /// Tells those who come after that the holder has had its time.
+    fn condemn(&self) {
+        let seen = self.0.load(Ordering::Relaxed);
+        if seen != 0 {
+            // When it fails, somebody has moved, and that is better news.
+            let _ = self.take(seen, seen | CONDEMNED);
+        }
     }
 
     /// Leaves the lock as a thread would that is gone after a fork.
@@ -183,9 +209,28 @@ mod tests {
     #[test]
     fn a_holder_that_never_lets_go_costs_the_operation_and_not_the_thread() {
         let lock = Lock::new();
-        let _guard = lock.acquire().expect("free");
+        let guard = lock.acquire().expect("free");
         std::thread::scope(|scope| {
             let other = scope.spawn(|| lock.acquire().is_none());
+            assert!(other.join().expect("came back"));
+            // Condemned: 1,000 waits of a second would be noticed.
+            let others = scope.spawn(|| (0..1_000).all(|_| lock.acquire().is_none()));
+            assert!(others.join().expect("came back"));
+        });
+        drop(guard);
+        assert!(lock.acquire().is_some());
+    }
+
+    /// Bug prevented: on a busy machine the holder waits for a core, and those
+    /// who wait for it lose what they wanted to record.
+    #[test]
+    fn a_holder_that_is_held_up_for_long_is_waited_for() {
+        let lock = Lock::new();
+        std::thread::scope(|scope| {
+            let guard = lock.acquire().expect("free");
+            let other = scope.spawn(|| lock.acquire().is_some());
+            std::thread::sleep(core::time::Duration::from_millis(200));
+            drop(guard);
             assert!(other.join().expect("came back"));
         });
     }

@@ -8,13 +8,14 @@
 
 #[cfg(not(loom))]
 mod entry;
-#[expect(unsafe_code, reason = "asks the C library to tell of forks")]
+#[cfg_attr(
+    not(loom),
+    expect(unsafe_code, reason = "asks the C library to tell of forks")
+)]
 mod fork;
 #[cfg(not(loom))]
 mod line;
 mod lock;
-#[cfg(all(test, loom))]
-mod models;
 #[cfg(not(loom))]
 mod shard;
 #[cfg(not(loom))]

@@ -209,10 +209,28 @@ impl Shard {
         let hash = hash(address);
         // Acquire: the index as the last rebuild left it.
         let shape = self.shape.load(Ordering::Acquire);
+        if let Some(line) = self.line(home(hash, shape & LINES))
+            && (shape >> 32).is_multiple_of(2)
+            && line.surely_lacks(Mark::of(hash))
+        {
+            // Keeps the loads of the line before the second look.
+            fence(Ordering::Acquire);
+            if self.shape.load(Ordering::Relaxed) == shape {
+                return None;
+            }
+        }
+        self.remove_candidate(address, hash)
+    }
+
+    /// The same for an address that something in its line looks like; apart, so
+    /// that the usual answer saves no registers.
+    #[inline(never)]
+    fn remove_candidate(&self, address: u64, hash: u64) -> Option<Record> {
+        // As above, but with a look at the records.
+        let shape = self.shape.load(Ordering::Acquire);
         let mut seen = None;
         if (shape >> 32).is_multiple_of(2) {
             seen = self.find(address, hash, shape & LINES);
-            // Keeps the loads of the lines before the second look.
             fence(Ordering::Acquire);
             if seen.is_none() && self.shape.load(Ordering::Relaxed) == shape {
                 return None;

@@ -485,3 +485,7 @@ fn heads_for(nodes: u32) -> usize {
 #[cfg(all(test, not(loom)))]
 #[path = "tree_tests.rs"]
 mod tests;
+
+#[cfg(all(test, loom))]
+#[path = "tree_models.rs"]
+mod models;
