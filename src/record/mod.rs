@@ -6,18 +6,12 @@
 //! operation is counted as lost and the program goes on; reports say that they
 //! are incomplete.
 
-#[cfg(not(loom))]
-mod entry;
 #[cfg_attr(
     not(loom),
     expect(unsafe_code, reason = "asks the C library to tell of forks")
 )]
 mod fork;
-#[cfg(not(loom))]
-mod line;
 mod lock;
-#[cfg(not(loom))]
-mod shard;
 #[cfg(not(loom))]
 mod table;
 mod tree;
@@ -25,9 +19,5 @@ mod tree;
 mod zone;
 
 #[cfg(not(loom))]
-pub use entry::Record;
-#[cfg(not(loom))]
-pub use shard::TableLosses;
-#[cfg(not(loom))]
-pub use table::{DEFAULT_RECORDS, Table};
+pub use table::{DEFAULT_RECORDS, Record, Table, TableLosses};
 pub use tree::{DEFAULT_NODES, OVERFLOW, ROOT, Tree, TreeLosses};

@@ -16,18 +16,13 @@
 //! another cache line, so such a look-up meets nothing that others write but,
 //! perhaps, the home line itself.
 
-use crate::record::entry::{Entry, Record};
-use crate::record::line::{IDS, Line, Mark, REACH};
+use super::entry::{Entry, Record};
+use super::index::{CROWDED, FIRST_LINES, Found, LINES, Placed, hash, home};
+use super::line::{IDS, Line, Mark};
 use crate::record::lock::{Guard, Lock};
 use crate::record::zone::Part;
 use crate::sync::{AtomicU64, Ordering, fence};
 
-/// Lines an index begins with.
-const FIRST_LINES: u32 = 8;
-/// Records for each line, at most, before the index grows: 12 of 15.
-const CROWDED: u64 = 12;
-/// The part of a shape that is a number of lines.
-const LINES: u64 = u32::MAX as u64;
 /// No free entry.
 const NONE: u64 = u64::MAX;
 
@@ -36,20 +31,20 @@ const NONE: u64 = u64::MAX;
 #[repr(C, align(128))]
 pub(crate) struct Shard {
     /// `rebuilds << 32 | lines`; the number of rebuilds is odd during one.
-    shape: AtomicU64,
+    pub(super) shape: AtomicU64,
     pub(crate) lines: Part<Line>,
     pub(crate) entries: Part<Entry>,
     _apart: [u64; 3],
     lock: Lock,
     /// Records here. Written under the lock, read by anyone.
-    live: AtomicU64,
+    pub(super) live: AtomicU64,
     /// Entries ever used since the shard was last empty and swept.
     used: AtomicU64,
     /// The first free entry below `used`.
     free: AtomicU64,
     /// See [`Losses`].
     replaced: AtomicU64,
-    full: AtomicU64,
+    pub(super) full: AtomicU64,
     busy: AtomicU64,
     inherited: AtomicU64,
 }
@@ -82,29 +77,6 @@ impl TableLosses {
             inherited: self.inherited.saturating_add(other.inherited),
         }
     }
-}
-
-/// What became of an insertion.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Placed {
-    Yes,
-    /// No line within reach has room.
-    Crowded,
-}
-
-/// Where an address was found.
-#[derive(Clone, Copy, Debug)]
-struct Found {
-    line: u64,
-    position: u32,
-    id: u64,
-    is_stray: bool,
-}
-
-/// How many lines an index of `room` records may need.
-pub(crate) fn lines_for(room: u64) -> u64 {
-    // Growing a third at a time, it may end a third beyond what is crowded.
-    (room / CROWDED + 1) * 4 / 3 + u64::from(FIRST_LINES)
 }
 
 /// The most records a shard can have.
@@ -145,7 +117,7 @@ impl Shard {
         }
     }
 
-    fn line_count(&self) -> u64 {
+    pub(super) fn line_count(&self) -> u64 {
         self.shape.load(Ordering::Relaxed) & LINES
     }
 
@@ -246,22 +218,6 @@ impl Shard {
         record
     }
 
-    /// Whether what was found without the lock is so under it.
-    #[inline]
-    fn is_still(&self, found: &Found, address: u64) -> bool {
-        found.line < self.line_count()
-            && self
-                .line(found.line)
-                .and_then(|line| self.holds(line, found.position, address))
-                == Some(found.id)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn find_locked(&self, address: u64, hash: u64) -> Option<Found> {
-        self.find(address, hash, self.line_count())
-    }
-
     /// Copies up to `batch.len()` of the `wanted` records from entry `from` on,
     /// and takes them out if told so. Returns how many, and the entry to go on
     /// from; `None` when the lock could not be had.
@@ -340,107 +296,9 @@ impl Shard {
         add(&self.inherited, 1);
     }
 
-    fn line_room(&self) -> u64 {
-        self.lines.all().len() as u64
-    }
-
     #[inline]
-    fn entry(&self, id: u64) -> Option<&Entry> {
+    pub(super) fn entry(&self, id: u64) -> Option<&Entry> {
         self.entries.all().get(usize::try_from(id).ok()?)
-    }
-
-    #[inline]
-    fn line(&self, index: u64) -> Option<&Line> {
-        self.lines.all().get(usize::try_from(index).ok()?)
-    }
-
-    #[inline(always)]
-    #[expect(
-        clippy::inline_always,
-        reason = "measured: half of a hot removal was this call"
-    )]
-    fn find(&self, address: u64, hash: u64, lines: u64) -> Option<Found> {
-        let home = home(hash, lines);
-        let mark = Mark::of(hash);
-        let line = self.line(home)?;
-        for position in line.candidates(mark) {
-            if let Some(id) = self.holds(line, position, address) {
-                return Some(Found {
-                    line: home,
-                    position,
-                    id,
-                    is_stray: false,
-                });
-            }
-        }
-        match line.reach(mark) {
-            0 => None,
-            reach => self.find_stray(address, mark, home, reach, lines),
-        }
-    }
-
-    #[cold]
-    fn find_stray(
-        &self,
-        address: u64,
-        mark: Mark,
-        home: u64,
-        reach: u64,
-        lines: u64,
-    ) -> Option<Found> {
-        for distance in 1..=reach {
-            let at = around(home + distance, lines);
-            let line = self.line(at)?;
-            for position in line.candidates(mark) {
-                if let Some(id) = self.holds(line, position, address) {
-                    return Some(Found {
-                        line: at,
-                        position,
-                        id,
-                        is_stray: true,
-                    });
-                }
-            }
-        }
-        None
-    }
-
-    #[inline]
-    fn holds(&self, line: &Line, position: u32, address: u64) -> Option<u64> {
-        let id = line.id(position);
-        (self.entry(id)?.address() == address).then_some(id)
-    }
-
-    /// Enters `id` in the index.
-    #[inline]
-    fn place(&self, hash: u64, id: u64, lines: u64) -> Placed {
-        let home = home(hash, lines);
-        let mark = Mark::of(hash);
-        if let Some(line) = self.line(home)
-            && let Some(position) = line.free()
-        {
-            line.put(position, id, mark);
-            return Placed::Yes;
-        }
-        self.place_stray(home, id, mark, lines)
-    }
-
-    #[cold]
-    fn place_stray(&self, home: u64, id: u64, mark: Mark, lines: u64) -> Placed {
-        for distance in 1..=REACH.min(lines - 1) {
-            let Some(line) = self.line(around(home + distance, lines)) else {
-                break;
-            };
-            if let Some(position) = line.free() {
-                // The home first: who looks without the lock must not stop there.
-                if let Some(home) = self.line(home) {
-                    home.add_stray(distance, mark);
-                }
-                line.put(position, id, mark);
-                return Placed::Yes;
-            }
-        }
-        Placed::Crowded
     }
 
     /// Takes a record out of index and slab.
@@ -476,91 +334,17 @@ impl Shard {
     }
 
     #[inline]
-    fn free_entry(&self, id: u64) {
+    pub(super) fn free_entry(&self, id: u64) {
         if let Some(entry) = self.entry(id) {
             entry.erase(self.free.load(Ordering::Relaxed));
             self.free.store(id, Ordering::Relaxed);
         }
     }
-
-    /// Makes the index larger; `false` when it is as large as it may be.
-    #[cold]
-    #[inline(never)]
-    fn grow(&self, guard: &Guard<'_>) -> bool {
-        let lines = self.line_count();
-        let wanted = (lines + lines.div_ceil(3)).min(self.line_room());
-        wanted > lines && {
-            self.rebuild(guard, wanted);
-            true
-        }
-    }
-
-    /// Makes the index anew, of so many lines or more, from the slab.
-    fn rebuild(&self, _guard: &Guard<'_>, wanted: u64) {
-        let shape = self.shape.load(Ordering::Relaxed);
-        // Odd, also when it was begun by a thread that vanished.
-        let rebuilds = shape >> 32 | 1;
-        self.shape
-            .store(rebuilds << 32 | shape & LINES, Ordering::Relaxed);
-        // Keeps the odd number before the first change: who sees a change sees it, too.
-        fence(Ordering::Release);
-        let mut lines = wanted;
-        while !self.fill(lines) {
-            lines = (lines + lines.div_ceil(3)).min(self.line_room());
-        }
-        let rebuilds = rebuilds.wrapping_add(1) & LINES;
-        // Release: the new index.
-        self.shape.store(rebuilds << 32 | lines, Ordering::Release);
-    }
-
-    /// Enters all records in an index of so many lines; `false` when one does
-    /// not fit and there could be more lines.
-    fn fill(&self, lines: u64) -> bool {
-        for index in 0..lines {
-            if let Some(line) = self.line(index) {
-                line.clear();
-            }
-        }
-        for id in 0..self.used() {
-            let address = self.entry(id).map_or(0, Entry::address);
-            if address != 0 && self.place(hash(address), id, lines) == Placed::Crowded {
-                if lines < self.line_room() {
-                    return false;
-                }
-                // As good as impossible: 15 full lines in a row, in an index of the largest size.
-                self.free_entry(id);
-                add(&self.full, 1);
-                add(&self.live, 1_u64.wrapping_neg());
-            }
-        }
-        true
-    }
-}
-
-/// A number that depends on every bit of the address.
-#[inline]
-fn hash(address: u64) -> u64 {
-    let product = u128::from(address) * 0x9e37_79b9_7f4a_7c15_u128;
-    #[expect(clippy::cast_possible_truncation, reason = "the two halves are folded")]
-    let folded = (product as u64) ^ ((product >> 64) as u64);
-    folded
-}
-
-/// The home of a hash among so many lines; by its high half, as the tag is of the low one.
-#[inline]
-fn home(hash: u64, lines: u64) -> u64 {
-    ((hash >> 32) * lines) >> 32
-}
-
-/// A line index beyond the end, from the beginning again.
-#[inline]
-fn around(index: u64, lines: u64) -> u64 {
-    if index < lines { index } else { index - lines }
 }
 
 /// Adds, wrapping, to what only the holder of the lock writes.
 #[inline]
-fn add(counter: &AtomicU64, n: u64) {
+pub(super) fn add(counter: &AtomicU64, n: u64) {
     let sum = counter.load(Ordering::Relaxed).wrapping_add(n);
     counter.store(sum, Ordering::Relaxed);
 }

@@ -1,6 +1,7 @@
 //! The tree against a plain map, alone and from several threads.
 
-use super::{FIRST, OVERFLOW, ROOT, Tree, bucket, is_crowded};
+use super::chains::{bucket, is_crowded};
+use super::{FIRST, OVERFLOW, ROOT, Tree};
 use crate::record::zone::scarcity;
 use proptest::prelude::*;
 use std::collections::HashMap;

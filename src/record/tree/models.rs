@@ -11,7 +11,8 @@
 use loom::sync::Arc;
 use loom::thread;
 
-use super::{Node, OVERFLOW, ROOT, Tree, bucket, hash};
+use super::chains::{bucket, hash};
+use super::{Node, OVERFLOW, ROOT, Tree};
 use crate::sync::Ordering;
 
 /// Whether `id` is this child, or a loss.
@@ -24,8 +25,13 @@ fn assert_child(tree: &Tree, id: u32, parent: u32, return_address: u64) {
 }
 
 /// A tree that was cleared, whose node 3 still holds the address 99 of the
-/// stack that it was for. A thread makes node 3 again, for another stack, while
-/// this one looks for 99.
+/// stack that it was for. This thread makes node 3 again, for another stack,
+/// while another looks for 99.
+///
+/// Who only loads is the one that is spawned, here and below: the checker keeps
+/// one last access to each cell, so a writer's own load of it hides that others
+/// have loaded it too, and the order in which the writer comes first would not
+/// be tried.
 fn look_beside_a_new_node(make: fn(&Tree)) {
     loom::model(move || {
         let tree = Arc::new(Tree::model(8));
@@ -33,12 +39,12 @@ fn look_beside_a_new_node(make: fn(&Tree)) {
         assert_eq!(tree.child(2, 99), 3);
         assert!(tree.clear());
         assert_eq!(tree.child(ROOT, 1), 2);
-        let making = {
+        let looking = {
             let tree = Arc::clone(&tree);
-            thread::spawn(move || make(&tree))
+            thread::spawn(move || tree.child(2, 99))
         };
-        let found = tree.child(2, 99);
-        making.join().expect("the thread that makes a node");
+        make(&tree);
+        let found = looking.join().expect("the thread that looks");
         assert_child(&tree, found, 2, 99);
     });
 }
@@ -103,22 +109,20 @@ fn two_threads_that_meet_at_a_new_call_get_one_node() {
     });
 }
 
-/// A thread adds nodes, which splits chains; this one looks for an old node.
+/// This thread adds nodes, which splits chains; another looks for an old node.
 fn look_during_a_split(find: fn(&Tree) -> u32) {
     loom::model(move || {
         let tree = Arc::new(Tree::model(12));
         let old = tree.child(ROOT, moving());
-        let adding = {
+        let looking = {
             let tree = Arc::clone(&tree);
-            thread::spawn(move || {
-                for address in [5, 6] {
-                    let added = tree.child(ROOT, address);
-                    assert_child(&tree, added, ROOT, address);
-                }
-            })
+            thread::spawn(move || find(&tree))
         };
-        let found = find(&tree);
-        adding.join().expect("the thread that adds");
+        for address in [5, 6] {
+            let added = tree.child(ROOT, address);
+            assert_child(&tree, added, ROOT, address);
+        }
+        let found = looking.join().expect("the thread that looks");
         assert!(found == old || found == OVERFLOW, "found {found}");
         assert_child(&tree, found, ROOT, moving());
     });

@@ -13,9 +13,17 @@
 //! memory is asked for when the table is opened and comes page by page as it is
 //! used. What cannot be kept is counted, and nothing else happens.
 
-use crate::record::entry::{ADDRESSES, Entry, Record};
-use crate::record::line::Line;
-use crate::record::shard::{self, Shard, TableLosses};
+mod entry;
+mod index;
+mod line;
+mod shard;
+
+pub use entry::Record;
+use entry::{ADDRESSES, Entry};
+use line::Line;
+use shard::Shard;
+pub use shard::TableLosses;
+
 use crate::record::zone::Zone;
 
 const SHARDS: usize = 64;
@@ -72,7 +80,7 @@ impl Table {
         let all =
             |each: u64| usize::try_from(each).map_or(usize::MAX, |n| n.saturating_mul(SHARDS));
         // The lines first: too many of them do no harm when there is no room for the entries.
-        if !(self.lines.open(all(shard::lines_for(room))) && self.entries.open(all(room))) {
+        if !(self.lines.open(all(index::lines_for(room))) && self.entries.open(all(room))) {
             return false;
         }
         let (lines, entries) = (self.lines.all(), self.entries.all());
@@ -202,10 +210,8 @@ mod cells {
     //! Where zero bytes are said to be valid, and zones to outlive their parts.
     #![expect(unsafe_code, reason = "says so")]
 
+    use super::{Entry, Line, Shard};
     use crate::arena::Zeroed;
-    use crate::record::entry::Entry;
-    use crate::record::line::Line;
-    use crate::record::shard::Shard;
     use crate::record::zone::Cell;
 
     /// Gives a shard its part of the table's two zones.
@@ -228,5 +234,4 @@ mod cells {
 }
 
 #[cfg(test)]
-#[path = "table_tests.rs"]
 mod tests;

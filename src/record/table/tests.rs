@@ -1,8 +1,6 @@
 //! The table against a plain map, alone and from several threads.
 
-use super::{BATCH, Record, SHARDS, Table};
-use crate::record::entry::ADDRESSES;
-use crate::record::shard::TableLosses;
+use super::{ADDRESSES, BATCH, Record, SHARDS, Table, TableLosses};
 use crate::record::zone::scarcity;
 use proptest::prelude::*;
 use std::collections::{HashMap, HashSet};

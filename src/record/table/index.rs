@@ -1,0 +1,228 @@
+//! A shard's index: where an address is looked for, entered, and what happens
+//! when the lines get crowded.
+
+use super::entry::Entry;
+use super::line::{Line, Mark, REACH};
+use super::shard::{Shard, add};
+use crate::record::lock::Guard;
+use crate::sync::{Ordering, fence};
+
+/// Lines an index begins with.
+pub(super) const FIRST_LINES: u32 = 8;
+/// Records for each line, at most, before the index grows: 12 of 15.
+pub(super) const CROWDED: u64 = 12;
+/// The part of a shape that is a number of lines.
+pub(super) const LINES: u64 = u32::MAX as u64;
+
+/// What became of an insertion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Placed {
+    Yes,
+    /// No line within reach has room.
+    Crowded,
+}
+
+/// Where an address was found.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    pub(super) line: u64,
+    pub(super) position: u32,
+    pub(super) id: u64,
+    pub(super) is_stray: bool,
+}
+
+/// How many lines an index of `room` records may need.
+pub(crate) fn lines_for(room: u64) -> u64 {
+    // Growing a third at a time, it may end a third beyond what is crowded.
+    (room / CROWDED + 1) * 4 / 3 + u64::from(FIRST_LINES)
+}
+
+impl Shard {
+    /// Whether what was found without the lock is so under it.
+    #[inline]
+    pub(super) fn is_still(&self, found: &Found, address: u64) -> bool {
+        found.line < self.line_count()
+            && self
+                .line(found.line)
+                .and_then(|line| self.holds(line, found.position, address))
+                == Some(found.id)
+    }
+
+    #[cold]
+    #[inline(never)]
+    pub(super) fn find_locked(&self, address: u64, hash: u64) -> Option<Found> {
+        self.find(address, hash, self.line_count())
+    }
+
+    fn line_room(&self) -> u64 {
+        self.lines.all().len() as u64
+    }
+
+    #[inline]
+    pub(super) fn line(&self, index: u64) -> Option<&Line> {
+        self.lines.all().get(usize::try_from(index).ok()?)
+    }
+
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "measured: half of a hot removal was this call"
+    )]
+    pub(super) fn find(&self, address: u64, hash: u64, lines: u64) -> Option<Found> {
+        let home = home(hash, lines);
+        let mark = Mark::of(hash);
+        let line = self.line(home)?;
+        for position in line.candidates(mark) {
+            if let Some(id) = self.holds(line, position, address) {
+                return Some(Found {
+                    line: home,
+                    position,
+                    id,
+                    is_stray: false,
+                });
+            }
+        }
+        match line.reach(mark) {
+            0 => None,
+            reach => self.find_stray(address, mark, home, reach, lines),
+        }
+    }
+
+    #[cold]
+    fn find_stray(
+        &self,
+        address: u64,
+        mark: Mark,
+        home: u64,
+        reach: u64,
+        lines: u64,
+    ) -> Option<Found> {
+        for distance in 1..=reach {
+            let at = around(home + distance, lines);
+            let line = self.line(at)?;
+            for position in line.candidates(mark) {
+                if let Some(id) = self.holds(line, position, address) {
+                    return Some(Found {
+                        line: at,
+                        position,
+                        id,
+                        is_stray: true,
+                    });
+                }
+            }
+        }
+        None
+    }
+
+    #[inline]
+    fn holds(&self, line: &Line, position: u32, address: u64) -> Option<u64> {
+        let id = line.id(position);
+        (self.entry(id)?.address() == address).then_some(id)
+    }
+
+    /// Enters `id` in the index.
+    #[inline]
+    pub(super) fn place(&self, hash: u64, id: u64, lines: u64) -> Placed {
+        let home = home(hash, lines);
+        let mark = Mark::of(hash);
+        if let Some(line) = self.line(home)
+            && let Some(position) = line.free()
+        {
+            line.put(position, id, mark);
+            return Placed::Yes;
+        }
+        self.place_stray(home, id, mark, lines)
+    }
+
+    #[cold]
+    fn place_stray(&self, home: u64, id: u64, mark: Mark, lines: u64) -> Placed {
+        for distance in 1..=REACH.min(lines - 1) {
+            let Some(line) = self.line(around(home + distance, lines)) else {
+                break;
+            };
+            if let Some(position) = line.free() {
+                // The home first: who looks without the lock must not stop there.
+                if let Some(home) = self.line(home) {
+                    home.add_stray(distance, mark);
+                }
+                line.put(position, id, mark);
+                return Placed::Yes;
+            }
+        }
+        Placed::Crowded
+    }
+
+    /// Makes the index larger; `false` when it is as large as it may be.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn grow(&self, guard: &Guard<'_>) -> bool {
+        let lines = self.line_count();
+        let wanted = (lines + lines.div_ceil(3)).min(self.line_room());
+        wanted > lines && {
+            self.rebuild(guard, wanted);
+            true
+        }
+    }
+
+    /// Makes the index anew, of so many lines or more, from the slab.
+    pub(super) fn rebuild(&self, _guard: &Guard<'_>, wanted: u64) {
+        let shape = self.shape.load(Ordering::Relaxed);
+        // Odd, also when it was begun by a thread that vanished.
+        let rebuilds = shape >> 32 | 1;
+        self.shape
+            .store(rebuilds << 32 | shape & LINES, Ordering::Relaxed);
+        // Keeps the odd number before the first change: who sees a change sees it, too.
+        fence(Ordering::Release);
+        let mut lines = wanted;
+        while !self.fill(lines) {
+            lines = (lines + lines.div_ceil(3)).min(self.line_room());
+        }
+        let rebuilds = rebuilds.wrapping_add(1) & LINES;
+        // Release: the new index.
+        self.shape.store(rebuilds << 32 | lines, Ordering::Release);
+    }
+
+    /// Enters all records in an index of so many lines; `false` when one does
+    /// not fit and there could be more lines.
+    fn fill(&self, lines: u64) -> bool {
+        for index in 0..lines {
+            if let Some(line) = self.line(index) {
+                line.clear();
+            }
+        }
+        for id in 0..self.used() {
+            let address = self.entry(id).map_or(0, Entry::address);
+            if address != 0 && self.place(hash(address), id, lines) == Placed::Crowded {
+                if lines < self.line_room() {
+                    return false;
+                }
+                // As good as impossible: 15 full lines in a row, in an index of the largest size.
+                self.free_entry(id);
+                add(&self.full, 1);
+                add(&self.live, 1_u64.wrapping_neg());
+            }
+        }
+        true
+    }
+}
+
+/// A number that depends on every bit of the address.
+#[inline]
+pub(super) fn hash(address: u64) -> u64 {
+    let product = u128::from(address) * 0x9e37_79b9_7f4a_7c15_u128;
+    #[expect(clippy::cast_possible_truncation, reason = "the two halves are folded")]
+    let folded = (product as u64) ^ ((product >> 64) as u64);
+    folded
+}
+
+/// The home of a hash among so many lines; by its high half, as the tag is of the low one.
+#[inline]
+pub(super) fn home(hash: u64, lines: u64) -> u64 {
+    ((hash >> 32) * lines) >> 32
+}
+
+/// A line index beyond the end, from the beginning again.
+#[inline]
+fn around(index: u64, lines: u64) -> u64 {
+    if index < lines { index } else { index - lines }
+}
