@@ -5,6 +5,8 @@ use std::alloc::System;
 
 use crate::ledger;
 use crate::reading;
+#[cfg(feature = "profile")]
+use crate::record;
 use crate::stats::Stats;
 
 /// A global allocator that enters every block in the ledger and leaves the
@@ -152,14 +154,32 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for TrackingAllocator<A> {
 
     #[inline(never)]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        #[cfg(feature = "profile")]
+        let record = if is_watching() {
+            record::resize_begins(block)
+        } else {
+            None
+        };
         // SAFETY: the caller upholds the contract of `realloc`; the block came from `inner`.
         let moved = unsafe { self.inner.realloc(block, layout, new_size) };
-        if moved.is_null() {
+        let is_watched = if moved.is_null() {
             // The old block is untouched and still the caller's: nothing to strike out.
             ledger::refused(new_size);
+            true
         } else {
-            ledger::resized(layout.size(), new_size);
+            ledger::resized(layout.size(), new_size)
+        };
+        #[cfg(feature = "profile")]
+        {
+            if record.is_some() {
+                record::resize_ended(block, moved, new_size, record);
+            }
+            if is_watched {
+                record::note_site();
+            }
         }
+        #[cfg(not(feature = "profile"))]
+        let _ = is_watched;
         moved
     }
 }
@@ -185,7 +205,7 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
     #[inline(never)]
     unsafe fn strike_and_free(block: *mut u8, size: usize, align: usize, heap: &Self) {
         // Struck out before the block is free: afterwards another thread may own its address.
-        if !ledger::try_freed(size) {
+        if is_watching() || !ledger::try_freed(size) {
             // SAFETY: the caller upholds the contract of `dealloc`.
             return unsafe { Self::free_cold(block, size, align, heap) };
         }
@@ -203,7 +223,13 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
     #[cold]
     #[inline(never)]
     unsafe fn free_cold(block: *mut u8, size: usize, align: usize, heap: &Self) {
-        ledger::freed_cold(size);
+        #[cfg(feature = "profile")]
+        if is_watching() {
+            record::freed(block);
+        }
+        if !ledger::try_freed(size) {
+            ledger::freed_cold(size);
+        }
         // SAFETY: the caller's `size` and `align` are those of a layout.
         let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
         // SAFETY: the caller upholds the contract of `dealloc`; the block came from `inner`.
@@ -217,9 +243,35 @@ fn entered(block: *mut u8, size: usize) -> *mut u8 {
     if block.is_null() {
         ledger::refused(size);
     } else if !ledger::try_allocated(size) {
-        ledger::allocated_cold(size);
+        entered_cold(block, size);
     }
     block
+}
+
+/// Enters a block when the fast path would not, and tells the recorder: a
+/// thread that is recorded never takes the fast path.
+#[cold]
+#[inline(never)]
+fn entered_cold(block: *mut u8, size: usize) {
+    ledger::allocated_cold(size);
+    #[cfg(feature = "profile")]
+    {
+        if is_watching() {
+            record::allocated(block, size);
+        }
+        record::note_site();
+    }
+    #[cfg(not(feature = "profile"))]
+    let _ = block;
+}
+
+/// Whether frees and resizes must be told to the recorder.
+#[inline]
+fn is_watching() -> bool {
+    #[cfg(feature = "profile")]
+    return record::is_watching();
+    #[cfg(not(feature = "profile"))]
+    false
 }
 
 /// Whether `System` looks twice at the layout: nearly no request is, and where

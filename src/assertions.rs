@@ -248,6 +248,8 @@ pub fn assert_no_alloc<R>(body: impl FnOnce() -> R) -> R {
 fn traced<R>(body: impl FnOnce() -> R) -> Result<(R, ScopeStats, Trace), Error> {
     installed::require()?;
     let slot = ledger::own().ok_or(Error::thread_ending())?;
+    #[cfg(feature = "profile")]
+    crate::record::prepare_sites();
     let scope = Scope::try_enter()?;
     let (result, trace) = Trace::run(slot, body);
     let stats = scope.finish();
@@ -263,7 +265,7 @@ impl fmt::Display for Requests<'_> {
         let mut shown: u64 = 0;
         for request in self.0.kept() {
             f.write_str(if shown == 0 { " " } else { ", " })?;
-            match request {
+            match request.0 {
                 Request::Allocate(size) => write!(f, "{}", Grouped(size as u64))?,
                 Request::Resize(old, new) => {
                     write!(f, "{} -> {}", Grouped(old as u64), Grouped(new as u64))?;
@@ -273,9 +275,29 @@ impl fmt::Display for Requests<'_> {
             shown += 1;
         }
         match self.0.seen().saturating_sub(shown) {
-            0 if shown == 0 => f.write_str(" none"),
-            0 => f.write_str(" (bytes, in order)"),
-            more => write!(f, " (bytes, in order), and {} more", Grouped(more)),
+            0 if shown == 0 => f.write_str(" none")?,
+            0 => f.write_str(" (bytes, in order)")?,
+            more => write!(f, " (bytes, in order), and {} more", Grouped(more))?,
+        }
+        #[cfg(feature = "profile")]
+        write_sites(f, self.0)?;
+        Ok(())
+    }
+}
+
+/// A line for each request: where it came from.
+#[cfg(feature = "profile")]
+fn write_sites(f: &mut fmt::Formatter<'_>, trace: &Trace) -> fmt::Result {
+    let mut symbols = crate::symbols::Symbols::new();
+    f.write_str("\n  sites:")?;
+    for (request, site) in trace.kept() {
+        let size = match request {
+            Request::Allocate(size) | Request::Resize(_, size) | Request::Refused(size) => size,
+        };
+        let stack = symbols.stack(&crate::record::frames(site).0).trimmed();
+        if let Some(place) = stack.iter().find(|frame| frame.is_user()).or(stack.first()) {
+            write!(f, "\n{:>12} at {}", Grouped(size as u64), place.location())?;
         }
     }
+    Ok(())
 }

@@ -10,16 +10,9 @@ mod error;
 mod histogram;
 mod ledger;
 pub mod pool;
-#[cfg(feature = "profile")]
-mod record;
 mod stats;
-#[cfg(all(not(loom), feature = "profile"))]
-mod symbols;
 mod sync;
 mod units;
-#[cfg(all(not(loom), feature = "profile"))]
-#[expect(unsafe_code, reason = "reads the stack and the unwind tables")]
-mod unwind;
 
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "implements `GlobalAlloc`")]
@@ -28,10 +21,19 @@ mod allocator;
 mod assertions;
 #[cfg(not(loom))]
 mod installed;
+#[cfg(all(not(loom), feature = "profile"))]
+pub mod leaks;
 #[cfg(not(loom))]
 mod reading;
+#[cfg(feature = "profile")]
+mod record;
 #[cfg(not(loom))]
 mod scope;
+#[cfg(all(not(loom), feature = "profile"))]
+mod symbols;
+#[cfg(all(not(loom), feature = "profile"))]
+#[expect(unsafe_code, reason = "reads the stack and the unwind tables")]
+mod unwind;
 
 #[cfg(not(loom))]
 pub use allocator::TrackingAllocator;
@@ -57,7 +59,7 @@ pub mod __private {
     /// For the tests and benchmarks of the names in reports.
     #[cfg(feature = "profile")]
     pub mod symbols {
-        pub use crate::symbols::{Frame, FrameKind, Stack, Symbols};
+        pub use crate::symbols::{Frame, Origin, Resolved, Symbols};
     }
 
     /// For the tests and benchmarks of the capture room.

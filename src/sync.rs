@@ -12,10 +12,6 @@ pub(crate) use core::sync::atomic::{
 pub(crate) use loom::sync::atomic::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 // The lock of what two callers must not do at once; never on the allocation path.
-#[cfg(loom)]
-pub(crate) use modelled::{Condvar, Mutex, MutexGuard};
-#[cfg(not(loom))]
-pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 /// What a thread does that waits for another: tell the core, or give it away.
 #[cfg(all(feature = "profile", not(loom)))]
 pub(crate) use core::hint::spin_loop;
@@ -23,6 +19,10 @@ pub(crate) use core::hint::spin_loop;
 pub(crate) use loom::thread::yield_now as spin_loop;
 #[cfg(all(feature = "profile", loom))]
 pub(crate) use loom::thread::{yield_now, yield_now as nap};
+#[cfg(loom)]
+pub(crate) use modelled::{Condvar, Mutex, MutexGuard};
+#[cfg(not(loom))]
+pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 #[cfg(all(feature = "profile", not(loom)))]
 pub(crate) use std::thread::yield_now;
 

@@ -45,8 +45,17 @@ thread_local! {
 }
 
 /// Runs what must panic with a text, checks that the panic's place is `LINE`
-/// of this file, and gives the text.
+/// of this file, and gives the text without the sites that the feature
+/// `profile` adds to it.
 fn failure<R>(body: impl FnOnce() -> R) -> String {
+    let text = whole_failure(body);
+    let sites = text.find("\n  sites:");
+    assert!(sites.is_none() || cfg!(feature = "profile"));
+    text[..sites.unwrap_or(text.len())].to_owned()
+}
+
+/// [`failure`] with all of the text.
+fn whole_failure<R>(body: impl FnOnce() -> R) -> String {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let show = std::panic::take_hook();
@@ -340,8 +349,16 @@ fn a_panic_in_the_closure_passes_through_and_leaves_the_thread_as_it_was() {
 /// flaky as soon as another test allocates.
 #[test]
 fn assertions_are_right_while_eight_other_threads_allocate() {
+    /// Also when an assertion here fails: the others would run for ever.
+    struct Stop<'a>(&'a AtomicBool);
+    impl Drop for Stop<'_> {
+        fn drop(&mut self) {
+            self.0.store(true, Ordering::Relaxed);
+        }
+    }
     let stop = AtomicBool::new(false);
     thread::scope(|threads| {
+        let _stop = Stop(&stop);
         for i in 0..8 {
             let stop = &stop;
             threads.spawn(move || {
@@ -366,8 +383,34 @@ fn assertions_are_right_while_eight_other_threads_allocate() {
             }
             thread::yield_now();
         }
-        stop.store(true, Ordering::Relaxed);
     });
+}
+
+/// With the feature `profile` each request has its line.
+#[cfg(feature = "profile")]
+#[test]
+fn a_failure_names_the_line_of_each_request() {
+    let first = line!() + 4;
+    let failed = whole_failure(|| {
+        LINE.set(line!() + 1);
+        assert_no_alloc!(|| {
+            let mut grows = block(10);
+            grows.reserve_exact(1_000);
+            drop(black_box(grows));
+        });
+    });
+    let (_, sites) = failed.split_once("\n  sites:\n").expect("sites");
+    // The first block is made in `block`, whose own line is the innermost of this file.
+    let lines: Vec<&str> = sites.lines().map(str::trim).collect();
+    assert_eq!(lines.len(), 2, "{failed}");
+    assert!(
+        lines[0].starts_with("10 at tests/assertions.rs:"),
+        "{failed}"
+    );
+    assert_eq!(
+        lines[1],
+        format!("1,000 at tests/assertions.rs:{}", first + 1)
+    );
 }
 
 /// The threads of the harness itself run assertions, too: each on a thread of

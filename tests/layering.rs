@@ -1,11 +1,11 @@
 //! The house has storeys, and what stands on one may use only what is below.
 //!
 //! ```text
-//!   assertions
+//!   assertions   leaks
 //!   scope   allocator
-//!   reading
+//!   reading   record
 //!   installed
-//!   ledger
+//!   ledger   unwind   symbols
 //!   arena                       pool (an annex on sync alone)
 //!   sync                        ──┘
 //!   stats   histogram   error
@@ -26,11 +26,11 @@ const STOREYS: &[&[&str]] = &[
     &["stats", "histogram", "error"],
     &["sync"],
     &["arena"],
-    &["ledger"],
+    &["ledger", "unwind", "symbols"],
     &["installed"],
-    &["reading"],
+    &["reading", "record"],
     &["scope", "allocator"],
-    &["assertions"],
+    &["assertions", "leaks"],
 ];
 
 /// What stands apart, and all that it may use.

@@ -5,7 +5,8 @@
 //!            frees  high  reallocations  failures              every operation
 //!   line 1   published  batch_high  publish_at  trace
 //!            levels (3 words)  state                           every 64 KiB
-//!   line 2   base: the figures when the owner took the slot    hardly ever
+//!   line 2   base: the figures when the owner took the slot
+//!            watchers, attachment                              hardly ever
 //!   (+8)     sizes: the histogram, feature `histogram`         every allocation
 //! ```
 //!
@@ -16,7 +17,7 @@
 //!
 //! Two compares stand for everything that is rare:
 //! - on allocating, cumulative bytes against `next_event`: the next publication
-//!   is due, a trace wants every request, or there is no real slot yet;
+//!   is due, somebody watches every request, or there is no real slot yet;
 //! - on freeing, that `high - net` and the block's size are both within `WINDOW`,
 //!   as one unsigned compare: it fails when the net has passed its high-water
 //!   mark (which is then raised), when it has fallen far below it or is about to,
@@ -28,7 +29,7 @@ use core::ptr;
 use crate::ledger::levels::Levels;
 use crate::ledger::peak::{BATCH, HELD_BACK, Peak, WINDOW};
 use crate::ledger::trace::{Request, Trace};
-use crate::sync::{AtomicI64, AtomicPtr, AtomicU64, Counter, Ordering};
+use crate::sync::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Counter, Ordering};
 
 /// The six cumulative figures of a slot at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -127,6 +128,10 @@ pub(crate) struct Slot {
 
     /// Where the present owner began; it alone reads and writes this.
     base: [Counter; 6],
+    /// How many want every request of the owner to take the cold path.
+    watchers: AtomicU32,
+    /// What a higher storey keeps with the slot; it stays when the slot changes hands.
+    attachment: AtomicPtr<()>,
 
     /// Requests by the position of the highest bit of their size.
     #[cfg(feature = "histogram")]
@@ -161,6 +166,8 @@ impl Slot {
             levels: Levels::new(),
             state: AtomicU64::new(0),
             base: [const { Counter::new() }; 6],
+            watchers: AtomicU32::new(0),
+            attachment: AtomicPtr::new(ptr::null_mut()),
             #[cfg(feature = "histogram")]
             sizes: [const { Counter::new() }; crate::histogram::BUCKETS],
         }
@@ -195,6 +202,8 @@ impl Slot {
             levels: Levels::new(),
             state: AtomicU64::new(0),
             base: core::array::from_fn(|_| Counter::new()),
+            watchers: AtomicU32::new(0),
+            attachment: AtomicPtr::new(ptr::null_mut()),
             #[cfg(feature = "histogram")]
             sizes: core::array::from_fn(|_| Counter::new()),
         }
@@ -341,10 +350,49 @@ impl Slot {
         Trace::record(self.trace.load(Ordering::Relaxed), request);
     }
 
-    /// Whether a trace wants to see every request.
+    /// Whether somebody wants to see every request.
     #[inline]
+    pub(crate) fn is_watched(&self) -> bool {
+        self.watchers.load(Ordering::Relaxed) != 0
+    }
+
+    /// From now on every request takes the cold path, until [`unwatch`](Self::unwatch).
+    pub(crate) fn watch(&self) {
+        let watchers = self.watchers.load(Ordering::Relaxed);
+        self.watchers.store(watchers + 1, Ordering::Relaxed);
+        self.arm();
+    }
+
+    /// Ends one [`watch`](Self::watch).
+    pub(crate) fn unwatch(&self) {
+        let watchers = self.watchers.load(Ordering::Relaxed);
+        self.watchers
+            .store(watchers.saturating_sub(1), Ordering::Relaxed);
+        self.arm();
+    }
+
+    /// Whether a trace wants to know where the requests come from.
+    #[cfg(feature = "profile")]
     pub(crate) fn is_traced(&self) -> bool {
         !self.trace.load(Ordering::Relaxed).is_null()
+    }
+
+    /// Notes in the traces where the last request came from.
+    #[cfg(feature = "profile")]
+    pub(crate) fn note_site(&self, site: u32) {
+        Trace::note_site(self.trace.load(Ordering::Relaxed), site);
+    }
+
+    /// What a higher storey keeps with the slot.
+    #[cfg(feature = "profile")]
+    pub(crate) fn attachment(&self) -> *mut () {
+        self.attachment.load(Ordering::Acquire)
+    }
+
+    /// Keeps `attachment` with the slot, for this owner and the next ones.
+    #[cfg(feature = "profile")]
+    pub(crate) fn attach(&self, attachment: *mut ()) {
+        self.attachment.store(attachment, Ordering::Release);
     }
 
     /// Does what is due when `allocated_bytes` has reached `next_event`.
@@ -362,7 +410,7 @@ impl Slot {
 
     /// Sets `next_event` to what comes next.
     fn arm(&self) {
-        let next = if self.is_traced() {
+        let next = if self.is_watched() {
             self.allocated_bytes.own()
         } else {
             self.publish_at.load(Ordering::Relaxed)
@@ -417,6 +465,7 @@ impl Slot {
     /// The owner's last act: leave nothing unpublished and nothing switched on.
     pub(crate) fn end(&self, peak: &Peak) {
         self.trace.store(ptr::null_mut(), Ordering::Relaxed);
+        self.watchers.store(0, Ordering::Relaxed);
         self.publish(peak);
     }
 
@@ -424,7 +473,6 @@ impl Slot {
     pub(crate) fn set_trace(&self, trace: *const Trace) -> *const Trace {
         let before = self.trace.load(Ordering::Relaxed);
         self.trace.store(trace.cast_mut(), Ordering::Relaxed);
-        self.arm();
         before
     }
 

@@ -127,18 +127,20 @@ pub(crate) fn try_freed(size: usize) -> bool {
     current().try_free(size as u64)
 }
 
-/// Enters that a block of `old` bytes now has `new` bytes.
+/// Enters that a block of `old` bytes now has `new` bytes; whether that was
+/// done on the cold path, which a thread that is watched always takes.
 #[inline]
-pub(crate) fn resized(old: usize, new: usize) {
+pub(crate) fn resized(old: usize, new: usize) -> bool {
     let slot = current();
     let done = if new >= old {
         slot.try_grow((new - old) as u64)
     } else {
-        !slot.is_traced() && slot.try_shrink((old - new) as u64)
+        !slot.is_watched() && slot.try_shrink((old - new) as u64)
     };
     if !done {
         resized_cold(old, new);
     }
+    !done
 }
 
 /// Enters a request that the inner allocator answered with null.

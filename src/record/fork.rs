@@ -1,7 +1,7 @@
 //! Who we are: a number for the thread, and one for the process between forks.
 
 #[cfg(not(loom))]
-pub(crate) use real::{me, watch};
+pub(crate) use real::{epoch, me, watch};
 
 /// Whether two threads' words are of one epoch.
 #[inline]
@@ -13,6 +13,7 @@ pub(crate) fn same_epoch(one: u64, other: u64) -> bool {
 mod real {
     use core::cell::Cell;
 
+    use crate::record::loader;
     use crate::sync::{AtomicU32, Ordering};
 
     /// How many forks lie between this process and its first ancestor that watched.
@@ -33,6 +34,12 @@ mod real {
         u64::from(epoch) << 32 | u64::from(thread)
     }
 
+    /// The number of this process, counted by forks.
+    #[inline]
+    pub(crate) fn epoch() -> u32 {
+        EPOCH.load(Ordering::Relaxed)
+    }
+
     #[cold]
     fn name() -> u32 {
         // After four thousand million threads numbers come again; two of them at one lock at one
@@ -51,9 +58,10 @@ mod real {
         static ONCE: once_cell::sync::OnceCell<()> = once_cell::sync::OnceCell::new();
         ONCE.get_or_init(|| {
             #[cfg(unix)]
-            // SAFETY: the declaration is POSIX's; `forked` is async-signal-safe (one atomic add)
+            // SAFETY: the declaration is POSIX's; what it calls is async-signal-safe (atomics, and naps)
             // and lives as long as the program, as this crate is never unloaded alone.
-            let _ = unsafe { pthread_atfork(None, None, Some(forked)) };
+            let _ =
+                unsafe { pthread_atfork(Some(loader::close), Some(loader::reopen), Some(forked)) };
         });
     }
 

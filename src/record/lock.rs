@@ -88,6 +88,13 @@ impl Lock {
             .is_ok()
     }
 
+    /// Frees it for a holder whose guard was forgotten.
+    #[cfg(not(loom))]
+    pub(crate) fn release(&self) {
+        // Release: what the holder wrote.
+        self.0.store(0, Ordering::Release);
+    }
+
     #[inline]
     fn guard(&self, inherited: bool) -> Guard<'_> {
         Guard {

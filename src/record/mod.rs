@@ -1,4 +1,16 @@
-//! Recording: which stacks there are, and which blocks are alive.
+//! Recording: who allocated what is still there.
+//!
+//! ```text
+//!   allocator ──▶ hooks ──▶ visits: which recording is this thread in?
+//!                   │
+//!                   ├──▶ unwind ──▶ tree     the stack, as a node
+//!                   └──▶ table               address ──▶ node, size, birth, recording
+//! ```
+//!
+//! A recording is switched on for a thread by a *visit*. A thread with an open
+//! visit takes the allocator's cold path on every request, by its slot's mark;
+//! others pay nothing on allocating. Frees are looked up by all threads while
+//! at least one recording is under way, and only then.
 //!
 //! What runs here runs inside `alloc` and `dealloc`, on every recorded block: it
 //! never allocates through the global allocator, never parks, never panics, and
@@ -11,13 +23,32 @@
     expect(unsafe_code, reason = "asks the C library to tell of forks")
 )]
 mod fork;
+#[cfg(not(loom))]
+mod hooks;
+#[cfg(not(loom))]
+mod loader;
 mod lock;
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "entries that are never freed")]
+mod recording;
 #[cfg(not(loom))]
 mod table;
 mod tree;
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "a thread's own state, kept with its slot")]
+mod visits;
 #[expect(unsafe_code, reason = "cells in one block of the system's memory")]
 mod zone;
 
 #[cfg(not(loom))]
+pub(crate) use hooks::{
+    Lost, allocated, frames, freed, is_watching, note_site, prepare_sites, resize_begins,
+    resize_ended,
+};
+#[cfg(not(loom))]
+pub(crate) use recording::{Key, Recording, Survivor};
+#[cfg(not(loom))]
 pub use table::{DEFAULT_RECORDS, Record, Table, TableLosses};
 pub use tree::{DEFAULT_NODES, OVERFLOW, ROOT, Tree, TreeLosses};
+#[cfg(not(loom))]
+pub(crate) use visits::{Visit, quietly};

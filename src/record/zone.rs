@@ -69,6 +69,10 @@ mod real {
         /// Makes it `len` cells; `false` when there is no memory. A zone that is
         /// open stays as it is.
         pub(crate) fn open(&self, len: usize) -> bool {
+            // Before the lock: the child of a fork may find it held by nobody.
+            if !self.base.load(Ordering::Acquire).is_null() {
+                return true;
+            }
             let _one = self.opening.lock();
             if !self.base.load(Ordering::Acquire).is_null() {
                 return true;

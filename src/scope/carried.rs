@@ -31,6 +31,8 @@ use crate::arena::{SysArc, SysBox};
 use crate::error::Error;
 use crate::installed;
 use crate::ledger::{self, Figures, Slot};
+#[cfg(feature = "profile")]
+use crate::record::{self, Key};
 use crate::scope::totals;
 use crate::scope::wrapped::InScope;
 use crate::stats::ScopeStats;
@@ -344,15 +346,22 @@ impl Cells {
 #[derive(Clone, Debug)]
 pub struct ScopeHandle {
     carrier: SysArc<Carrier>,
+    /// The recording that the handle was made in; it is carried along.
+    #[cfg(feature = "profile")]
+    key: Option<Key>,
 }
 
 impl ScopeHandle {
-    pub(super) const fn new(carrier: SysArc<Carrier>) -> Self {
-        Self { carrier }
+    pub(super) fn new(carrier: SysArc<Carrier>) -> Self {
+        Self {
+            carrier,
+            #[cfg(feature = "profile")]
+            key: Key::current(),
+        }
     }
 
     /// A handle of a scope that is on no thread yet.
-    pub(super) fn detached() -> Result<Self, Error> {
+    pub(crate) fn detached() -> Result<Self, Error> {
         installed::require()?;
         SysArc::try_new(Carrier::new())
             .map(Self::new)
@@ -381,6 +390,8 @@ impl ScopeHandle {
     pub fn enter(&self) -> Entered<'_> {
         let slot = ledger::own().filter(|slot| self.carrier.enter(slot));
         Entered {
+            #[cfg(feature = "profile")]
+            visit: self.key.map(Key::enter),
             handle: self,
             slot,
             not_send: PhantomData,
@@ -428,6 +439,9 @@ impl ScopeHandle {
 #[derive(Debug)]
 #[must_use = "the thread leaves the scope when this is dropped"]
 pub struct Entered<'a> {
+    #[cfg(feature = "profile")]
+    #[expect(dead_code, reason = "held until the thread leaves the scope")]
+    visit: Option<record::Visit>,
     handle: &'a ScopeHandle,
     slot: Option<&'static Slot>,
     not_send: PhantomData<*const ()>,

@@ -1,64 +1,106 @@
-//! What a stack looks like to a reader.
+//! One function in a stack.
 
 use core::fmt;
-use core::ops::Range;
+use std::path::{Path, PathBuf};
 
-/// Whose code a frame is in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum FrameKind {
-    /// The user's own: the program, its workspace, its tests.
-    User,
-    /// A crate from a registry or a git repository, or this one.
-    Dependency,
-    /// The standard library.
-    Std,
-    /// What is under it all: C's start-up code and libraries, compiler shims.
-    Runtime,
+/// A function in a stack, inlined or called, with the line it was at.
+///
+/// [`Display`](fmt::Display) prints `function at file:line`.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Frame {
+    function: String,
+    file: Option<String>,
+    line: Option<u32>,
+    origin: Origin,
+    inlined: bool,
 }
 
-/// One function in a stack.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// Whose code a [`Frame`] is, by the path of its source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
-pub struct Frame {
-    /// The return address; inlined functions have that of the function around.
-    pub address: u64,
-    /// The function's path, without a hash; its address if it has no name.
-    pub function: String,
-    /// The file of the call, if the program was built with line tables.
-    pub file: Option<String>,
-    /// The line of the call.
-    pub line: Option<u32>,
-    /// Whether this function was inlined into the next one.
-    pub is_inlined: bool,
-    /// Whose code it is, as far as names and paths tell.
-    pub kind: FrameKind,
+pub enum Origin {
+    /// The program's own, or that of its workspace.
+    User,
+    /// A dependency from a registry or a repository.
+    Dependency,
+    /// Rust's standard library.
+    Std,
+    /// This crate and the compiler's allocator shims.
+    Allocator,
+    /// Unknown: there is no debug information, as for most C code.
+    Unknown,
 }
 
 impl Frame {
     pub(super) fn new(
-        address: u64,
         function: Option<String>,
-        file: Option<String>,
+        file: Option<&Path>,
         line: Option<u32>,
+        paths: &Paths,
     ) -> Self {
-        let kind = kind(function.as_deref(), file.as_deref());
+        let function = function.unwrap_or_else(|| String::from("an unknown function"));
+        let origin = paths.origin(&function, file);
         Self {
-            address,
-            function: function.unwrap_or_else(|| format!("{address:#x}")),
-            file,
+            function,
+            file: file.map(|file| paths.shorten(file)),
             line,
-            is_inlined: false,
-            kind,
+            origin,
+            inlined: false,
         }
     }
 
-    /// `file:line`, or as much as is known; the function if there is no file.
-    pub fn place(&self) -> String {
+    pub(super) fn unknown(address: u64) -> Self {
+        Self {
+            function: format!("{address:#x}"),
+            file: None,
+            line: None,
+            origin: Origin::Unknown,
+            inlined: false,
+        }
+    }
+
+    pub(super) fn set_inlined(&mut self) {
+        self.inlined = true;
+    }
+
+    /// The function's full name, or its address when it has none.
+    pub fn function(&self) -> &str {
+        &self.function
+    }
+
+    /// The source file: relative when it lies under the working directory or
+    /// the package's, and from `library/` or the crate's name on when it is
+    /// std's or a registry's.
+    pub fn file(&self) -> Option<&str> {
+        self.file.as_deref()
+    }
+
+    /// The line, from 1.
+    pub const fn line(&self) -> Option<u32> {
+        self.line
+    }
+
+    /// Whose code it is.
+    pub const fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// Whether it is the user's own code.
+    pub const fn is_user(&self) -> bool {
+        matches!(self.origin, Origin::User)
+    }
+
+    /// Whether the function was inlined into the next frame's.
+    pub const fn is_inlined(&self) -> bool {
+        self.inlined
+    }
+
+    /// `file:line`, or what is known instead.
+    pub fn location(&self) -> String {
         match (&self.file, self.line) {
             (Some(file), Some(line)) => format!("{file}:{line}"),
             (Some(file), None) => file.clone(),
-            (None, _) => self.function.clone(),
+            _ => self.function.clone(),
         }
     }
 }
@@ -67,177 +109,148 @@ impl fmt::Display for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.function)?;
         if self.file.is_some() {
-            write!(f, " ({})", self.place())?;
+            write!(f, " at {}", self.location())?;
         }
         Ok(())
     }
 }
 
-/// A stack, the innermost function first.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stack {
-    frames: Vec<Frame>,
-    shown: Range<usize>,
+/// What source paths are compared with.
+#[derive(Debug)]
+pub(super) struct Paths {
+    roots: Vec<PathBuf>,
 }
 
-impl Stack {
-    pub(super) fn new(frames: Vec<Frame>, shown: Range<usize>) -> Self {
-        Self { frames, shown }
+impl Paths {
+    /// The working directory, and the package's when cargo says which.
+    pub(super) fn here() -> Self {
+        let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        Self {
+            roots: package.into_iter().chain(std::env::current_dir()).collect(),
+        }
     }
 
-    /// Without the allocator's own frames at one end and what starts a program,
-    /// a thread or a test at the other.
-    pub fn frames(&self) -> &[Frame] {
-        self.frames.get(self.shown.clone()).unwrap_or(&self.frames)
-    }
-
-    /// All of it.
-    pub fn untrimmed(&self) -> &[Frame] {
-        &self.frames
-    }
-
-    /// The innermost frame in the user's own code.
-    pub fn user(&self) -> Option<&Frame> {
-        self.frames()
+    fn shorten(&self, file: &Path) -> String {
+        if let Some(text) = file.to_str() {
+            // `/rustc/<commit>/library/..` and `../registry/src/<index>/<crate>/..`
+            for mark in ["/rustc/", "/registry/src/"] {
+                let rest = text
+                    .split_once(mark)
+                    .and_then(|(_, rest)| rest.split_once('/'));
+                if let Some((_, rest)) = rest {
+                    return String::from(rest);
+                }
+            }
+        }
+        self.roots
             .iter()
-            .find(|frame| frame.kind == FrameKind::User)
+            .find_map(|root| file.strip_prefix(root).ok())
+            .unwrap_or(file)
+            .display()
+            .to_string()
     }
-}
 
-/// The crate that a function belongs to, by its path.
-fn krate(function: &str) -> &str {
-    let path = function.trim_start_matches(['<', '&', '(', '[', '*']);
-    let path = path.strip_prefix("mut ").unwrap_or(path);
-    let path = path.strip_prefix("dyn ").unwrap_or(path);
-    path.split_once("::").map_or("", |(krate, _)| krate)
-}
-
-/// Whether the path has a directory of these names in a row.
-fn has(file: &str, directories: &str) -> bool {
-    file.split_once(directories)
-        .is_some_and(|(before, _)| before.is_empty() || before.ends_with(['/', '\\']))
-}
-
-fn kind(function: Option<&str>, file: Option<&str>) -> FrameKind {
-    let krate = function.map_or("", krate);
-    // Our own tests are users too.
-    let is_test = cfg!(test) && function.is_some_and(|name| name.contains("::tests::"));
-    if krate == "heapledger" && !is_test {
-        return FrameKind::Dependency;
-    }
-    let is_std = matches!(krate, "core" | "alloc" | "std" | "test" | "proc_macro");
-    let Some(file) = file.map(|file| file.replace('\\', "/")) else {
-        return match krate {
-            _ if is_std => FrameKind::Std,
-            "" | "__rustc" => FrameKind::Runtime,
-            _ => FrameKind::User,
+    #[expect(clippy::unused_self, reason = "the roots may come to matter for it")]
+    fn origin(&self, function: &str, file: Option<&Path>) -> Origin {
+        if is_allocator(function) || file.is_some_and(is_own_source) {
+            return Origin::Allocator;
+        }
+        let Some(file) = file.and_then(Path::to_str) else {
+            return Origin::Unknown;
         };
-    };
-    let from_rustc = file
-        .strip_prefix("/rustc/")
-        .and_then(|rest| rest.split_once('/'));
-    if let Some((_, path)) = from_rustc {
-        // std is built with crates of its own, which come from the registry.
-        return if path.starts_with("library/") || is_std {
-            FrameKind::Std
+        let has = |part: &str| file.contains(part);
+        if has("/rustc/") || has("/library/std/") || has("/library/core/") || has("/library/alloc/")
+        {
+            Origin::Std
+        } else if has("/registry/src/") || has("/git/checkouts/") || has("/rust/deps/") {
+            Origin::Dependency
+        } else if has("/sysdeps/") || file.starts_with("./") {
+            // The C library's own sources, as its debug information names them.
+            Origin::Unknown
         } else {
-            FrameKind::Runtime
-        };
+            Origin::User
+        }
     }
-    if has(&file, "rustlib/src/rust/library/") || has(&file, "rust/deps/") {
-        FrameKind::Std
-    } else if has(&file, "registry/src/") || has(&file, "git/checkouts/") {
-        FrameKind::Dependency
-    } else if krate.is_empty() && file.starts_with("./") {
-        // How C libraries of a distribution name their sources.
-        FrameKind::Runtime
-    } else {
-        FrameKind::User
-    }
+}
+
+/// Whether the function is ours or the compiler's shim before it.
+fn is_allocator(function: &str) -> bool {
+    let name = function.trim_start_matches(['<', '&']);
+    // The shims by their whole names: `__rust_try` and `__rustc::rust_begin_unwind` are std's.
+    name.starts_with("heapledger::")
+        || ["alloc", "dealloc", "realloc"]
+            .iter()
+            .any(|call| function.contains(&format!("__rust_{call}")))
+}
+
+/// Whether the file is one of this crate's own.
+///
+/// Names do not tell when a program has line tables only (`debug = 1`, and what
+/// many build their releases with): a function that was inlined then has its
+/// bare name, without crate or module.
+fn is_own_source(file: &Path) -> bool {
+    // Where the sources lay, and what the compiler calls that place if it was told to remap it.
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let called = Path::new(file!()).ancestors().nth(2);
+    file.starts_with(built)
+        || called.is_some_and(|called| called.is_absolute() && file.starts_with(called))
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Frame, FrameKind, Stack, kind};
-    use FrameKind::{Dependency, Runtime, Std, User};
+    use std::path::Path;
+
+    use super::{Origin, Paths};
 
     #[test]
-    fn whose_code_it_is_shows_in_path_and_name() {
-        let lib = "/rustc/59807616e1fa/library/alloc/src/vec/mod.rs";
-        for (function, file, expected) in [
-            ("app::main", Some("/home/x/app/src/main.rs"), User),
-            ("app::main", Some("src/main.rs"), User),
-            ("app::main", None, User),
+    fn paths_tell_whose_code_it_is() {
+        let paths = Paths { roots: Vec::new() };
+        let table = [
+            ("app::main", Some("/home/me/app/src/main.rs"), Origin::User),
+            ("app::main", Some("src/main.rs"), Origin::User),
             (
-                "<alloc::vec::Vec<T> as app::Trait>::go",
-                Some("src/lib.rs"),
-                User,
-            ),
-            ("alloc::vec::Vec<T,A>::push", Some(lib), Std),
-            ("<T as app::Trait>::to_string", Some(lib), Std),
-            ("<alloc::vec::Vec<T>>::push", None, Std),
-            ("core::ops::function::FnOnce::call_once", None, Std),
-            (
-                "std::rt::lang_start",
-                Some("/home/x/.rustup/toolchains/t/lib/rustlib/src/rust/library/std/src/rt.rs"),
-                Std,
+                "alloc::vec::Vec<T>::push",
+                Some("/rustc/abc/library/alloc/src/vec/mod.rs"),
+                Origin::Std,
             ),
             (
-                "hashbrown::raw::f",
-                Some("/rust/deps/hashbrown-0.15.0/src/raw.rs"),
-                Std,
+                "serde::de",
+                Some("/home/me/.cargo/registry/src/index/serde-1.0/src/de.rs"),
+                Origin::Dependency,
             ),
             (
-                "serde_json::de::f",
-                Some(
-                    "/home/x/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/serde_json-1.0.1/src/de.rs",
-                ),
-                Dependency,
+                "<heapledger::allocator::TrackingAllocator<A>>::alloc",
+                Some("/x/src/allocator.rs"),
+                Origin::Allocator,
+            ),
+            ("__rustc::__rust_alloc", None, Origin::Allocator),
+            // Bug prevented: with line tables only, an inlined function of ours taken for the
+            // user's, as it has no path in its name.
+            (
+                "capture",
+                Some(concat!(env!("CARGO_MANIFEST_DIR"), "/src/record/hooks.rs")),
+                Origin::Allocator,
             ),
             (
-                "thing::f",
-                Some("/home/x/.cargo/git/checkouts/thing-1234/abc/src/lib.rs"),
-                Dependency,
+                "main",
+                Some(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/main.rs")),
+                Origin::User,
             ),
+            // Bug prevented: all that lies inside of a caught panic cut off as the allocator's.
+            ("__rust_try", None, Origin::Unknown),
             (
-                "thing::f",
-                Some("C:\\Users\\x\\.cargo\\registry\\src\\i-1\\thing-1.0\\src\\lib.rs"),
-                Dependency,
+                "__rustc::rust_begin_unwind",
+                Some("/rustc/abc/library/std/src/panicking.rs"),
+                Origin::Std,
             ),
-            ("app::f", Some("/home/x/my_registry/src/main.rs"), User),
-            (
-                "heapledger::scope::measure",
-                Some("/home/x/heapledger/src/scope/mod.rs"),
-                Dependency,
-            ),
-            ("heapledger_user::f", Some("/home/x/u/src/lib.rs"), User),
-            ("__libc_start_main", None, Runtime),
-            ("__rustc::__rust_alloc", None, Runtime),
-            ("qsort_r", Some("./stdlib/msort.c"), Runtime),
-            ("parse", Some("/home/x/app/native/parse.c"), User),
-        ] {
-            assert_eq!(kind(Some(function), file), expected, "{function} {file:?}");
-        }
-        assert_eq!(kind(None, None), Runtime);
-    }
-
-    fn frame(function: &str, file: Option<&str>) -> Frame {
-        Frame::new(1, Some(function.into()), file.map(Into::into), Some(7))
-    }
-
-    #[test]
-    fn the_user_s_place_is_the_innermost_of_the_user_s_frames() {
-        let frames = vec![
-            frame("alloc::vec::Vec<T>::push", None),
-            frame("app::inner", Some("src/inner.rs")),
-            frame("app::outer", Some("src/outer.rs")),
+            ("qsort", None, Origin::Unknown),
         ];
-        let stack = Stack::new(frames, 0..3);
-        assert_eq!(
-            stack.user().map(Frame::place).as_deref(),
-            Some("src/inner.rs:7")
-        );
-        assert_eq!(stack.frames()[1].to_string(), "app::inner (src/inner.rs:7)");
-        assert_eq!(frame("app::f", None).to_string(), "app::f");
+        for (function, file, expected) in table {
+            assert_eq!(
+                paths.origin(function, file.map(Path::new)),
+                expected,
+                "{function}"
+            );
+        }
     }
 }

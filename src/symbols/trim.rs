@@ -1,207 +1,121 @@
-//! Which part of a stack is worth showing.
+//! What of a stack a person wants to see.
 //!
-//! By name *and* position: the allocator's machinery goes where it is
-//! innermost, the runtime's where it is outermost, and nothing in between ever
-//! does. A pattern over all frames (`alloc::.*`, say) would also match
-//! `Box<dyn FnOnce>::call_once` and with it the middle of most stacks.
+//! By position and name together: the allocator's frames are cut where the
+//! stack begins, the runtime's where it ends, and nothing in between is touched
+//! whatever it is called. (A pattern such as `alloc::.*` would take
+//! `Box<dyn FnOnce>::call_once` out of the middle of every stack.)
 
-use core::ops::Range;
+use crate::symbols::frame::{Frame, Origin};
 
-use super::frame::{Frame, FrameKind};
-
-/// Where std marks that the user's code begins: each thread and each test.
+/// The frame that std puts between the runtime and the program's own code.
 const BEGIN: &str = "__rust_begin_short_backtrace";
 
-/// The frames to show; all of them rather than none.
-pub(super) fn shown(frames: &[Frame]) -> Range<usize> {
-    let inner = frames
-        .iter()
-        .take_while(|frame| is_allocator(&frame.function))
-        .count();
-    let marked = frames
-        .iter()
-        .position(|frame| path_of(&frame.function).ends_with(BEGIN));
-    let mut outer = marked.unwrap_or(frames.len());
-    while outer > inner {
-        let starts =
-            |frame: &Frame| is_call_once(frame) || (marked.is_none() && starts_program(frame));
-        if !frames.get(outer - 1).is_some_and(starts) {
-            break;
-        }
-        outer -= 1;
+/// What std passes through when a test's output is captured: for what is
+/// printed, and for the message of a panic (with what it keeps for backtraces).
+const CAPTURE: [&str; 2] = ["print_to_buffer_if_capture_used", "default_hook"];
+
+/// The frames of one stack, all of them, innermost first.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Resolved {
+    frames: Vec<Frame>,
+}
+
+impl Resolved {
+    pub(super) fn new(frames: Vec<Frame>) -> Self {
+        Self { frames }
     }
-    if inner < outer {
-        inner..outer
-    } else {
-        0..frames.len()
+
+    /// All frames.
+    pub fn frames(&self) -> &[Frame] {
+        &self.frames
     }
-}
 
-/// The path without the brackets around a type's: `<alloc::vec::Vec<T>>::push` begins with
-/// `alloc::vec`, as `alloc::vec::Vec<T>::push` does. And without its generic arguments.
-fn path_of(function: &str) -> &str {
-    let path = function.trim_start_matches('<');
-    path.strip_suffix('>')
-        .and_then(|path| path.rsplit_once("::<"))
-        .map_or(path, |(path, _)| path)
-}
-
-/// Between the user's collection or box and the allocator.
-fn is_allocator(function: &str) -> bool {
-    const MACHINERY: [&str; 6] = [
-        "alloc::alloc::",
-        "alloc::raw_vec::",
-        "alloc::boxed::box_new",
-        "heapledger::allocator::",
-        "heapledger::record::",
-        "heapledger::unwind::",
-    ];
-    const SHIMS: [&str; 4] = ["__rust_alloc", "__rust_realloc", "__rg_", "__rdl_"];
-    let path = path_of(function);
-    let symbol = path.strip_prefix("__rustc::").unwrap_or(path);
-    MACHINERY.iter().any(|start| path.starts_with(start))
-        || SHIMS.iter().any(|start| symbol.starts_with(start))
-}
-
-/// A function pointer or closure being called, next to what calls it.
-fn is_call_once(frame: &Frame) -> bool {
-    frame.kind == FrameKind::Std
-        && frame.function.contains("core::ops::function::FnOnce")
-        && frame.function.contains("::call_once")
-}
-
-/// What leads to `main` or to a thread's first function, where std left no mark.
-fn starts_program(frame: &Frame) -> bool {
-    const C: [&str; 8] = [
-        "_start",
-        "main",
-        "__libc_start_main",
-        "__libc_start_call_main",
-        "start_thread",
-        "clone",
-        "clone3",
-        "__clone3",
-    ];
-    const RUST: [&str; 7] = [
-        "std::rt::",
-        "std::panic::",
-        "std::panicking::",
-        "std::thread::",
-        "std::sys::",
-        "core::panic::",
-        "core::ops::function::",
-    ];
-    // A name may carry the version that it was linked by.
-    let name = frame.function.split('@').next().unwrap_or_default();
-    let name = name.trim_end_matches("_impl");
-    match frame.kind {
-        FrameKind::Runtime => C.contains(&name) || name == "__rust_try" || name.starts_with("0x"),
-        FrameKind::Std => RUST.iter().any(|start| path_of(name).starts_with(start)),
-        _ => false,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::shown;
-    use crate::symbols::frame::Frame;
-
-    fn kept(functions: &[&str]) -> Vec<String> {
-        let frames: Vec<Frame> = functions
+    /// Without the allocator's frames at the beginning and the runtime's at the
+    /// end; all of them when nothing else would be left.
+    pub fn trimmed(&self) -> Vec<Frame> {
+        let begin = self.begin();
+        let end = self
+            .frames
             .iter()
-            .map(|function| Frame::new(1, Some((*function).into()), None, None))
-            .collect();
-        let shown = shown(&frames);
-        frames[shown]
-            .iter()
-            .map(|frame| frame.function.clone())
-            .collect()
-    }
-
-    #[test]
-    fn allocator_and_start_up_go_and_the_rest_stays() {
-        let middle = [
-            "alloc::vec::Vec<T,A>::push",
-            "<alloc::boxed::Box<F,A> as core::ops::function::FnOnce<Args>>::call_once",
-            "app::run",
-            "app::main",
-        ];
-        let mut all = vec![
-            "__rustc::__rust_alloc",
-            "alloc::alloc::alloc",
-            "<alloc::alloc::Global as core::alloc::Allocator>::allocate",
-            "<alloc::raw_vec::RawVecInner>::try_allocate_in",
-            "alloc::raw_vec::RawVec<T,A>::grow_one",
-        ];
-        all.extend(middle);
-        all.extend([
-            "core::ops::function::FnOnce::call_once",
-            "std::sys::backtrace::__rust_begin_short_backtrace",
-            "std::rt::lang_start::{{closure}}",
-            "main",
-            "__libc_start_main_impl",
-            "_start",
-        ]);
-        assert_eq!(kept(&all), middle);
-        // The same by the new mangling.
-        for name in &mut all {
-            if name.ends_with("backtrace") {
-                *name = "std::sys::backtrace::__rust_begin_short_backtrace::<fn(), ()>";
-            }
+            .position(|frame| frame.function().contains(BEGIN))
+            .unwrap_or(self.frames.len());
+        let trimmed = self.frames.get(begin..end).unwrap_or(&[]);
+        if trimmed.is_empty() {
+            self.frames.clone()
+        } else {
+            trimmed.to_vec()
         }
-        assert_eq!(kept(&all), middle);
     }
 
-    /// Bug prevented: a pattern that matches `Box<dyn FnOnce>` in the middle of
-    /// a stack takes the whole stack away.
-    #[test]
-    fn names_are_trimmed_at_the_ends_only() {
-        let all = [
-            "<alloc::boxed::Box<F> as core::ops::function::FnOnce<A>>::call_once",
-            "alloc::alloc::alloc",
-            "app::f",
-            "std::thread::spawn",
-            "app::main",
-        ];
-        assert_eq!(kept(&all), all);
+    /// Where the program's own calls begin: after the innermost entry to the
+    /// allocator, and what only led to it.
+    fn begin(&self) -> usize {
+        let inner = self
+            .frames
+            .iter()
+            .position(Frame::is_user)
+            .unwrap_or(self.frames.len());
+        // The entry is the outermost of its frames; what our own code calls may be std's.
+        let entry = self
+            .frames
+            .iter()
+            .take(inner)
+            .rposition(|frame| frame.origin() == Origin::Allocator && !is_check(frame))
+            .map_or(0, |entry| entry + 1);
+        let plumbing = self
+            .frames
+            .iter()
+            .skip(entry)
+            .take_while(|frame| is_plumbing(frame))
+            .count();
+        entry + plumbing
     }
 
-    #[test]
-    fn without_a_mark_start_up_goes_by_its_names() {
-        let all = [
-            "app::f",
-            "app::main",
-            "main",
-            "__libc_start_call_main",
-            "_start",
-        ];
-        assert_eq!(kept(&all), &all[..2]);
-        let all = ["f", "start_thread", "__clone3"];
-        assert_eq!(kept(&all), &all[..1]);
+    /// Whether the block belongs to the output that a test harness captures.
+    pub fn is_output_capture(&self) -> bool {
+        self.frames.iter().any(|frame| {
+            frame.origin() == Origin::Std
+                && CAPTURE.iter().any(|name| frame.function().contains(name))
+        })
     }
 
-    /// Bug prevented: an allocation by the runtime itself has an empty stack.
-    #[test]
-    fn a_stack_of_nothing_else_is_shown_whole() {
-        let all = ["alloc::alloc::alloc", "std::rt::init", "main", "_start"];
-        let shown = kept(&all);
-        assert!(!shown.is_empty());
-        assert_eq!(kept(&["alloc::alloc::alloc"]), ["alloc::alloc::alloc"]);
-        assert_eq!(kept(&[]), Vec::<String>::new());
+    /// Whether the block is one that std keeps for a thread, from its start to
+    /// a moment after its end.
+    pub fn is_of_a_thread(&self) -> bool {
+        self.frames
+            .iter()
+            .take_while(|frame| matches!(frame.origin(), Origin::Allocator | Origin::Std))
+            .filter_map(Frame::file)
+            .filter_map(|file| file.split_once("library/std/src/thread/"))
+            .any(|(_, file)| matches!(file, "scoped.rs" | "lifecycle.rs" | "builder.rs" | "mod.rs"))
     }
+}
 
-    /// Two marks: the thread's, and inside of it the test's.
-    #[test]
-    fn the_innermost_mark_counts() {
-        let all = [
-            "app::tests::it_works",
-            "app::tests::it_works::{{closure}}",
-            "core::ops::function::FnOnce::call_once",
-            "test::__rust_begin_short_backtrace",
-            "test::run_test",
-            "std::sys::backtrace::__rust_begin_short_backtrace",
-            "start_thread",
-        ];
-        assert_eq!(kept(&all), &all[..2]);
+/// Whether the frame, standing at the beginning of a stack, only passes the
+/// request on to the allocator.
+fn is_plumbing(frame: &Frame) -> bool {
+    let name = frame.function().trim_start_matches('<');
+    let is_named = name.starts_with("alloc::alloc::") || name.starts_with("alloc::raw_vec::");
+    // With line tables only, an inlined function has no path in its name, but its file.
+    let lies = |part: &str| frame.file().is_some_and(|file| file.contains(part));
+    match frame.origin() {
+        Origin::User => false,
+        Origin::Std => {
+            is_named || lies("library/alloc/src/alloc.rs") || lies("library/alloc/src/raw_vec")
+        }
+        _ => is_named,
     }
+}
+
+/// Whether the frame is a measurement of ours around the program's own code.
+fn is_check(frame: &Frame) -> bool {
+    let name = frame.function().trim_start_matches('<');
+    let file = frame.file().and_then(|file| file.rsplit_once("src/"));
+    [name.strip_prefix("heapledger::"), file.map(|file| file.1)]
+        .into_iter()
+        .flatten()
+        .any(|rest| {
+            let room = rest.split(['/', ':', '.']).next();
+            room.is_some_and(|room| ["leaks", "scope", "assertions"].contains(&room))
+        })
 }

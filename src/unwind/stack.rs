@@ -145,6 +145,14 @@ impl Stack {
         }
     }
 
+    /// Makes it fresh where it is, for another thread. (A new one assigned to it
+    /// may be built on the calling thread's stack first, and be all of that.)
+    pub fn pass_on(&mut self) {
+        // The exits are the code's, not the thread's; entries beyond `len` mean nothing.
+        (self.low, self.high, self.asked) = (0, 0, 0);
+        self.forget();
+    }
+
     /// Forgets the frames and their nodes, as a new call tree demands.
     pub fn forget(&mut self) {
         self.len = 0;

@@ -40,9 +40,9 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 /// The node that every stack begins at.
 pub const ROOT: u32 = 0;
 /// The node of stacks that could not be kept.
-pub const OVERFLOW: u32 = 1;
+pub const OVERFLOW: u32 = 4;
 /// The first node that is somebody's child.
-const FIRST: u32 = 2;
+const FIRST: u32 = 5;
 
 /// What a tree is opened for unless told otherwise, in nodes.
 pub const DEFAULT_NODES: u32 = 4 << 20;

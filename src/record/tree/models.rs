@@ -12,7 +12,7 @@ use loom::sync::Arc;
 use loom::thread;
 
 use super::chains::{bucket, hash};
-use super::{Node, OVERFLOW, ROOT, Tree};
+use super::{FIRST, Node, OVERFLOW, ROOT, Tree};
 use crate::sync::Ordering;
 
 /// Whether `id` is this child, or a loss.
@@ -24,8 +24,12 @@ fn assert_child(tree: &Tree, id: u32, parent: u32, return_address: u64) {
     }
 }
 
-/// A tree that was cleared, whose node 3 still holds the address 99 of the
-/// stack that it was for. This thread makes node 3 again, for another stack,
+/// The first two nodes that a tree gives out.
+const ONE: u32 = FIRST;
+const TWO: u32 = FIRST + 1;
+
+/// A tree that was cleared, whose second node still holds the address 99 of the
+/// stack that it was for. This thread makes it again, for another stack,
 /// while another looks for 99.
 ///
 /// Who only loads is the one that is spawned, here and below: the checker keeps
@@ -35,57 +39,57 @@ fn assert_child(tree: &Tree, id: u32, parent: u32, return_address: u64) {
 fn look_beside_a_new_node(make: fn(&Tree)) {
     loom::model(move || {
         let tree = Arc::new(Tree::model(8));
-        assert_eq!(tree.child(ROOT, 1), 2);
-        assert_eq!(tree.child(2, 99), 3);
+        assert_eq!(tree.child(ROOT, 1), ONE);
+        assert_eq!(tree.child(ONE, 99), TWO);
         assert!(tree.clear());
-        assert_eq!(tree.child(ROOT, 1), 2);
+        assert_eq!(tree.child(ROOT, 1), ONE);
         let looking = {
             let tree = Arc::clone(&tree);
-            thread::spawn(move || tree.child(2, 99))
+            thread::spawn(move || tree.child(ONE, 99))
         };
         make(&tree);
         let found = looking.join().expect("the thread that looks");
-        assert_child(&tree, found, 2, 99);
+        assert_child(&tree, found, ONE, 99);
     });
 }
 
 #[test]
 fn a_node_is_never_seen_with_another_ones_address() {
     look_beside_a_new_node(|tree| {
-        let made = tree.child(2, 10);
-        assert_child(tree, made, 2, 10);
+        let made = tree.child(ONE, 10);
+        assert_child(tree, made, ONE, 10);
     });
 }
 
-/// Makes node 3 the child 10 of node 2, published by `publish`.
+/// Makes the second node the child 10 of the first, published by `publish`.
 fn make_by_hand(tree: &Tree, publish: fn(&Node)) {
     if let Some(_guard) = tree.writers.lock.acquire() {
         let used = tree.writers.used.load(Ordering::Relaxed);
-        if let (3, Some(node)) = (used, tree.nodes.get(3)) {
-            tree.writers.used.store(4, Ordering::Relaxed);
+        if let (TWO, Some(node)) = (used, tree.nodes.get(u64::from(TWO))) {
+            tree.writers.used.store(TWO + 1, Ordering::Relaxed);
             publish(node);
         }
     }
 }
 
 #[test]
-#[should_panic(expected = "node 3")]
+#[should_panic(expected = "node 6")]
 fn a_parent_stored_before_the_address_is_rejected() {
     look_beside_a_new_node(|tree| {
         make_by_hand(tree, |node| {
-            node.parent.store(3, Ordering::Release);
+            node.parent.store(ONE + 1, Ordering::Release);
             node.return_address.store(10, Ordering::Relaxed);
         });
     });
 }
 
 #[test]
-#[should_panic(expected = "node 3")]
+#[should_panic(expected = "node 6")]
 fn a_parent_stored_without_release_is_rejected() {
     look_beside_a_new_node(|tree| {
         make_by_hand(tree, |node| {
             node.return_address.store(10, Ordering::Relaxed);
-            node.parent.store(3, Ordering::Relaxed);
+            node.parent.store(ONE + 1, Ordering::Relaxed);
         });
     });
 }
@@ -104,7 +108,7 @@ fn two_threads_that_meet_at_a_new_call_get_one_node() {
             assert_child(&tree, id, ROOT, 7);
         }
         if mine != OVERFLOW && theirs != OVERFLOW {
-            assert_eq!((mine, theirs, tree.len()), (2, 2, 1));
+            assert_eq!((mine, theirs, tree.len()), (ONE, ONE, 1));
         }
     });
 }

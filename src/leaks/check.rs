@@ -1,0 +1,338 @@
+//! A leak check: its settings, its guard and its verdict.
+
+use core::time::Duration;
+use std::collections::HashMap;
+use std::time::Instant;
+
+use crate::error::Error;
+use crate::installed;
+use crate::leaks::report::{Held, Incomplete, LeakReport, LeakSite};
+use crate::leaks::suppress::Pattern;
+use crate::reading::or_panic;
+use crate::record::{self, Lost, Recording, Survivor, Visit};
+use crate::symbols::Symbols;
+
+/// How long a thread may take to end after what it did last. Only a check that
+/// has threads alive waits so long.
+const ENDING_MS: u32 = 1_000;
+
+/// The settings of a leak check.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// use heapledger::leaks::Check;
+///
+/// let checked = Check::new()
+///     .allow_bytes(64)
+///     .run(|| drop(std::hint::black_box(Box::leak(Box::new(7u64)))));
+/// assert!(checked.is_ok());
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Check {
+    allowed_blocks: Option<u64>,
+    allowed_bytes: Option<u64>,
+    suppressions: Vec<Pattern>,
+}
+
+impl Check {
+    /// A check that allows nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Tolerates up to `blocks` leaked blocks; together with
+    /// [`allow_bytes`](Self::allow_bytes), both must hold.
+    #[must_use]
+    pub fn allow_blocks(mut self, blocks: u64) -> Self {
+        self.allowed_blocks = Some(blocks);
+        self
+    }
+
+    /// Tolerates up to `bytes` leaked bytes.
+    #[must_use]
+    pub fn allow_bytes(mut self, bytes: u64) -> Self {
+        self.allowed_bytes = Some(bytes);
+        self
+    }
+
+    /// Does not count blocks with a function in their stack whose name matches
+    /// `pattern`, as LeakSanitizer's suppressions do: the pattern may occur
+    /// anywhere in the name, `*` stands for any text, `^` and `$` for its
+    /// beginning and end.
+    #[must_use]
+    pub fn suppress(mut self, pattern: &str) -> Self {
+        self.suppressions.push(Pattern::new(pattern));
+        self
+    }
+
+    /// Runs `body` and says what it leaks.
+    ///
+    /// Counted are the blocks that the calling thread allocates inside, and
+    /// every thread, job or task to which the check is [carried](super::carry),
+    /// that are still alive at the end, wherever they would have been freed.
+    /// What `body` returns counts too: it is alive.
+    ///
+    /// # Errors
+    /// The report, when more is alive than allowed, or when blocks could not be
+    /// recorded, so that nobody knows ([`Incomplete`]).
+    ///
+    /// # Panics
+    /// When the tracking allocator is not the program's global allocator: a
+    /// check that has measured nothing never passes. A panic of `body` passes
+    /// through.
+    #[track_caller]
+    pub fn run<R>(&self, body: impl FnOnce() -> R) -> Result<R, LeakReport> {
+        let guard = or_panic(self.try_start());
+        let result = body();
+        guard.finish().map(|()| result)
+    }
+
+    /// Starts a check that ends with [`LeakGuard::finish`], for code that is no
+    /// closure.
+    ///
+    /// # Panics
+    /// As [`run`](Self::run).
+    #[track_caller]
+    pub fn start(&self) -> LeakGuard {
+        or_panic(self.try_start())
+    }
+
+    /// [`start`](Self::start), with an error instead of a panic.
+    ///
+    /// # Errors
+    /// [`Error::is_not_installed`], [`Error::is_no_memory`].
+    pub fn try_start(&self) -> Result<LeakGuard, Error> {
+        let recording = Recording::start()?;
+        // Before the thread is in it: the settings live as long as the check, and are no leak.
+        let settings = record::quietly(|| self.clone());
+        let visit = recording.key().enter();
+        if !visit.is_recorded() {
+            return Err(Error::no_memory());
+        }
+        Ok(LeakGuard {
+            visit,
+            recording,
+            settings,
+        })
+    }
+
+    /// Runs `body` `warm_up` times, then `runs` times more, and says what grows
+    /// with each further run.
+    ///
+    /// What the first runs leave behind (lazy statics, caches, pools that fill)
+    /// is ignored, and so is what happens once: a site is reported when more of
+    /// it was alive after all runs than after half of them, and after half of
+    /// them more than none. The report's figures are what all `runs` left.
+    ///
+    /// # Errors
+    /// The report of the sites that grow, when they grow by more than allowed.
+    ///
+    /// # Panics
+    /// As [`run`](Self::run), and when `runs` is less than 2: one run shows no
+    /// growth.
+    #[track_caller]
+    pub fn run_steady(
+        &self,
+        warm_up: u32,
+        runs: u32,
+        mut body: impl FnMut(),
+    ) -> Result<(), LeakReport> {
+        assert!(
+            runs >= 2,
+            "a steady-state check needs at least 2 runs to see growth, not {runs}"
+        );
+        // First: what cannot be measured is not run, not even to warm it up.
+        or_panic(installed::require());
+        for _ in 0..warm_up {
+            body();
+        }
+        let guard = or_panic(self.try_start());
+        let mut half = HashMap::new();
+        let mut look = || {
+            half = record::quietly(|| {
+                await_ending_threads(&guard.recording, &mut Symbols::new());
+                by_node(&guard.recording.survivors())
+            });
+        };
+        run_and_look(&mut body, runs, &mut look);
+        guard.end(runs, |node, site| {
+            half.get(&node)
+                .is_some_and(|before| (before.blocks, before.bytes) < (site.blocks, site.bytes))
+        })
+    }
+
+    /// Sorts survivors into leaks and what is held otherwise; `Ok` when the
+    /// leaks are allowed.
+    fn judge(
+        &self,
+        mut symbols: Symbols,
+        survivors: &[Survivor],
+        lost: &Lost,
+        runs: u32,
+        grows: impl Fn(u32, &Group) -> bool,
+    ) -> Result<(), LeakReport> {
+        let mut report = LeakReport {
+            sites: Vec::new(),
+            runs,
+            harness: Held::default(),
+            suppressed: Held::default(),
+            incomplete: Incomplete {
+                blocks: lost.blocks,
+                frames: lost.frames,
+                cut_stacks: lost.cut,
+            },
+        };
+        for (node, group) in by_node(survivors) {
+            if !grows(node, &group) {
+                continue;
+            }
+            let (addresses, _) = record::frames(node);
+            let whole = symbols.stack(&addresses);
+            if whole.is_output_capture() {
+                report.harness.add(&group);
+            } else if self.suppressions.iter().any(|pattern| {
+                whole
+                    .frames()
+                    .iter()
+                    .any(|frame| pattern.matches(frame.function()))
+            }) {
+                report.suppressed.add(&group);
+            } else {
+                report.sites.push(LeakSite {
+                    blocks: group.blocks,
+                    bytes: group.bytes,
+                    oldest_ms: group.oldest_ms,
+                    youngest_ms: group.youngest_ms,
+                    stack: whole.trimmed(),
+                });
+            }
+        }
+        report.merge_same_stacks();
+        report.sort();
+        // What could not be recorded may have leaked: no check passes without having seen.
+        let allowed = self.allows(&report) && report.incomplete.blocks == 0;
+        if allowed { Ok(()) } else { Err(report) }
+    }
+
+    fn allows(&self, report: &LeakReport) -> bool {
+        let (blocks, bytes) = (report.blocks(), report.bytes());
+        match (self.allowed_blocks, self.allowed_bytes) {
+            (None, None) => blocks == 0,
+            (most_blocks, most_bytes) => {
+                most_blocks.is_none_or(|most| blocks <= most)
+                    && most_bytes.is_none_or(|most| bytes <= most)
+            }
+        }
+    }
+}
+
+/// A leak check under way; from [`Check::start`].
+///
+/// Dropped without [`finish`](Self::finish) it ends without a verdict, as when
+/// a panic unwinds through it.
+#[derive(Debug)]
+#[must_use = "only `finish` gives the verdict"]
+pub struct LeakGuard {
+    // The order matters: the thread leaves before the recording ends.
+    visit: Visit,
+    recording: Recording,
+    settings: Check,
+}
+
+impl LeakGuard {
+    /// Ends the check.
+    ///
+    /// # Errors
+    /// The report, when more is alive than allowed.
+    pub fn finish(self) -> Result<(), LeakReport> {
+        self.end(1, |_, _| true)
+    }
+
+    fn end(self, runs: u32, grows: impl Fn(u32, &Group) -> bool) -> Result<(), LeakReport> {
+        drop(self.visit);
+        let (recording, settings) = (self.recording, self.settings);
+        // The verdict is our own work: nothing of it is for an outer check to find.
+        record::quietly(|| {
+            let mut symbols = Symbols::new();
+            let end = Instant::now();
+            await_ending_threads(&recording, &mut symbols);
+            let (mut survivors, lost) = recording.finish();
+            let waited_ms = u32::try_from(end.elapsed().as_millis()).unwrap_or(u32::MAX);
+            for survivor in &mut survivors {
+                survivor.age_ms = survivor.age_ms.saturating_sub(waited_ms);
+            }
+            settings.judge(symbols, &survivors, &lost, runs, grows)
+        })
+    }
+}
+
+/// Runs `body` so many times, and `look`s when half of that is done.
+///
+/// Both halves are one loop with one call, because the call's address is part of
+/// every stack: two calls would make two sites of each, of which none has grown.
+#[inline(never)]
+fn run_and_look(body: &mut dyn FnMut(), runs: u32, look: &mut dyn FnMut()) {
+    for run in 0..runs {
+        if run == runs / 2 {
+            look();
+        }
+        core::hint::black_box(&mut *body)();
+    }
+}
+
+/// Waits while a block is alive that std keeps for a thread which may be ending.
+///
+/// `thread::scope` waits for its threads' closures and not for the threads, and
+/// a message from a thread that was not joined comes before its end. For a
+/// moment such a thread still holds its handle, which is no leak. One that goes
+/// on for longer is reported.
+fn await_ending_threads(recording: &Recording, symbols: &mut Symbols) {
+    let mut known = HashMap::new();
+    for _ in 0..ENDING_MS {
+        let mut is_of_a_thread = |survivor: &Survivor| {
+            *known.entry(survivor.node).or_insert_with(|| {
+                let (addresses, _) = record::frames(survivor.node);
+                symbols.stack(&addresses).is_of_a_thread()
+            })
+        };
+        if !recording.survivors().iter().any(&mut is_of_a_thread) {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// The survivors of one node.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Group {
+    blocks: u64,
+    bytes: u64,
+    oldest_ms: u32,
+    youngest_ms: u32,
+}
+
+impl Held {
+    fn add(&mut self, group: &Group) {
+        self.blocks += group.blocks;
+        self.bytes += group.bytes;
+    }
+}
+
+fn by_node(survivors: &[Survivor]) -> HashMap<u32, Group> {
+    let mut groups: HashMap<u32, Group> = HashMap::new();
+    for survivor in survivors {
+        let age = survivor.age_ms;
+        let group = groups.entry(survivor.node).or_insert(Group {
+            blocks: 0,
+            bytes: 0,
+            oldest_ms: age,
+            youngest_ms: age,
+        });
+        group.blocks += 1;
+        group.bytes += survivor.size;
+        group.oldest_ms = group.oldest_ms.max(age);
+        group.youngest_ms = group.youngest_ms.min(age);
+    }
+    groups
+}

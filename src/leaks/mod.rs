@@ -1,0 +1,157 @@
+//! Leak checks that name the line, right in parallel tests and across threads.
+//!
+//! ```
+//! # #[global_allocator]
+//! # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+//! use heapledger::{assert_no_leaks, leaks};
+//!
+//! assert_no_leaks!(|| drop(vec![1, 2, 3]));
+//!
+//! let report = leaks::check(|| { Box::leak(Box::new([0u8; 100])); }).unwrap_err();
+//! assert_eq!((report.blocks(), report.bytes()), (1, 100));
+//! println!("{report}"); // the line where it was born, and the stack that led there
+//! ```
+//!
+//! A check sees the thread that it runs on, and those to which it is
+//! [carried](carry). Other tests may run beside it, and may run checks of their
+//! own. A check inside a check has its own verdict; what it leaves alive is
+//! alive for the outer one too. Where two checks are on one thread, a block
+//! belongs to the inner one.
+//!
+//! Recording costs time on the threads that are in a check, for each allocation,
+//! and on all threads, for each free, as long as any check runs. What code keeps
+//! on purpose after its first run (lazy statics, caches) is a leak to
+//! [`check`]: warm it up first, or use [`Check::run_steady`].
+//!
+//! # With `cargo test` and `cargo nextest`
+//!
+//! Put the allocator into the test file and call [`assert_no_leaks!`](crate::assert_no_leaks!) in a test;
+//! there is nothing to set, and no reason to run tests one by one. Under `cargo
+//! test` the tests of a file are threads of one process, under `cargo nextest`
+//! processes of their own: a check says the same in both. What libtest captures
+//! (`println!`, the messages of panics) is kept in a buffer that may grow inside
+//! a check; it is told apart, in [`LeakReport::harness`]. With nextest every
+//! lazy static is used for the first time in each test.
+//!
+//! With line tables only (`debug = "line-tables-only"`, `debug = 1`) the lines
+//! are the same, but an inlined function has its bare name, which is what
+//! [suppressions](Check::suppress) then see. Without debug information there
+//! are no lines at all.
+//!
+//! # With other threads
+//!
+//! - **`std::thread`**: [`carry().wrap(..)`](crate::ScopeHandle::wrap) around the
+//!   closure. A thread that is alive at the end is found by its handle, as a
+//!   block that was born where it was spawned. The check waits a moment for
+//!   threads that are just ending: [`std::thread::scope`] waits for its threads'
+//!   closures only.
+//! - **tokio**: [`carry().wrap_future(..)`](crate::ScopeHandle::wrap_future)
+//!   around what is spawned, and around the future that is blocked on. Build the
+//!   runtime outside of the check and run something on it once; a worker makes
+//!   its queues larger when it first needs that, which is found as a leak of the
+//!   task that made it do so.
+//! - **rayon**: begin the check in the pool, `pool.install(|| check(..))`, and
+//!   wrap the jobs. A job that is put in from outside now and then makes the
+//!   pool's queue a block longer, which is found; so can a job's own queue, for
+//!   which `suppress("crossbeam")` is right.
+//!
+//! ```
+//! # #[global_allocator]
+//! # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+//! use heapledger::{assert_no_leaks, leaks};
+//! use std::thread;
+//!
+//! assert_no_leaks!(|| {
+//!     let check = leaks::carry();
+//!     thread::scope(|threads| {
+//!         for _ in 0..4 {
+//!             threads.spawn(|| {
+//!                 let _inside = check.enter();
+//!                 drop(std::hint::black_box(vec![0u8; 100]));
+//!             });
+//!         }
+//!     });
+//! });
+//! ```
+//!
+//! The examples `leak_test`, `leak_in_async` and `steady_state` show it whole.
+//! What blocks for the first time inside a check may make something for that: a
+//! channel of std's a thread local, `parking_lot` a table. Warm it up.
+
+mod check;
+mod report;
+mod suppress;
+
+pub use crate::symbols::{Frame, Origin};
+pub use check::{Check, LeakGuard};
+pub use report::{Held, Incomplete, LeakReport, LeakSite};
+
+/// A handle with which other threads, closures and futures join the check that
+/// the calling thread is in; outside of a check it joins nothing.
+///
+/// It is a [`ScopeHandle`](crate::ScopeHandle), with all its ways to carry; any
+/// handle that is made inside a check carries the check too.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// use heapledger::leaks;
+///
+/// let report = leaks::check(|| {
+///     let work = leaks::carry().wrap(|| std::mem::forget(vec![1u8; 77]));
+///     std::thread::spawn(work).join().unwrap();
+/// });
+/// assert!(report.unwrap_err().sites.iter().any(|site| site.bytes == 77));
+/// ```
+///
+/// # Panics
+/// When the tracking allocator is not the program's global allocator, or the
+/// system has no memory for the handle.
+#[track_caller]
+pub fn carry() -> crate::scope::ScopeHandle {
+    crate::reading::or_panic(crate::scope::ScopeHandle::detached())
+}
+
+/// Runs `body` and says what it leaks; [`Check::run`] with no allowance.
+///
+/// # Errors
+/// The report, when anything is still alive.
+///
+/// # Panics
+/// As [`Check::run`].
+#[track_caller]
+pub fn check<R>(body: impl FnOnce() -> R) -> Result<R, LeakReport> {
+    Check::new().run(body)
+}
+
+/// What [`assert_no_leaks!`](crate::assert_no_leaks!)(crate::assert_no_leaks) calls.
+///
+/// # Panics
+/// With the largest sites, when anything is still alive; as [`Check::run`].
+#[doc(hidden)]
+#[track_caller]
+pub fn assert_no_leaks<R>(body: impl FnOnce() -> R) -> R {
+    match check(body) {
+        Ok(result) => result,
+        Err(report) => panic!("{report:#}"),
+    }
+}
+
+/// Asserts that a closure leaves nothing alive, and gives back what it returns.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// heapledger::assert_no_leaks!(|| drop(String::from("gone")));
+/// ```
+///
+/// # Panics
+/// When blocks that the closure allocated are still alive at its end, with the
+/// largest sites, the line of each and its stack. When the tracking allocator
+/// is not installed. See [`leaks`](crate::leaks).
+#[macro_export]
+macro_rules! assert_no_leaks {
+    ($body:expr $(,)?) => {
+        $crate::leaks::assert_no_leaks($body)
+    };
+}

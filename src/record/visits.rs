@@ -1,0 +1,236 @@
+//! Which recording a thread is in, and what it needs to record.
+//!
+//! ```text
+//!   slot ── attachment ──▶ Thread     from the system at the first visit, then with the slot
+//!                          visits     the recordings the thread is in, the innermost last
+//!                          quiet      > 0 while the thread works for the recorder itself
+//!                          stack      the stack of its last capture
+//! ```
+//!
+//! The innermost visit whose recording is still under way gets the block. A
+//! visit that ends before a later one leaves a hole, which is skipped, and
+//! popped when everything above it is gone.
+
+use core::cell::{Cell, UnsafeCell};
+use core::marker::PhantomData;
+
+use crate::arena::{self, Zeroed};
+use crate::ledger::{self, Slot};
+use crate::record::recording::{Entry, Tag};
+use crate::unwind::Stack;
+
+/// Recordings that a thread can be in at once; more are not recorded.
+const VISITS: usize = 32;
+
+/// A thread's own state. Zero bytes are its fresh state.
+#[derive(Debug)]
+pub(super) struct Thread {
+    tenancy: Cell<u64>,
+    quiet: Cell<u32>,
+    depth: Cell<usize>,
+    ticks: Cell<u32>,
+    visits: [Place; VISITS],
+    stack: UnsafeCell<Stack>,
+}
+
+/// One open visit, or a hole.
+#[derive(Debug)]
+struct Place {
+    entry: Cell<Option<&'static Entry>>,
+    id: Cell<u32>,
+}
+
+impl Place {
+    fn get(&self) -> Option<Tag> {
+        let id = self.id.get();
+        self.entry.get().map(|entry| Tag { entry, id })
+    }
+
+    fn set(&self, tag: Option<Tag>) {
+        self.entry.set(tag.map(|tag| tag.entry));
+        self.id.set(tag.map_or(0, |tag| tag.id));
+    }
+}
+
+// SAFETY: numbers, options of a reference (null is none), and a `Stack`, which says itself that
+// zero bytes are its fresh state.
+unsafe impl Zeroed for Thread {}
+// SAFETY: needed to leave it with a slot. Every use goes through `here` or `make`, which give it
+// to the slot's owner alone, on its own thread.
+unsafe impl Sync for Thread {}
+
+/// The calling thread's state, if its slot has one.
+#[inline]
+pub(super) fn here() -> Option<&'static Thread> {
+    let slot = ledger::own()?;
+    // SAFETY: an attachment is a `Thread` from `arena::forever`, and we are on the owner's thread.
+    let thread = unsafe { slot.attachment().cast::<Thread>().as_ref() }?;
+    thread.is_of(slot).then_some(thread)
+}
+
+/// The calling thread's slot and state, made if need be.
+fn make() -> Option<(&'static Slot, &'static Thread)> {
+    let slot = ledger::own()?;
+    if slot.attachment().is_null() {
+        slot.attach(arena::forever::<Thread>()?.as_ptr().cast());
+    }
+    // SAFETY: as in `here`.
+    let thread = unsafe { slot.attachment().cast::<Thread>().as_ref() }?;
+    if !thread.is_of(slot) {
+        // The slot's last owner was another thread, with another stack.
+        thread.tenancy.set(slot.tenancy());
+        thread.quiet.set(0);
+        thread.depth.set(0);
+        // SAFETY: only the owner is here, and no capture is running on this thread: it would have
+        // needed the tenancy that is only now set.
+        unsafe { (*thread.stack.get()).pass_on() };
+    }
+    Some((slot, thread))
+}
+
+impl Thread {
+    #[inline]
+    fn is_of(&self, slot: &Slot) -> bool {
+        self.tenancy.get() == slot.tenancy()
+    }
+
+    /// The recording that gets what this thread allocates now.
+    #[inline]
+    pub(super) fn current(&self) -> Option<Tag> {
+        let last = self.depth.get().checked_sub(1)?;
+        match self.visits.get(last).and_then(Place::get) {
+            Some(tag) if tag.is_under_way() => Some(tag),
+            _ => self.search_current(),
+        }
+    }
+
+    /// The same when the last visit's recording is over.
+    #[cold]
+    #[inline(never)]
+    fn search_current(&self) -> Option<Tag> {
+        let depth = self.depth.get().min(VISITS);
+        self.visits
+            .get(..depth)?
+            .iter()
+            .rev()
+            .filter_map(Place::get)
+            .find(|tag| tag.is_under_way())
+    }
+
+    /// One more record; how many there were.
+    pub(super) fn tick(&self) -> u32 {
+        let ticks = self.ticks.get().wrapping_add(1);
+        self.ticks.set(ticks);
+        ticks
+    }
+
+    /// Runs `work` unless the thread is already at work for the recorder.
+    pub(super) fn unless_quiet<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
+        if self.quiet.get() > 0 {
+            return None;
+        }
+        self.quiet.set(1);
+        let result = work();
+        self.quiet.set(0);
+        Some(result)
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.quiet.get() > 0
+    }
+
+    /// Lends the stack. Only within [`unless_quiet`](Self::unless_quiet).
+    pub(super) fn with_stack<R>(&self, work: impl FnOnce(&mut Stack) -> R) -> R {
+        debug_assert!(self.is_quiet());
+        // SAFETY: only this thread uses it, and only while `quiet` is raised, which keeps a nested
+        // call (a signal handler that allocates) from getting here.
+        work(unsafe { &mut *self.stack.get() })
+    }
+}
+
+/// Runs `work`, which the recorder does for itself in a normal context: what it
+/// allocates and frees is not recorded.
+pub(crate) fn quietly<R>(work: impl FnOnce() -> R) -> R {
+    struct Quiet(Option<&'static Thread>);
+    impl Drop for Quiet {
+        fn drop(&mut self) {
+            if let Some(thread) = self.0 {
+                thread.quiet.set(thread.quiet.get().saturating_sub(1));
+            }
+        }
+    }
+    let thread = make().map(|(_, thread)| thread);
+    if let Some(thread) = thread {
+        thread.quiet.set(thread.quiet.get() + 1);
+    }
+    let _quiet = Quiet(thread);
+    work()
+}
+
+/// Makes the calling thread's state, and asks for its stack's bounds: here, not
+/// inside the allocator. Only within [`quietly`].
+pub(super) fn prepare() {
+    if let Some((_, thread)) = make() {
+        // SAFETY: only this thread uses it; the caller's `quietly` keeps a nested capture away.
+        unsafe { (*thread.stack.get()).prepare() };
+    }
+}
+
+/// An open visit of the calling thread to a recording; dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Visit {
+    place: Option<(&'static Slot, &'static Thread, u64, usize)>,
+    not_send: PhantomData<*const ()>,
+}
+
+impl Visit {
+    /// Opens a visit; one without a place when there is no memory or too many
+    /// are open already.
+    pub(super) fn open(tag: Tag) -> Self {
+        let place = make().and_then(|(slot, thread)| {
+            let depth = thread.depth.get();
+            thread.visits.get(depth)?.set(Some(tag));
+            thread.depth.set(depth + 1);
+            // The bounds of the thread's stack are asked for here, not inside the allocator.
+            quietly(prepare);
+            slot.watch();
+            Some((slot, thread, slot.tenancy(), depth))
+        });
+        Self {
+            place,
+            not_send: PhantomData,
+        }
+    }
+
+    /// Whether what the thread allocates is recorded.
+    pub(crate) fn is_recorded(&self) -> bool {
+        self.place.is_some()
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        let Some((slot, thread, tenancy, index)) = self.place else {
+            return;
+        };
+        // A guard kept in a thread local may be dropped after the slot has gone to another thread.
+        let is_here = ledger::own().is_some_and(|own| core::ptr::eq(own, slot));
+        if !is_here || slot.tenancy() != tenancy {
+            return;
+        }
+        slot.unwatch();
+        if let Some(visit) = thread.visits.get(index) {
+            visit.set(None);
+        }
+        let mut depth = thread.depth.get();
+        while depth > 0
+            && thread
+                .visits
+                .get(depth - 1)
+                .is_none_or(|v| v.get().is_none())
+        {
+            depth -= 1;
+        }
+        thread.depth.set(depth);
+    }
+}
