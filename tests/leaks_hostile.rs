@@ -1,0 +1,514 @@
+//! Leak checks where the ground shakes: threads that unwind, libraries that
+//! come and go, forks, stacks too deep and too small, signals, no memory.
+#![allow(
+    unsafe_code,
+    reason = "forks, raises signals, loads libraries and limits memory, as C does"
+)]
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::hint::black_box;
+use std::mem::{MaybeUninit, forget};
+use std::panic::catch_unwind;
+use std::process::ExitCode;
+use std::ptr::null_mut;
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use heapledger::leaks::{self, Check, Incomplete, LeakReport};
+use heapledger::{ScopeHandle, TrackingAllocator};
+
+#[global_allocator]
+static HEAP: TrackingAllocator<Reserve> = TrackingAllocator::over(Reserve);
+
+/// The system's allocator; when the case says so, a range that was put aside
+/// before, so that the program has memory when the recorder has none.
+struct Reserve;
+
+const RESERVED: usize = 32 << 20;
+static RESERVE: AtomicPtr<u8> = AtomicPtr::new(null_mut());
+static USED: AtomicUsize = AtomicUsize::new(0);
+static IS_OPEN: AtomicBool = AtomicBool::new(false);
+
+impl Reserve {
+    fn owns(block: *mut u8) -> bool {
+        let start = RESERVE.load(Ordering::Relaxed).addr();
+        start != 0 && (start..start + RESERVED).contains(&block.addr())
+    }
+}
+
+// SAFETY: blocks come from `System`, or are disjoint parts of a range that is never freed, aligned
+// to 16 and used for no larger alignment; each goes back where it came from.
+unsafe impl GlobalAlloc for Reserve {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if IS_OPEN.load(Ordering::Relaxed) && layout.align() <= 16 {
+            let size = layout.size().next_multiple_of(16);
+            let at = USED.fetch_add(size, Ordering::Relaxed);
+            if at + size <= RESERVED {
+                // SAFETY: within the range.
+                return unsafe { RESERVE.load(Ordering::Relaxed).add(at) };
+            }
+        }
+        // SAFETY: passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if !Self::owns(block) {
+            // SAFETY: not ours, so the system's; passed on.
+            unsafe { System.dealloc(block, layout) };
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    support::main(cases![
+        checks_are_right_while_threads_unwind_and_libraries_come_and_go,
+        a_forked_child_can_check_whatever_the_other_threads_were_doing,
+        a_leak_a_hundred_thousand_calls_deep_is_counted,
+        threads_with_the_smallest_stacks_are_recorded,
+        a_signal_handler_on_a_stack_of_its_own_may_leak,
+        a_signal_handler_on_the_thread_s_stack_may_leak,
+        with_no_memory_left_the_check_says_so,
+        with_little_memory_left_nothing_is_left_out_in_silence,
+        with_room_for_some_the_report_says_that_it_is_incomplete,
+        with_a_gibibyte_of_addresses_all_is_recorded,
+    ])
+}
+
+fn block(size: usize) -> Vec<u8> {
+    black_box(vec![1; size])
+}
+
+#[track_caller]
+fn quiet<R>(checked: Result<R, LeakReport>) -> R {
+    match checked {
+        Ok(result) => result,
+        Err(report) => panic!("a false alarm: {report}"),
+    }
+}
+
+#[track_caller]
+fn found<R>(checked: Result<R, LeakReport>) -> LeakReport {
+    match checked {
+        Ok(_) => panic!("the leak was not found"),
+        Err(report) => report,
+    }
+}
+
+fn figures(report: &LeakReport) -> (u64, u64) {
+    (report.blocks(), report.bytes())
+}
+
+// ------------------------------------------------- unwinding, dlopen, dlclose
+
+const TIMES: usize = 10_000;
+
+/// Allocates while it unwinds.
+struct Unwinding;
+
+impl Drop for Unwinding {
+    fn drop(&mut self) {
+        drop(block(40));
+    }
+}
+
+#[inline(never)]
+fn unwind(depth: usize) {
+    let _guard = Unwinding;
+    assert!(depth > 0, "as planned");
+    unwind(depth - 1);
+    black_box(());
+}
+
+fn panic_often(check: &ScopeHandle) {
+    let _inside = check.enter();
+    for i in 0..TIMES {
+        assert!(catch_unwind(|| unwind(i % 7)).is_err());
+    }
+}
+
+fn load_often(check: &ScopeHandle) {
+    let _inside = check.enter();
+    for _ in 0..TIMES {
+        // SAFETY: the C library's mathematics has no initialiser that could be misused.
+        let library = unsafe { libloading::Library::new("libm.so.6") }.expect("a library");
+        {
+            // SAFETY: the function has had this type since there is C.
+            let cosine = unsafe { library.get::<unsafe extern "C" fn(f64) -> f64>(b"cos") };
+            // SAFETY: it takes any number; the library is open.
+            let one = unsafe { cosine.expect("cos")(0.0) };
+            assert_eq!(one.to_bits(), 1.0f64.to_bits());
+        }
+        library.close().expect("closed");
+    }
+}
+
+/// Bug prevented: a deadlock between the loader's lock and one that is held
+/// while a stack is walked; a walk by tables that were just unmapped.
+fn checks_are_right_while_threads_unwind_and_libraries_come_and_go() {
+    let show = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        if info.payload_as_str() != Some("as planned") {
+            show(info);
+        }
+    }));
+    // What is made once: by a panic, by the loader, by libloading for its errors.
+    drop(catch_unwind(|| unwind(2)));
+    let busy = AtomicU64::new(2);
+    let mut checks = 0u64;
+    thread::scope(|threads| {
+        let outer = Check::new().start();
+        let check = leaks::carry();
+        let work: [fn(&ScopeHandle); 2] = [panic_often, load_often];
+        for work in work {
+            let (check, busy) = (check.clone(), &busy);
+            threads.spawn(move || {
+                work(&check);
+                busy.fetch_sub(1, Ordering::Release);
+            });
+        }
+        while busy.load(Ordering::Acquire) > 0 || checks < 10 {
+            checks += 1;
+            quiet(leaks::check(|| {
+                drop((block(10), vec![block(20), block(30)]));
+            }));
+            if checks % 100 == 1 {
+                assert_eq!(figures(&found(leaks::check(|| forget(block(50))))), (1, 50));
+            }
+        }
+        let report = found(outer.finish());
+        let planted = checks.div_ceil(100);
+        let mine: u64 = report
+            .sites
+            .iter()
+            .filter(|site| site.bytes == 50 * site.blocks)
+            .map(|site| site.blocks)
+            .sum();
+        assert_eq!(mine, planted, "{report}");
+        assert_eq!(report.incomplete.blocks, 0, "{report}");
+    });
+    println!("{checks} checks");
+}
+
+// ------------------------------------------------------------------------ fork
+
+const FORKS: usize = 300;
+
+/// Waits for the child; kills it when it hangs.
+fn wait_for(child: libc::pid_t) -> Result<(), String> {
+    let begin = Instant::now();
+    loop {
+        let mut status = 0;
+        // SAFETY: a child of ours, and a place for its status.
+        let ended = unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) };
+        if ended == child {
+            let is_well = libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0;
+            return is_well
+                .then_some(())
+                .ok_or_else(|| format!("status {status:#x}"));
+        }
+        if begin.elapsed() > Duration::from_mins(1) {
+            // SAFETY: a child of ours that has not been waited for, so the number is still its.
+            unsafe { libc::kill(child, libc::SIGKILL) };
+            // SAFETY: as above.
+            unsafe { libc::waitpid(child, &raw mut status, 0) };
+            return Err("it hangs".to_owned());
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// What a child does, which ends with this.
+fn check_in_the_child() -> ! {
+    let checked = catch_unwind(|| {
+        quiet(leaks::check(|| drop(block(10))));
+        assert_eq!(figures(&found(leaks::check(|| forget(block(60))))), (1, 60));
+        // A thread of its own, as the parent has.
+        let check = leaks::check(|| {
+            let work = leaks::carry().wrap(|| drop(block(10)));
+            thread::spawn(work).join().expect("no panic");
+        });
+        quiet(check);
+    });
+    // SAFETY: ends the process, and nothing of the parent's is run.
+    unsafe { libc::_exit(i32::from(checked.is_err())) }
+}
+
+/// Bug prevented: a lock that another thread held at the fork stays held in the
+/// child, which waits for ever at its first check.
+fn a_forked_child_can_check_whatever_the_other_threads_were_doing() {
+    let stop = AtomicBool::new(false);
+    // The libraries' own first uses.
+    drop(leaks::check(|| forget(block(1))));
+    let outer = Check::new().start();
+    let outcome = thread::scope(|threads| {
+        for _ in 0..3 {
+            threads.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    quiet(leaks::check(|| drop(block(30))));
+                }
+            });
+        }
+        let outcome = (0..FORKS).try_for_each(|_| {
+            // SAFETY: the child runs our code and the C library's, which makes its own locks
+            // free again in the child.
+            match unsafe { libc::fork() } {
+                0 => check_in_the_child(),
+                child if child > 0 => wait_for(child),
+                // Never to be waited for, let alone killed: -1 means everybody.
+                failed => Err(format!("fork gives {failed}")),
+            }
+        });
+        stop.store(true, Ordering::Relaxed);
+        outcome
+    });
+    drop(outer);
+    assert_eq!(outcome, Ok(()));
+    quiet(leaks::check(|| drop(block(10))));
+}
+
+// ---------------------------------------------------------------------- stacks
+
+fn a_leak_a_hundred_thousand_calls_deep_is_counted() {
+    #[inline(never)]
+    fn descend(depth: usize) -> usize {
+        let kept = depth.is_multiple_of(100).then(|| block(8));
+        if depth == 0 {
+            forget(black_box(vec![2u8; 4_321]));
+            return 0;
+        }
+        let below = black_box(descend(depth - 1));
+        drop(kept);
+        below + 1
+    }
+    let line = line!() - 7;
+    let work = || {
+        let check = leaks::carry();
+        let deep = thread::Builder::new().stack_size(1 << 30);
+        let deep = deep.spawn(check.wrap(|| descend(black_box(100_000))));
+        assert_eq!(deep.expect("a thread").join().expect("no panic"), 100_000);
+    };
+    let report = found(leaks::check(work));
+    assert_eq!(figures(&report), (1, 4_321), "{report:#}");
+    assert_eq!(report.sites[0].location(), format!("{}:{line}", file!()));
+    assert!(
+        report.incomplete.cut_stacks > 0,
+        "a stack this deep is cut: {report:#}"
+    );
+    assert_eq!((report.incomplete.blocks, report.incomplete.frames), (0, 0));
+}
+
+/// A thread as C makes it, with so many bytes of stack.
+fn run_on_a_stack_of(
+    size: usize,
+    start: extern "C" fn(*mut libc::c_void) -> *mut libc::c_void,
+    argument: *mut libc::c_void,
+) {
+    let mut attributes = MaybeUninit::uninit();
+    // SAFETY: initialises the attributes.
+    let failed = unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) };
+    assert_eq!(failed, 0);
+    // SAFETY: initialised above.
+    let failed = unsafe { libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), size) };
+    assert_eq!(failed, 0);
+    let mut thread = MaybeUninit::uninit();
+    // SAFETY: initialised attributes, a place for the thread, and a function of the right type.
+    let made =
+        unsafe { libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), start, argument) };
+    assert_eq!(made, 0);
+    // SAFETY: made above and not yet joined.
+    let thread = unsafe { thread.assume_init() };
+    // SAFETY: it was created above and is joined once.
+    let failed = unsafe { libc::pthread_join(thread, null_mut()) };
+    assert_eq!(failed, 0);
+}
+
+extern "C" fn leak_a_little(check: *mut libc::c_void) -> *mut libc::c_void {
+    // SAFETY: the handle outlives the thread, which is joined.
+    let check = unsafe { &*check.cast::<ScopeHandle>() };
+    let _inside = check.enter();
+    forget(block(16));
+    drop(block(17));
+    null_mut()
+}
+
+fn threads_with_the_smallest_stacks_are_recorded() {
+    let work = || {
+        let mut check = leaks::carry();
+        for _ in 0..50 {
+            run_on_a_stack_of(
+                libc::PTHREAD_STACK_MIN,
+                leak_a_little,
+                (&raw mut check).cast(),
+            );
+        }
+    };
+    let report = found(leaks::check(work));
+    assert_eq!(figures(&report), (50, 50 * 16), "{report:#}");
+    assert_eq!(report.incomplete.blocks, 0);
+}
+
+// --------------------------------------------------------------------- signals
+
+static CAUGHT: AtomicU64 = AtomicU64::new(0);
+
+/// Bad manners, but found in programs.
+extern "C" fn leak_in_the_handler(_: libc::c_int) {
+    forget(block(111));
+    drop(block(222));
+    CAUGHT.fetch_add(1, Ordering::Relaxed);
+}
+
+fn handle_with(flags: libc::c_int) {
+    // SAFETY: zero is a valid value: no flags, no mask, the default handler.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    action.sa_sigaction = leak_in_the_handler as extern "C" fn(libc::c_int) as usize;
+    action.sa_flags = flags;
+    // SAFETY: the handler has the type that goes with these flags, and lives for ever.
+    let failed = unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, null_mut()) };
+    assert_eq!(failed, 0);
+}
+
+fn raise_often() {
+    for _ in 0..100 {
+        drop(block(5));
+        // SAFETY: comes back when the handler has run, on this thread, outside of malloc.
+        let failed = unsafe { libc::raise(libc::SIGUSR1) };
+        assert_eq!(failed, 0);
+        drop(block(6));
+    }
+}
+
+fn a_signal_handler_on_a_stack_of_its_own_may_leak() {
+    let mut other = vec![0u8; 256 * 1024];
+    let stack = libc::stack_t {
+        ss_sp: other.as_mut_ptr().cast(),
+        ss_flags: 0,
+        ss_size: other.len(),
+    };
+    // SAFETY: the memory lives until the end of the case, which is the process's.
+    let failed = unsafe { libc::sigaltstack(&raw const stack, null_mut()) };
+    assert_eq!(failed, 0);
+    handle_with(libc::SA_ONSTACK);
+    let report = found(leaks::check(raise_often));
+    assert_eq!(CAUGHT.load(Ordering::Relaxed), 100);
+    assert_eq!(figures(&report), (100, 11_100), "{report:#}");
+    assert!(report.incomplete.cut_stacks >= 100, "{report:#}");
+    quiet(leaks::check(|| drop(block(7))));
+    let off = libc::stack_t {
+        ss_sp: null_mut(),
+        ss_flags: libc::SS_DISABLE,
+        ss_size: 0,
+    };
+    // SAFETY: the handler is not running.
+    let failed = unsafe { libc::sigaltstack(&raw const off, null_mut()) };
+    assert_eq!(failed, 0);
+    drop(other);
+}
+
+fn a_signal_handler_on_the_thread_s_stack_may_leak() {
+    handle_with(0);
+    let report = found(leaks::check(raise_often));
+    assert_eq!(figures(&report), (100, 11_100), "{report:#}");
+    let place = report.sites[0].location();
+    assert!(place.starts_with(file!()), "{report:#}");
+}
+
+// ------------------------------------------------------------ memory runs out
+
+/// How much of the address space is in use.
+fn addresses_in_use() -> u64 {
+    let pages = std::fs::read_to_string("/proc/self/statm").expect("Linux");
+    let pages: u64 = pages
+        .split(' ')
+        .next()
+        .and_then(|n| n.parse().ok())
+        .expect("a number");
+    pages * 4_096
+}
+
+fn limit_addresses(soft: u64) {
+    let mut limit = MaybeUninit::uninit();
+    // SAFETY: a place for the limit.
+    let failed = unsafe { libc::getrlimit(libc::RLIMIT_AS, limit.as_mut_ptr()) };
+    assert_eq!(failed, 0);
+    // SAFETY: filled in above.
+    let mut limit: libc::rlimit = unsafe { limit.assume_init() };
+    limit.rlim_cur = soft.min(limit.rlim_max);
+    // SAFETY: only reads the limit.
+    let failed = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
+    assert_eq!(failed, 0);
+}
+
+const PLANTED: usize = 100_000;
+
+/// Starts a check, and leaks, with so many bytes of addresses left for whoever
+/// asks the system.
+fn with_addresses(left: u64) -> Result<LeakReport, heapledger::Error> {
+    let reserve = vec![0u8; RESERVED + 16].leak();
+    let start = reserve.as_mut_ptr().addr().next_multiple_of(16);
+    RESERVE.store(reserve.as_mut_ptr().with_addr(start), Ordering::Relaxed);
+    let mut kept: Vec<Box<[u8; 24]>> = Vec::with_capacity(PLANTED);
+    IS_OPEN.store(true, Ordering::Relaxed);
+    limit_addresses(addresses_in_use() + left);
+    let started = Check::new().try_start();
+    if started.is_ok() {
+        for _ in 0..PLANTED {
+            // The program's own allocation succeeds, or this is the end.
+            kept.push(black_box(Box::new([1; 24])));
+        }
+        // The first half is freed, what could not be recorded as well as the rest.
+        kept.drain(..PLANTED / 2);
+    }
+    limit_addresses(libc::RLIM_INFINITY);
+    IS_OPEN.store(false, Ordering::Relaxed);
+    Ok(found(started?.finish()))
+}
+
+/// Nothing is left out in silence.
+fn assert_accounted_for(report: &LeakReport) {
+    let (alive, missing) = (PLANTED as u64 / 2, report.incomplete.blocks);
+    assert!(report.blocks() <= alive, "{report:#}");
+    assert!(report.blocks() + missing >= alive, "{report:#}");
+    assert_eq!(report.bytes(), 24 * report.blocks(), "{report:#}");
+}
+
+/// Bug prevented: a check that had no memory to record anything passes.
+fn with_no_memory_left_the_check_says_so() {
+    assert!(
+        with_addresses(0)
+            .expect_err("nowhere to record")
+            .is_no_memory()
+    );
+}
+
+fn with_little_memory_left_nothing_is_left_out_in_silence() {
+    match with_addresses(12 << 20) {
+        Err(error) => assert!(error.is_no_memory()),
+        Ok(report) => {
+            assert_accounted_for(&report);
+            assert_ne!(report.incomplete, Incomplete::default(), "{report:#}");
+        }
+    }
+}
+
+fn incomplete_with(left: u64) {
+    let report = with_addresses(left).expect("a check");
+    assert_accounted_for(&report);
+    assert!(report.incomplete.blocks > 0, "{report:#}");
+    assert!(report.to_string().contains("could not be recorded"));
+}
+
+fn with_room_for_some_the_report_says_that_it_is_incomplete() {
+    incomplete_with(40 << 20);
+}
+
+fn with_a_gibibyte_of_addresses_all_is_recorded() {
+    let report = with_addresses(1 << 30).expect("a check");
+    assert_accounted_for(&report);
+    assert_eq!(report.blocks(), PLANTED as u64 / 2);
+    assert_eq!(report.incomplete, Incomplete::default(), "{report:#}");
+}
