@@ -32,7 +32,7 @@ impl Program {
             .map(|depth| {
                 let calls = &self.calls[function];
                 // Outer calls nearly always take the same way.
-                let way = if depth < 8 && random(state) % 16 != 0 {
+                let way = if depth < 8 && !random(state).is_multiple_of(16) {
                     0
                 } else {
                     random(state)

@@ -18,8 +18,9 @@ pub fn measure(count: usize) {
     let start = Instant::now();
     for &address in &addresses {
         let stack = symbols.stack(&[address]);
-        frames += stack.untrimmed().len();
-        places.extend(stack.user().map(|frame| frame.place()));
+        frames += stack.frames().len();
+        let user = stack.frames().iter().find(|frame| frame.is_user());
+        places.extend(user.map(|frame| frame.location()));
     }
     println!(
         "{} addresses named in {first:?}, {frames} frames, {} places in the program's own code; again in {:?}",
