@@ -1,8 +1,8 @@
 //! Leak checks where the ground shakes: threads that unwind, libraries that
-//! come and go, forks, stacks too deep and too small, signals, no memory.
+//! come and go, stacks too deep and too small, signals, no memory.
 #![allow(
     unsafe_code,
-    reason = "forks, raises signals, loads libraries and limits memory, as C does"
+    reason = "raises signals, loads libraries and limits memory, as C does"
 )]
 
 mod support;
@@ -15,7 +15,6 @@ use std::process::ExitCode;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
-use std::time::{Duration, Instant};
 
 use heapledger::leaks::{self, Check, Incomplete, LeakReport};
 use heapledger::{ScopeHandle, TrackingAllocator};
@@ -66,7 +65,6 @@ unsafe impl GlobalAlloc for Reserve {
 fn main() -> ExitCode {
     support::main(cases![
         checks_are_right_while_threads_unwind_and_libraries_come_and_go,
-        a_forked_child_can_check_whatever_the_other_threads_were_doing,
         a_leak_a_hundred_thousand_calls_deep_is_counted,
         threads_with_the_smallest_stacks_are_recorded,
         a_signal_handler_on_a_stack_of_its_own_may_leak,
@@ -191,83 +189,6 @@ fn checks_are_right_while_threads_unwind_and_libraries_come_and_go() {
         assert_eq!(report.incomplete.blocks, 0, "{report}");
     });
     println!("{checks} checks");
-}
-
-// ------------------------------------------------------------------------ fork
-
-const FORKS: usize = 300;
-
-/// Waits for the child; kills it when it hangs.
-fn wait_for(child: libc::pid_t) -> Result<(), String> {
-    let begin = Instant::now();
-    loop {
-        let mut status = 0;
-        // SAFETY: a child of ours, and a place for its status.
-        let ended = unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) };
-        if ended == child {
-            let is_well = libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0;
-            return is_well
-                .then_some(())
-                .ok_or_else(|| format!("status {status:#x}"));
-        }
-        if begin.elapsed() > Duration::from_mins(1) {
-            // SAFETY: a child of ours that has not been waited for, so the number is still its.
-            unsafe { libc::kill(child, libc::SIGKILL) };
-            // SAFETY: as above.
-            unsafe { libc::waitpid(child, &raw mut status, 0) };
-            return Err("it hangs".to_owned());
-        }
-        thread::sleep(Duration::from_millis(1));
-    }
-}
-
-/// What a child does, which ends with this.
-fn check_in_the_child() -> ! {
-    let checked = catch_unwind(|| {
-        quiet(leaks::check(|| drop(block(10))));
-        assert_eq!(figures(&found(leaks::check(|| forget(block(60))))), (1, 60));
-        // A thread of its own, as the parent has.
-        let check = leaks::check(|| {
-            let work = leaks::carry().wrap(|| drop(block(10)));
-            thread::spawn(work).join().expect("no panic");
-        });
-        quiet(check);
-    });
-    // SAFETY: ends the process, and nothing of the parent's is run.
-    unsafe { libc::_exit(i32::from(checked.is_err())) }
-}
-
-/// Bug prevented: a lock that another thread held at the fork stays held in the
-/// child, which waits for ever at its first check.
-fn a_forked_child_can_check_whatever_the_other_threads_were_doing() {
-    let stop = AtomicBool::new(false);
-    // The libraries' own first uses.
-    drop(leaks::check(|| forget(block(1))));
-    let outer = Check::new().start();
-    let outcome = thread::scope(|threads| {
-        for _ in 0..3 {
-            threads.spawn(|| {
-                while !stop.load(Ordering::Relaxed) {
-                    quiet(leaks::check(|| drop(block(30))));
-                }
-            });
-        }
-        let outcome = (0..FORKS).try_for_each(|_| {
-            // SAFETY: the child runs our code and the C library's, which makes its own locks
-            // free again in the child.
-            match unsafe { libc::fork() } {
-                0 => check_in_the_child(),
-                child if child > 0 => wait_for(child),
-                // Never to be waited for, let alone killed: -1 means everybody.
-                failed => Err(format!("fork gives {failed}")),
-            }
-        });
-        stop.store(true, Ordering::Relaxed);
-        outcome
-    });
-    drop(outer);
-    assert_eq!(outcome, Ok(()));
-    quiet(leaks::check(|| drop(block(10))));
 }
 
 // ---------------------------------------------------------------------- stacks

@@ -23,6 +23,10 @@
 //! on purpose after its first run (lazy statics, caches) is a leak to
 //! [`check`]: warm it up first, or use [`Check::run_steady`].
 //!
+//! In a child of `fork` whose parent had other threads in checks at that moment,
+//! a check can hang, rarely: not all locks of the C library and of the symbolizer
+//! are free again there. Check in processes that were not forked so.
+//!
 //! # With `cargo test` and `cargo nextest`
 //!
 //! Put the allocator into the test file and call [`assert_no_leaks!`](crate::assert_no_leaks!) in a test;
