@@ -10,6 +10,7 @@ use std::time::Instant;
 use once_cell::sync::OnceCell;
 
 use crate::ledger;
+use crate::record::loader;
 use crate::record::recording::Tag;
 use crate::record::table::Record;
 use crate::record::table::{DEFAULT_RECORDS, Table};
@@ -171,7 +172,7 @@ pub(crate) fn note_site() {
 pub(crate) fn prepare_sites() {
     visits::quietly(|| {
         make_room();
-        unwind::prime();
+        loader::ask(unwind::prime);
         visits::prepare();
     });
 }
