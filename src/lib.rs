@@ -19,10 +19,14 @@ mod units;
 mod allocator;
 #[cfg(not(loom))]
 mod assertions;
+#[cfg(all(not(loom), feature = "profile"))]
+mod export;
 #[cfg(not(loom))]
 mod installed;
 #[cfg(all(not(loom), feature = "profile"))]
 pub mod leaks;
+#[cfg(all(not(loom), feature = "profile"))]
+pub mod profile;
 #[cfg(not(loom))]
 mod reading;
 #[cfg(feature = "profile")]
@@ -60,6 +64,21 @@ pub mod __private {
     #[cfg(feature = "profile")]
     pub mod symbols {
         pub use crate::symbols::{Frame, Origin, Resolved, Symbols};
+    }
+
+    /// For the tests and benchmarks of the formats: profiles that no process has written.
+    #[cfg(feature = "profile")]
+    pub mod profile {
+        use std::sync::Arc;
+
+        use crate::profile::{HeapProfile, Mode, Names};
+
+        /// A profile of nothing, to be filled in.
+        pub fn empty(mode: Mode, names: Option<Names>) -> HeapProfile {
+            let mut profile = HeapProfile::empty(mode);
+            profile.names = names.map(Arc::new);
+            profile
+        }
     }
 
     /// For the tests and benchmarks of the capture room.

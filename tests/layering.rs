@@ -1,7 +1,8 @@
 //! The house has storeys, and what stands on one may use only what is below.
 //!
 //! ```text
-//!   assertions   leaks
+//!   export
+//!   assertions   leaks   profile
 //!   scope   allocator
 //!   reading   record
 //!   installed
@@ -30,7 +31,8 @@ const STOREYS: &[&[&str]] = &[
     &["installed"],
     &["reading", "record"],
     &["scope", "allocator"],
-    &["assertions", "leaks"],
+    &["assertions", "leaks", "profile"],
+    &["export"],
 ];
 
 /// What stands apart, and all that it may use.

@@ -6,10 +6,10 @@ use std::time::Instant;
 
 use crate::error::Error;
 use crate::installed;
-use crate::leaks::report::{Held, Incomplete, LeakReport, LeakSite};
+use crate::leaks::report::{Held, LeakReport, LeakSite};
 use crate::leaks::suppress::Pattern;
 use crate::reading::or_panic;
-use crate::record::{self, Lost, Recording, Survivor, Visit};
+use crate::record::{self, Incomplete, Lost, Recording, Survivor, Visit};
 use crate::symbols::Symbols;
 
 /// How long a thread may take to end after what it did last. Only a check that

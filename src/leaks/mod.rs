@@ -88,7 +88,9 @@ mod suppress;
 
 pub use crate::symbols::{Frame, Origin};
 pub use check::{Check, LeakGuard};
-pub use report::{Held, Incomplete, LeakReport, LeakSite};
+pub use report::{Held, LeakReport, LeakSite};
+
+pub use crate::record::Incomplete;
 
 /// A handle with which other threads, closures and futures join the check that
 /// the calling thread is in; outside of a check it joins nothing.

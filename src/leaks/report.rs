@@ -4,6 +4,7 @@ use core::fmt;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
+use crate::record::Incomplete;
 use crate::symbols::Frame;
 use crate::units::{Bytes, Grouped, plural};
 
@@ -44,18 +45,6 @@ pub struct Held {
     pub blocks: u64,
     /// Bytes alive.
     pub bytes: u64,
-}
-
-/// What a recording could not keep.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-#[non_exhaustive]
-pub struct Incomplete {
-    /// Blocks that were allocated and not recorded, for want of memory.
-    pub blocks: u64,
-    /// Frames that were not kept, for want of memory.
-    pub frames: u64,
-    /// Stacks that could not be followed to where their thread began.
-    pub cut_stacks: u64,
 }
 
 /// Leaked blocks that were born at one place, by one way of getting there.

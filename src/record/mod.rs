@@ -26,6 +26,8 @@ mod fork;
 #[cfg(not(loom))]
 mod hooks;
 #[cfg(not(loom))]
+mod incomplete;
+#[cfg(not(loom))]
 mod loader;
 mod lock;
 #[cfg(not(loom))]
@@ -45,6 +47,8 @@ pub(crate) use hooks::{
     Lost, allocated, frames, freed, is_watching, note_site, prepare_sites, resize_begins,
     resize_ended,
 };
+#[cfg(not(loom))]
+pub use incomplete::Incomplete;
 #[cfg(not(loom))]
 pub(crate) use recording::{Key, Recording, Survivor};
 #[cfg(not(loom))]

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 ///
 /// [`Display`](fmt::Display) prints `function at file:line`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Frame {
     function: String,
     file: Option<String>,
@@ -17,6 +18,7 @@ pub struct Frame {
 
 /// Whose code a [`Frame`] is, by the path of its source.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub enum Origin {
     /// The program's own, or that of its workspace.
@@ -56,6 +58,24 @@ impl Frame {
             line: None,
             origin: Origin::Unknown,
             inlined: false,
+        }
+    }
+
+    /// A frame of these parts, for profiles that no process has written.
+    #[doc(hidden)]
+    pub fn synthetic(
+        function: &str,
+        file: Option<&str>,
+        line: Option<u32>,
+        origin: Origin,
+        inlined: bool,
+    ) -> Self {
+        Self {
+            function: String::from(function),
+            file: file.map(String::from),
+            line,
+            origin,
+            inlined,
         }
     }
 

@@ -45,6 +45,11 @@ impl Symbols {
         }
     }
 
+    /// All that was looked up, by address.
+    pub fn into_known(self) -> HashMap<u64, Vec<Frame>> {
+        self.known
+    }
+
     /// The frames of a stack of return addresses, innermost first.
     pub fn stack(&mut self, addresses: &[u64]) -> Resolved {
         let mut frames = Vec::new();

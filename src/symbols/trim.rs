@@ -21,7 +21,8 @@ pub struct Resolved {
 }
 
 impl Resolved {
-    pub(super) fn new(frames: Vec<Frame>) -> Self {
+    /// The stack of these frames.
+    pub fn new(frames: Vec<Frame>) -> Self {
         Self { frames }
     }
 

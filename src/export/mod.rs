@@ -1,0 +1,1 @@
+//! Profiles in the formats that people's tools read.
