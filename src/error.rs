@@ -22,6 +22,10 @@ enum Kind {
     NotInstalled,
     NoMemory,
     ThreadEnding,
+    #[cfg(feature = "profile")]
+    AlreadyProfiling,
+    #[cfg(feature = "profile")]
+    NoInterval,
 }
 
 impl Error {
@@ -49,6 +53,24 @@ impl Error {
         }
     }
 
+    /// The whole process is being recorded already.
+    #[cfg(feature = "profile")]
+    #[cold]
+    pub(crate) const fn already_profiling() -> Self {
+        Self {
+            kind: Kind::AlreadyProfiling,
+        }
+    }
+
+    /// Samples cannot be 0 bytes apart.
+    #[cfg(feature = "profile")]
+    #[cold]
+    pub(crate) const fn no_interval() -> Self {
+        Self {
+            kind: Kind::NoInterval,
+        }
+    }
+
     /// Whether the tracking allocator is not this process's global allocator.
     pub const fn is_not_installed(&self) -> bool {
         matches!(self.kind, Kind::NotInstalled)
@@ -62,6 +84,19 @@ impl Error {
     /// Whether the calling thread is ending and no longer has entries of its own.
     pub const fn is_thread_ending(&self) -> bool {
         matches!(self.kind, Kind::ThreadEnding)
+    }
+
+    /// Whether the whole process is being recorded already, by a profiler or a
+    /// leak check of the whole process.
+    #[cfg(feature = "profile")]
+    pub const fn is_already_profiling(&self) -> bool {
+        matches!(self.kind, Kind::AlreadyProfiling)
+    }
+
+    /// Whether samples were asked for that are 0 bytes apart.
+    #[cfg(feature = "profile")]
+    pub const fn is_no_interval(&self) -> bool {
+        matches!(self.kind, Kind::NoInterval)
     }
 }
 
@@ -83,6 +118,16 @@ impl fmt::Display for Error {
             Kind::ThreadEnding => {
                 "this thread is ending: its local storage is torn down and what it still \
                  allocates is counted for the process only, so it cannot be measured alone"
+            }
+            #[cfg(feature = "profile")]
+            Kind::AlreadyProfiling => {
+                "the whole process is being recorded already, and only one profiler or \
+                 whole-process leak check can do that at a time: end the other one first"
+            }
+            #[cfg(feature = "profile")]
+            Kind::NoInterval => {
+                "samples cannot be 0 bytes apart: give a mean distance in bytes, such as \
+                 512 * 1024, or record every allocation"
             }
         })
     }
