@@ -1,1 +1,5 @@
-//! Profiles in the formats that people's tools read.
+//! Writers of what other people's tools read.
+//!
+//! They see plain results only, never live state.
+
+mod json;
