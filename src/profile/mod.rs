@@ -4,12 +4,16 @@
 //! was alive when the process was at its peak, and what was ever allocated.
 
 mod data;
+mod diff;
 mod names;
+mod value;
 
 pub use data::{
     Amount, HeapProfile, Lifetimes, Mapping, Mode, Moment, SizeClass, StackProfile, ThreadShare,
 };
+pub use diff::{Change, ProfileDiff, StackDiff};
 pub use names::Names;
+pub use value::{Format, Value};
 
 pub use crate::record::Incomplete;
 pub use crate::symbols::{Frame, Origin};

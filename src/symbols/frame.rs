@@ -51,9 +51,20 @@ impl Frame {
         }
     }
 
-    pub(super) fn unknown(address: u64) -> Self {
+    pub(crate) fn unknown(address: u64) -> Self {
         Self {
             function: format!("{address:#x}"),
+            file: None,
+            line: None,
+            origin: Origin::Unknown,
+            inlined: false,
+        }
+    }
+
+    /// What stands for a stack of which nothing is known.
+    pub(crate) fn nowhere() -> Self {
+        Self {
+            function: String::from("an unknown stack"),
             file: None,
             line: None,
             origin: Origin::Unknown,
