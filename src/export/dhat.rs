@@ -83,7 +83,8 @@ fn header(w: &mut impl Write, profile: &HeapProfile) -> io::Result<()> {
         Quoted(&words.join(" ")),
         std::process::id(),
         profile.peak.at_ms.saturating_mul(1_000),
-        profile.duration.as_micros(),
+        // The viewer divides by it.
+        profile.duration.as_micros().max(1),
     )
 }
 
@@ -125,7 +126,7 @@ fn lifetimes(site: &Site, profile: &HeapProfile) -> u128 {
 /// common is one frame.
 fn text(frame: &Frame) -> String {
     match frame.file() {
-        Some(_) => format!("{} ({})", frame.function(), frame.location()),
-        None => String::from(frame.function()),
+        Some(_) => format!("{} ({})", frame.name(), frame.location()),
+        None => String::from(frame.name()),
     }
 }

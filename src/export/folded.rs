@@ -60,11 +60,7 @@ impl Lines {
     fn new(profile: &HeapProfile, value: Value) -> Self {
         let sites = Sites::new(profile);
         record::quietly(|| {
-            let each: Vec<String> = sites
-                .frames
-                .iter()
-                .map(|f| one_name(f.function()))
-                .collect();
+            let each: Vec<String> = sites.frames.iter().map(|f| one_name(f.name())).collect();
             let mut names = each.clone();
             names.sort_unstable();
             names.dedup();
@@ -93,9 +89,6 @@ impl Lines {
 
 /// The name without what would end it.
 fn one_name(name: &str) -> String {
-    if name.trim().is_empty() {
-        return String::from("an unknown function");
-    }
     name.chars()
         .map(|c| match c {
             ';' => ',',

@@ -16,8 +16,9 @@ use crate::record;
 use crate::symbols;
 
 /// What pprof drops, with all that it called, once it has looked names up
-/// itself: by whole names, so that nothing else can be meant.
-const ALLOCATOR: &str = ".*__rust_(alloc|alloc_zeroed|realloc)";
+/// itself: the compiler's doors to the allocator, by whole names but for their
+/// paths and hashes, so that nothing else can be meant.
+const ALLOCATOR: &str = ".*__rust_(alloc|alloc_zeroed|realloc)(::h[0-9a-f]+)?";
 
 impl HeapProfile {
     /// Writes a gzip file that `go tool pprof` and all that read its format open.
@@ -94,7 +95,8 @@ fn encode(profile: &HeapProfile) -> Vec<u8> {
         value_type(&mut to, field::SAMPLE_TYPE, &mut strings, pair);
     }
 
-    let mut locations = Locations::new(profile);
+    let nowhere = [Frame::nowhere()];
+    let mut locations = Locations::new(profile, &nowhere);
     let mut stack = Vec::new();
     for each in &profile.stacks {
         let values = values(each);
@@ -243,13 +245,8 @@ struct Functions {
 
 impl Functions {
     fn number(&mut self, frame: &Frame, strings: &mut Strings) -> u64 {
-        let name = match frame.function() {
-            // pprof takes a function without a name for one that it has to look up.
-            "" => "an unknown function",
-            name => name,
-        };
         let key = (
-            strings.number(name),
+            strings.number(frame.name()),
             strings.number(frame.file().unwrap_or("")),
         );
         *self.numbers.entry(key).or_insert_with(|| {
@@ -274,6 +271,8 @@ struct Location<'a> {
 /// that stay: it is another place than the untrimmed one with that address.
 struct Locations<'a> {
     names: Option<&'a Names>,
+    /// What stands for a stack without addresses, so that its amount is seen.
+    nowhere: &'a [Frame; 1],
     mappings: Vec<&'a Mapping>,
     /// Where each mapping begins and ends, and its number; sorted.
     ranges: Vec<(u64, u64, u64)>,
@@ -282,7 +281,7 @@ struct Locations<'a> {
 }
 
 impl<'a> Locations<'a> {
-    fn new(profile: &'a HeapProfile) -> Self {
+    fn new(profile: &'a HeapProfile, nowhere: &'a [Frame; 1]) -> Self {
         let program = std::env::current_exe().unwrap_or_default();
         let mut mappings: Vec<&Mapping> = profile.mappings.iter().collect();
         // The first is the program itself, by the format; the rest stay as they are.
@@ -294,6 +293,7 @@ impl<'a> Locations<'a> {
         ranges.sort_unstable();
         Self {
             names: profile.names.as_deref(),
+            nowhere,
             mappings,
             ranges,
             numbers: HashMap::new(),
@@ -304,6 +304,10 @@ impl<'a> Locations<'a> {
     /// The numbers of a stack's places, innermost first.
     fn of(&mut self, stack: &StackProfile, numbers: &mut Vec<u64>) {
         numbers.clear();
+        if stack.addresses.is_empty() {
+            numbers.push(self.number(0, self.nowhere, 0..1));
+            return;
+        }
         let Some(names) = self.names else {
             for &address in &stack.addresses {
                 let number = self.number(address, &[], 0..0);

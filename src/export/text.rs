@@ -166,13 +166,11 @@ fn lives(w: &mut impl Write, site: &Site) -> io::Result<()> {
 
 fn stack(w: &mut impl Write, sites: &Sites, site: &Site) -> io::Result<()> {
     for frame in sites.stack(site).take(FRAMES) {
-        let at = if frame.file().is_some() { " at " } else { "" };
-        let place = if at.is_empty() {
-            String::new()
-        } else {
-            location(frame)
-        };
-        writeln!(w, "           {}{at}{place}", one_line(frame.function()))?;
+        let name = one_line(frame.name());
+        match frame.file() {
+            Some(_) => writeln!(w, "           {name} at {}", location(frame))?,
+            None => writeln!(w, "           {name}")?,
+        }
     }
     let more = site.stack.len().saturating_sub(FRAMES) as u64;
     if more > 0 {
@@ -237,7 +235,10 @@ fn threads(w: &mut impl Write, profile: &HeapProfile) -> io::Result<()> {
 }
 
 fn location(frame: &Frame) -> String {
-    one_line(&frame.location())
+    match frame.file() {
+        Some(_) => one_line(&frame.location()),
+        None => one_line(frame.name()),
+    }
 }
 
 /// A name may hold anything; a line of the report is a line all the same, and

@@ -99,6 +99,15 @@ impl Frame {
         &self.function
     }
 
+    /// The same, or words for a name that is blank.
+    pub(crate) fn name(&self) -> &str {
+        if self.function.trim().is_empty() {
+            "an unknown function"
+        } else {
+            &self.function
+        }
+    }
+
     /// The source file: relative when it lies under the working directory or
     /// the package's, and from `library/` or the crate's name on when it is
     /// std's or a registry's.
