@@ -9,8 +9,8 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::time::SystemTime;
 
-use crate::export::gzip;
 use crate::export::protobuf::Message;
+use crate::export::{gzip, words};
 use crate::profile::{Frame, HeapProfile, Mapping, Mode, Names, StackProfile};
 use crate::record;
 use crate::symbols;
@@ -172,9 +172,11 @@ fn encode(profile: &HeapProfile) -> Vec<u8> {
     if !profile.is_symbolized() {
         to.number(field::DROP_FRAMES, strings.number(ALLOCATOR));
     }
-    for comment in crate::export::words::notes(profile) {
-        to.number(field::COMMENT, strings.number(&comment));
-    }
+    let comments: Vec<u64> = words::notes(profile)
+        .iter()
+        .map(|note| strings.number(note))
+        .collect();
+    to.packed(field::COMMENT, comments.into_iter());
     to.number(field::DEFAULT_SAMPLE_TYPE, strings.number("inuse_space"));
     for text in strings.list() {
         to.text(field::STRING, text);

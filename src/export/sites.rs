@@ -42,7 +42,12 @@ impl Sites {
             let mut building = Building::default();
             let mut places = HashMap::new();
             let mut sites = Vec::new();
+            let amounts = |stack: &StackProfile| [stack.live, stack.peak, stack.total];
             for stack in &profile.stacks {
+                // After a reset: viewers would show it as a place that allocates nothing.
+                if amounts(stack).iter().all(Amount::is_zero) {
+                    continue;
+                }
                 let frames = building.trimmed(stack, &names);
                 match places.entry(frames) {
                     Entry::Vacant(place) => {
@@ -56,11 +61,23 @@ impl Sites {
                     }
                 }
             }
-            Self {
-                frames: building.frames,
-                sites,
-            }
+            let frames = building.frames;
+            Self { frames, sites }.compact()
         })
+    }
+
+    /// Without the frames that were cut from every stack they were in.
+    fn compact(mut self) -> Self {
+        let mut used: HashMap<u32, u32> = HashMap::new();
+        let mut frames = Vec::new();
+        for id in self.sites.iter_mut().flat_map(|site| &mut site.stack) {
+            *id = *used.entry(*id).or_insert_with(|| {
+                frames.extend(at(&self.frames, *id).cloned());
+                number_of(frames.len() - 1)
+            });
+        }
+        self.frames = frames;
+        self
     }
 
     /// The frames of a site, innermost first.
@@ -150,10 +167,14 @@ impl Building {
         );
         *self.ids.entry(key).or_insert_with(|| {
             self.frames.push(frame.clone());
-            // More frames than that do not fit the memory.
-            u32::try_from(self.frames.len() - 1).unwrap_or(u32::MAX)
+            number_of(self.frames.len() - 1)
         })
     }
+}
+
+fn number_of(place: usize) -> u32 {
+    // More frames than that do not fit the memory.
+    u32::try_from(place).unwrap_or(u32::MAX)
 }
 
 fn at(frames: &[Frame], id: u32) -> Option<&Frame> {
