@@ -1,20 +1,24 @@
 //! A gzip file around compressed data.
 
-use std::io::{self, Write};
-
 /// Quick: a profile is written while a program waits, and read once.
 const LEVEL: u8 = 3;
 
-/// Writes `data`, compressed, as a gzip file of one member.
-pub(super) fn write(mut w: impl Write, data: &[u8]) -> io::Result<()> {
-    // Magic, deflate, no flags, no time, no hint, an unknown system.
-    w.write_all(&[0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255])?;
-    w.write_all(&miniz_oxide::deflate::compress_to_vec(data, LEVEL))?;
-    w.write_all(&crc32(data).to_le_bytes())?;
+/// Magic, deflate, no flags, no time, no hint, an unknown system.
+const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
+
+/// A gzip file of one member, which is `data`.
+pub(super) fn file(data: &[u8]) -> Vec<u8> {
+    let compressed = miniz_oxide::deflate::compress_to_vec(data, LEVEL);
     // The length modulo 2^32, by the format.
     #[expect(clippy::cast_possible_truncation, reason = "the format asks for it")]
-    w.write_all(&(data.len() as u32).to_le_bytes())?;
-    w.flush()
+    let length = data.len() as u32;
+    let parts: [&[u8]; 4] = [
+        &HEAD,
+        &compressed,
+        &crc32(data).to_le_bytes(),
+        &length.to_le_bytes(),
+    ];
+    parts.concat()
 }
 
 /// The checksum of gzip: the polynomial 0x04c11db7, bits reversed.

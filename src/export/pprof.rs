@@ -49,9 +49,10 @@ impl HeapProfile {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn write_pprof<W: Write>(&self, w: W) -> io::Result<()> {
-        let message = record::quietly(|| encode(self));
-        gzip::write(w, &message)
+    pub fn write_pprof<W: Write>(&self, mut w: W) -> io::Result<()> {
+        let file = record::quietly(|| gzip::file(&encode(self)));
+        w.write_all(&file)?;
+        w.flush()
     }
 }
 
