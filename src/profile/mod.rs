@@ -5,14 +5,18 @@
 
 mod collect;
 mod data;
+mod diff;
 mod names;
 mod profiler;
+mod value;
 
 pub use data::{
     Amount, HeapProfile, Lifetimes, Mapping, Mode, Moment, SizeClass, StackProfile, ThreadShare,
 };
+pub use diff::{Change, ProfileDiff, StackDiff};
 pub use names::Names;
 pub use profiler::{DEFAULT_INTERVAL, Profiler, ProfilerBuilder};
+pub use value::{Format, Value};
 
 pub use crate::record::Incomplete;
 pub use crate::symbols::{Frame, Origin};

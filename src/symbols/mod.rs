@@ -12,6 +12,7 @@ use std::collections::HashMap;
 
 pub use frame::{Frame, Origin};
 pub use trim::Resolved;
+pub(crate) use trim::kept;
 
 /// Resolves addresses and remembers them.
 #[derive(Debug)]
