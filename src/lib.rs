@@ -75,6 +75,11 @@ pub mod __private {
 
         use crate::profile::{HeapProfile, Mode, Names};
 
+        /// Makes the calling thread's samples repeatable.
+        pub fn seed_samples(seed: u64) {
+            crate::record::seed_samples(seed);
+        }
+
         /// A profile of nothing, to be filled in.
         pub fn empty(mode: Mode, names: Option<Names>) -> HeapProfile {
             let mut profile = HeapProfile::empty(mode);

@@ -408,11 +408,7 @@ impl Slot {
 
     /// Does what is due when `allocated_bytes` has reached `next_event`.
     fn event(&self, request: Request, peak: &Peak) {
-        let since = self
-            .allocated_bytes
-            .own()
-            .wrapping_sub(self.publish_at.load(Ordering::Relaxed));
-        if since.cast_signed() >= 0 {
+        if self.is_publication_due() {
             self.publish(peak);
         }
         Trace::record(self.trace.load(Ordering::Relaxed), request);
@@ -489,9 +485,21 @@ impl Slot {
         let before = self.published.swap(net, Ordering::Relaxed);
         let high = self.batch_high.swap(net, Ordering::Relaxed);
         peak.publish(net.wrapping_sub(before), high.wrapping_sub(before));
-        let due = self.allocated_bytes.own().wrapping_add(BATCH);
-        self.publish_at.store(due, Ordering::Relaxed);
+        // Not when it lies ahead: it may be earlier than the next batch because somebody has
+        // asked for that, and must not be missed.
+        if self.is_publication_due() {
+            let due = self.allocated_bytes.own().wrapping_add(BATCH);
+            self.publish_at.store(due, Ordering::Relaxed);
+        }
         self.arm();
+    }
+
+    fn is_publication_due(&self) -> bool {
+        self.allocated_bytes
+            .own()
+            .wrapping_sub(self.publish_at.load(Ordering::Relaxed))
+            .cast_signed()
+            >= 0
     }
 
     // --- ownership

@@ -81,9 +81,10 @@ pub(crate) unsafe fn allocated<A: GlobalAlloc>(inner: &A, new: New) -> *mut u8 {
     let Some((slot, thread, tag, current)) = recorder() else {
         return new.block;
     };
+    // Also on the recorder's own bytes, so that the next point is known.
+    let size = new.layout.size() as u64;
+    let is_hit = current.is_some_and(|current| current.hits(thread, slot, size));
     let result = thread.unless_quiet(|| {
-        let size = new.layout.size() as u64;
-        let is_hit = current.is_some_and(|current| current.hits(thread, slot, size));
         let block = if tag.is_some() || is_hit {
             // SAFETY: the caller.
             unsafe { enter(inner, new, thread, tag, current.filter(|_| is_hit)) }
@@ -264,6 +265,11 @@ impl Resize {
         }
     }
 
+    /// By how many bytes it grows.
+    fn growth(&self) -> u64 {
+        (self.new_size as u64).saturating_sub(self.layout.size() as u64)
+    }
+
     /// The layout that the resized block has now.
     fn resized_layout(&self) -> Layout {
         Layout::from_size_align(self.new_size, self.layout.align()).unwrap_or(self.layout)
@@ -284,8 +290,10 @@ impl Resize {
     #[inline(never)]
     pub(crate) unsafe fn ended<A: GlobalAlloc>(&self, inner: &A, moved: *mut u8) -> *mut u8 {
         let fresh = recorder().and_then(|(slot, thread, tag, current)| {
+            let growth = self.growth();
+            let is_hit = growth > 0 && current.is_some_and(|c| c.hits(thread, slot, growth));
             thread.unless_quiet(|| {
-                let after = self.enter(slot, thread, tag, current);
+                let after = self.enter(thread, tag, current, is_hit);
                 look_around(slot, thread, current);
                 after
             })
@@ -307,21 +315,19 @@ impl Resize {
     /// What the block's record is now, and what the profile says of it.
     fn enter(
         &self,
-        slot: &Slot,
         thread: &Thread,
         tag: Option<Tag>,
         current: Option<Current>,
+        is_hit: bool,
     ) -> Option<Record> {
         let (old, new) = (self.layout.size() as u64, self.new_size as u64);
-        let growth = new.saturating_sub(old);
-        let is_hit = growth > 0 && current.is_some_and(|c| c.hits(thread, slot, growth));
         let every = current.filter(|c| c.is_every() && tag.is_some_and(|t| c.has_recording(t.id)));
         if self.record.is_none() && !is_hit && every.is_none() {
             return None;
         }
         let node = capture(thread);
         if let Some(profile) = every.or(current.filter(|_| is_hit)) {
-            profile.resized(node, growth);
+            profile.resized(node, self.growth());
         }
         let was = self.record.unwrap_or_default();
         let is_recorded = was.recording != NOBODY;

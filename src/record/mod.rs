@@ -80,4 +80,4 @@ pub(crate) use stand_in::wide;
 pub use table::{DEFAULT_RECORDS, Record, Table, TableLosses};
 pub use tree::{DEFAULT_NODES, OVERFLOW, ROOT, Tree, TreeLosses};
 #[cfg(not(loom))]
-pub(crate) use visits::{Visit, quietly, threads};
+pub(crate) use visits::{Visit, quietly, seed_samples, threads};
