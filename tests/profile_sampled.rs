@@ -190,7 +190,7 @@ fn sixteen_mebibytes_are_estimated_without_bias() {
 
 fn sizes_mixed_at_one_site_are_estimated_without_bias() {
     // From 8 bytes to 64 KiB, small ones more often.
-    unbiased(1_000, || every_second(2_000, |n| 8 << (n * 7 % 53 % 14)));
+    unbiased(300, || every_second(2_000, |n| 8 << (n * 7 % 53 % 14)));
 }
 
 fn growth_and_shrinking_are_estimated_without_bias() {
