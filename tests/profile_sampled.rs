@@ -17,7 +17,7 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::thread;
 
-use heapledger::__private::profile::seed_samples;
+use heapledger::__private::profile::{seed_samples, set_dense_below};
 use heapledger::profile::Amount;
 use heapledger::{Profiler, TrackingAllocator, leaks};
 
@@ -41,6 +41,8 @@ fn main() -> ExitCode {
         frees_on_another_thread_are_estimated_without_bias,
         chosen_blocks_keep_the_contract_of_the_allocator,
         chosen_blocks_outlive_their_profile,
+        dense_samples_are_estimated_without_bias,
+        dense_samples_keep_the_contract_of_the_allocator,
         a_check_beside_a_sampler_sees_all_and_loses_it_nothing,
         five_million_samples_take_no_more_memory_than_the_first_ones,
         every_thread_samples_from_the_start_to_the_end,
@@ -48,10 +50,19 @@ fn main() -> ExitCode {
 }
 
 fn start(interval: u64) -> Profiler {
+    // Samples closer than others would take them: with all that is special about samples.
+    set_dense_below(0);
     Profiler::builder()
         .sample_every(interval)
         .start()
         .expect("no other profile")
+}
+
+/// The same as others would take them.
+fn start_dense(interval: u64) -> Profiler {
+    set_dense_below(u64::MAX);
+    let profiler = Profiler::builder().sample_every(interval).start();
+    profiler.expect("no other profile")
 }
 
 /// Runs per mix.
@@ -110,11 +121,15 @@ impl Estimates {
 
 /// Runs `mix` two hundred times at this interval; what it returns is alive when
 /// the profile is taken.
-fn unbiased<R>(interval: u64, mut mix: impl FnMut() -> R) {
+fn unbiased<R>(interval: u64, mix: impl FnMut() -> R) {
+    unbiased_from(|| start(interval), mix);
+}
+
+fn unbiased_from<R>(start: impl Fn() -> Profiler, mut mix: impl FnMut() -> R) {
     drop(mix());
     let mut all: [Estimates; 4] = Default::default();
     for run in 0..RUNS {
-        let profiler = start(interval);
+        let profiler = start();
         // Repeatable, as one in many runs may be further off than three errors.
         seed_samples(run + 1);
         let kept = mix();
@@ -213,6 +228,13 @@ fn growth_and_shrinking_are_estimated_without_bias() {
     });
 }
 
+fn dense_samples_are_estimated_without_bias() {
+    unbiased_from(
+        || start_dense(2_000),
+        || every_second(2_000, |n| 8 + n % 300),
+    );
+}
+
 fn frees_on_another_thread_are_estimated_without_bias() {
     let (to_free, blocks) = std::sync::mpsc::sync_channel::<Vec<Box<[u8]>>>(0);
     let (done, freed) = std::sync::mpsc::sync_channel::<()>(0);
@@ -255,6 +277,14 @@ fn has_mark(block: *mut u8, upto: usize, marked_as: usize) -> bool {
 /// the program's alignment, is not zeroed, or loses what is in it on the way.
 /// The inner allocator aborts when a layout is not the block's own.
 fn chosen_blocks_keep_the_contract_of_the_allocator() {
+    keep_the_contract(start);
+}
+
+fn dense_samples_keep_the_contract_of_the_allocator() {
+    keep_the_contract(start_dense);
+}
+
+fn keep_the_contract(start: fn(u64) -> Profiler) {
     for interval in [2, 50, 5_000] {
         let profiler = start(interval);
         let sizes = [1, 7, 100, 4_096, 5_000, 32_767, 32_768, 40_000, 200_000];

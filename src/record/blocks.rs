@@ -45,8 +45,6 @@ pub(crate) struct Resize {
     block: *mut u8,
     /// The program's layout.
     given: Layout,
-    /// What it was requested with.
-    pub(crate) layout: Layout,
     new_size: usize,
     record: Option<Record>,
     /// The profile that was under way when the record was taken out.
@@ -110,7 +108,8 @@ unsafe fn enter<A: GlobalAlloc>(
 ) -> *mut u8 {
     let size = new.layout.size();
     let mut stand_in = core::ptr::null_mut();
-    if chosen.is_some() && !is_large(size) {
+    let is_hidden = !is_large(size) && chosen.is_some_and(Current::pads);
+    if is_hidden {
         // SAFETY: the layout is that of a block, so it is not empty.
         stand_in = unsafe { stand_in::request(inner, new.layout, new.zeroed) };
     }
@@ -122,7 +121,7 @@ unsafe fn enter<A: GlobalAlloc>(
         birth: recent_ms(thread),
         recording: tag.map_or(NOBODY, |tag| tag.id),
         // A small one that could not be padded would not be found again.
-        sampled: chosen.is_some() && (padded || is_large(size)),
+        sampled: chosen.is_some() && (padded || !is_hidden),
         padded,
     };
     if !(record.sampled || tag.is_some()) || !keep(block, &record, tag, chosen) {
@@ -243,19 +242,33 @@ impl Resize {
                 Err(_) => None,
             };
         }
-        let layout = if record.is_some_and(|record| record.padded) {
-            stand_in::wide(given)
-        } else {
-            given
-        };
         Some(Self {
             block,
             given,
-            layout,
             new_size,
             record,
             profile,
         })
+    }
+
+    /// What the block was requested with.
+    pub(crate) fn layout(&self) -> Layout {
+        self.requested_as(self.given)
+    }
+
+    /// What it is to be requested with from now on; `None` when that cannot be.
+    pub(crate) fn wanted(&self) -> Option<Layout> {
+        let wanted = Layout::from_size_align(self.new_size, self.given.align()).ok()?;
+        let requested = self.requested_as(wanted);
+        (requested.align() == self.layout().align()).then_some(requested)
+    }
+
+    fn requested_as(&self, layout: Layout) -> Layout {
+        if self.record.is_some_and(|record| record.padded) {
+            stand_in::wide(layout)
+        } else {
+            layout
+        }
     }
 
     /// Enters that the inner allocator has refused.
@@ -267,12 +280,7 @@ impl Resize {
 
     /// By how many bytes it grows.
     fn growth(&self) -> u64 {
-        (self.new_size as u64).saturating_sub(self.layout.size() as u64)
-    }
-
-    /// The layout that the resized block has now.
-    fn resized_layout(&self) -> Layout {
-        Layout::from_size_align(self.new_size, self.layout.align()).unwrap_or(self.layout)
+        (self.new_size as u64).saturating_sub(self.given.size() as u64)
     }
 
     /// Enters that the block is at `moved` now. Gives the block that the program
@@ -284,8 +292,8 @@ impl Resize {
     /// was not recorded is older than the recording, and no new block.
     ///
     /// # Safety
-    /// The block is from `inner` with [`resized_layout`](Self::resized_layout),
-    /// and nobody else knows it.
+    /// The block is from `inner` with the [`wanted`](Self::wanted) layout, and
+    /// nobody else knows it.
     #[cold]
     #[inline(never)]
     pub(crate) unsafe fn ended<A: GlobalAlloc>(&self, inner: &A, moved: *mut u8) -> *mut u8 {
@@ -320,7 +328,7 @@ impl Resize {
         current: Option<Current>,
         is_hit: bool,
     ) -> Option<Record> {
-        let (old, new) = (self.layout.size() as u64, self.new_size as u64);
+        let (old, new) = (self.given.size() as u64, self.new_size as u64);
         let every = current.filter(|c| c.is_every() && tag.is_some_and(|t| c.has_recording(t.id)));
         if self.record.is_none() && !is_hit && every.is_none() {
             return None;
@@ -365,15 +373,20 @@ impl Resize {
         mut record: Record,
     ) -> *mut u8 {
         let mut block = moved;
-        let layout = self.resized_layout();
-        if record.sampled && !record.padded && !is_large(self.new_size) {
+        let pads = self.profile.is_some_and(Current::pads);
+        if record.sampled
+            && !record.padded
+            && pads
+            && !is_large(self.new_size)
+            && let Some(layout) = self.wanted()
+        {
             // SAFETY: the layout is that of a block, so it is not empty.
             let stand_in = unsafe { stand_in::request(inner, layout, false) };
             if stand_in.is_null() {
                 record.sampled = false;
             } else {
                 // SAFETY: the caller: the block is ours alone; the stand-in is another, as large.
-                unsafe { stand_in::replace(inner, moved, layout, stand_in) };
+                unsafe { stand_in::replace(inner, moved, layout, stand_in, layout.size()) };
                 (block, record.padded) = (stand_in, true);
             }
         }
@@ -398,6 +411,7 @@ impl Resize {
         let Ok(plain) = Layout::from_size_align(self.new_size, self.given.align()) else {
             return block;
         };
+        let wide = stand_in::wide(plain);
         // SAFETY: the layout is that of a block, so it is not empty.
         let place = unsafe { stand_in::give(inner, plain) };
         if place.is_null() {
@@ -405,9 +419,9 @@ impl Resize {
             // not look at it forgive. It takes two shortages of memory at once to get here.
             return block;
         }
-        let wide = self.resized_layout();
-        // SAFETY: the caller: the block is ours alone; the place is another, as large.
-        unsafe { stand_in::replace(inner, block, wide, place) };
+        // SAFETY: the caller: the block is ours alone; the place is another, with room for what the
+        // program has in it.
+        unsafe { stand_in::replace(inner, block, wide, place, plain.size()) };
         place
     }
 }

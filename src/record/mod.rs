@@ -69,7 +69,7 @@ pub(crate) use hooks::{Lost, frames, is_on, looks_at, mapped, note_site, prepare
 #[cfg(not(loom))]
 pub use incomplete::Incomplete;
 #[cfg(not(loom))]
-pub(crate) use profiling::{Profiling, Snapshot, StackFigures};
+pub(crate) use profiling::{Profiling, Snapshot, StackFigures, set_dense_below};
 #[cfg(not(loom))]
 pub(crate) use recording::{Key, Recording, Survivor};
 #[cfg(not(loom))]
