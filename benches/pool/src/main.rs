@@ -109,6 +109,7 @@ fn measure<T: Object>(workload: Workload, effort: Effort) -> Vec<Row> {
         })*};
     }
     subjects! {
+        Nothing No,
         Malloc No,
         Ours Ours,
         OursReset Ours,
