@@ -22,6 +22,8 @@ enum Kind {
     NotInstalled,
     NoMemory,
     ThreadEnding,
+    #[cfg_attr(not(feature = "profile"), expect(dead_code, reason = "recording only"))]
+    Busy,
 }
 
 impl Error {
@@ -49,6 +51,13 @@ impl Error {
         }
     }
 
+    /// The books of the recordings are open on this very thread, or for too long elsewhere.
+    #[cfg(feature = "profile")]
+    #[cold]
+    pub(crate) const fn busy() -> Self {
+        Self { kind: Kind::Busy }
+    }
+
     /// Whether the tracking allocator is not this process's global allocator.
     pub const fn is_not_installed(&self) -> bool {
         matches!(self.kind, Kind::NotInstalled)
@@ -62,6 +71,12 @@ impl Error {
     /// Whether the calling thread is ending and no longer has entries of its own.
     pub const fn is_thread_ending(&self) -> bool {
         matches!(self.kind, Kind::ThreadEnding)
+    }
+
+    /// Whether a recording was asked for in a signal handler that has
+    /// interrupted the start or the end of another.
+    pub const fn is_busy(&self) -> bool {
+        matches!(self.kind, Kind::Busy)
     }
 }
 
@@ -83,6 +98,10 @@ impl fmt::Display for Error {
             Kind::ThreadEnding => {
                 "this thread is ending: its local storage is torn down and what it still \
                  allocates is counted for the process only, so it cannot be measured alone"
+            }
+            Kind::Busy => {
+                "a recording can be neither started nor ended here: another was just starting or \
+                 ending, and a signal handler has interrupted that"
             }
         })
     }
@@ -106,18 +125,23 @@ mod tests {
             Error::not_installed(),
             Error::no_memory(),
             Error::thread_ending(),
+            #[cfg(feature = "profile")]
+            Error::busy(),
         ];
         let answers: Vec<_> = kinds
             .iter()
-            .map(|e| (e.is_not_installed(), e.is_no_memory(), e.is_thread_ending()))
+            .map(|e| {
+                [
+                    e.is_not_installed(),
+                    e.is_no_memory(),
+                    e.is_thread_ending(),
+                    e.is_busy(),
+                ]
+            })
             .collect();
-        assert_eq!(
-            answers,
-            [
-                (true, false, false),
-                (false, true, false),
-                (false, false, true)
-            ]
-        );
+        for (i, answers) in answers.iter().enumerate() {
+            let own: [bool; 4] = core::array::from_fn(|j| i == j);
+            assert_eq!(*answers, own, "{:?}", kinds[i]);
+        }
     }
 }

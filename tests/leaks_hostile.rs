@@ -1,8 +1,8 @@
 //! Leak checks where the ground shakes: threads that unwind, libraries that
-//! come and go, stacks too deep and too small, signals, no memory.
+//! come and go, forks, stacks too deep and too small, signals, no memory.
 #![allow(
     unsafe_code,
-    reason = "raises signals, loads libraries and limits memory, as C does"
+    reason = "forks, raises signals, loads libraries and limits memory, as C does"
 )]
 
 mod support;
@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use heapledger::leaks::{self, Check, Incomplete, LeakReport};
 use heapledger::{ScopeHandle, TrackingAllocator};
@@ -65,6 +66,8 @@ unsafe impl GlobalAlloc for Reserve {
 fn main() -> ExitCode {
     support::main(cases![
         checks_are_right_while_threads_unwind_and_libraries_come_and_go,
+        a_forked_child_can_check_whatever_the_other_threads_were_doing,
+        a_child_that_was_forked_during_the_first_checks_of_all_can_check,
         a_leak_a_hundred_thousand_calls_deep_is_counted,
         threads_with_the_smallest_stacks_are_recorded,
         a_signal_handler_on_a_stack_of_its_own_may_leak,
@@ -189,6 +192,149 @@ fn checks_are_right_while_threads_unwind_and_libraries_come_and_go() {
         assert_eq!(report.incomplete.blocks, 0, "{report}");
     });
     println!("{checks} checks");
+}
+
+// ------------------------------------------------------------------------ fork
+
+/// How many children a case forks, unless `HEAPLEDGER_TEST_FORKS` says otherwise.
+fn forks(usual: usize) -> usize {
+    let asked = std::env::var("HEAPLEDGER_TEST_FORKS").ok();
+    asked.map_or(usual, |text| text.parse().expect("a number of forks"))
+}
+
+/// Forks; the child runs `body` and ends, well if `body` did not panic.
+fn fork_to(body: fn()) -> Result<libc::pid_t, String> {
+    // SAFETY: the child runs our code and the C library's, which makes its own locks free again
+    // in the child.
+    match unsafe { libc::fork() } {
+        0 => {
+            let outcome = catch_unwind(body);
+            // SAFETY: ends the process, and nothing of the parent's is run.
+            unsafe { libc::_exit(i32::from(outcome.is_err())) }
+        }
+        child if child > 0 => Ok(child),
+        // Never to be waited for, let alone killed: -1 means everybody.
+        failed => Err(format!("fork gives {failed}")),
+    }
+}
+
+/// Waits for the child; kills it when it hangs.
+fn wait_for(child: libc::pid_t) -> Result<(), String> {
+    let begin = Instant::now();
+    loop {
+        let mut status = 0;
+        // SAFETY: a child of ours, and a place for its status.
+        let ended = unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) };
+        if ended == child {
+            let is_well = libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0;
+            return is_well
+                .then_some(())
+                .ok_or_else(|| format!("status {status:#x}"));
+        }
+        if begin.elapsed() > Duration::from_mins(1) {
+            // SAFETY: a child of ours that has not been waited for, so the number is still its.
+            unsafe { libc::kill(child, libc::SIGKILL) };
+            // SAFETY: as above.
+            unsafe { libc::waitpid(child, &raw mut status, 0) };
+            return Err("it hangs".to_owned());
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+}
+
+fn leak_one() {
+    let report = found(leaks::check(|| forget(block(60))));
+    assert_eq!(figures(&report), (1, 60), "{report:#}");
+    assert!(report.sites[0].location().starts_with(file!()));
+}
+
+/// What a child does.
+fn check_in_the_child() {
+    quiet(leaks::check(|| drop(block(10))));
+    leak_one();
+    // Threads of its own, as the parent has.
+    quiet(leaks::check(|| {
+        let work = || leaks::carry().wrap(|| quiet(leaks::check(|| drop(block(10)))));
+        let threads = [thread::spawn(work()), thread::spawn(work())];
+        for thread in threads {
+            thread.join().expect("no panic");
+        }
+    }));
+}
+
+/// Runs each of `works` again and again on a thread, and forks children to
+/// `body` meanwhile.
+fn fork_beside(works: &[fn()], children: usize, body: fn()) {
+    let stop = AtomicBool::new(false);
+    let outcome = thread::scope(|threads| {
+        for work in works {
+            let stop = &stop;
+            threads.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    work();
+                }
+            });
+        }
+        let outcome = (0..children).try_for_each(|_| wait_for(fork_to(body)?));
+        stop.store(true, Ordering::Relaxed);
+        outcome
+    });
+    assert_eq!(outcome, Ok(()));
+}
+
+/// Bug prevented: a lock that another thread held at the fork, ours, the
+/// symbolizer's or the loader's, stays held in the child, which waits for ever.
+fn a_forked_child_can_check_whatever_the_other_threads_were_doing() {
+    // The libraries' own first uses.
+    leak_one();
+    let outer = Check::new().start();
+    let nested = || {
+        quiet(leaks::check(|| {
+            quiet(leaks::check(|| drop(block(30))));
+        }));
+    };
+    let works: [fn(); 4] = [
+        leak_one,
+        leak_one,
+        nested,
+        || heapledger::assert_allocs!(== 1, || drop(block(5))),
+    ];
+    fork_beside(&works, forks(300), check_in_the_child);
+    drop(outer);
+    quiet(leaks::check(|| drop(block(10))));
+}
+
+fn check_twice() {
+    quiet(leaks::check(|| drop(block(10))));
+    quiet(leaks::check(|| {
+        let work = leaks::carry().wrap(|| quiet(leaks::check(|| drop(block(20)))));
+        thread::spawn(work).join().expect("no panic");
+    }));
+}
+
+/// A process of one thread in which nobody has ever checked: two threads begin
+/// at once, and it forks meanwhile.
+fn begin_and_fork() {
+    fork_beside(&[check_twice, check_twice], 2, check_twice);
+}
+
+/// The same with names, which are slow the first time.
+fn begin_with_names_and_fork() {
+    fork_beside(&[leak_one, leak_one], 2, check_in_the_child);
+}
+
+/// Bug prevented: what is made by the first check of all is being made by
+/// another thread at the fork, and the child waits for that thread for ever.
+fn a_child_that_was_forked_during_the_first_checks_of_all_can_check() {
+    for i in 0..forks(200) {
+        let begin = if i % 32 == 0 {
+            begin_with_names_and_fork
+        } else {
+            begin_and_fork
+        };
+        let child = fork_to(begin).expect("a child");
+        assert_eq!(wait_for(child), Ok(()));
+    }
 }
 
 // ---------------------------------------------------------------------- stacks

@@ -151,7 +151,7 @@ impl Check {
         let mut half = HashMap::new();
         let mut look = || {
             half = record::quietly(|| {
-                await_ending_threads(&guard.recording, &mut Symbols::new());
+                await_ending_threads(&guard.recording, &mut record::symbols());
                 by_node(&guard.recording.survivors())
             });
         };
@@ -254,7 +254,7 @@ impl LeakGuard {
         let (recording, settings) = (self.recording, self.settings);
         // The verdict is our own work: nothing of it is for an outer check to find.
         record::quietly(|| {
-            let mut symbols = Symbols::new();
+            let mut symbols = record::symbols();
             let end = Instant::now();
             await_ending_threads(&recording, &mut symbols);
             let (mut survivors, lost) = recording.finish();

@@ -23,9 +23,9 @@
 //! on purpose after its first run (lazy statics, caches) is a leak to
 //! [`check`]: warm it up first, or use [`Check::run_steady`].
 //!
-//! In a child of `fork` whose parent had other threads in checks at that moment,
-//! a check can hang, rarely: not all locks of the C library and of the symbolizer
-//! are free again there. Check in processes that were not forked so.
+//! A child of `fork` can check, whatever the other threads of its parent were
+//! doing in theirs: a fork waits while one of them starts or ends a check, or
+//! looks up a name.
 //!
 //! # With `cargo test` and `cargo nextest`
 //!

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::profile::data::{HeapProfile, StackProfile};
 use crate::record;
-use crate::symbols::{Frame, Resolved, Symbols};
+use crate::symbols::{Frame, Resolved};
 
 /// The functions at each return address of a profile: innermost first, those
 /// that were inlined included.
@@ -24,7 +24,7 @@ impl Names {
     /// Looks all of the profile's addresses up in this process.
     fn look_up(profile: &HeapProfile) -> Self {
         record::quietly(|| {
-            let mut symbols = Symbols::new();
+            let mut symbols = record::symbols();
             let addresses = profile.stacks.iter().flat_map(|stack| &stack.addresses);
             symbols.look_up(addresses.copied());
             Self {

@@ -80,7 +80,7 @@ pub(super) fn watch_frees(on: bool) {
 }
 
 /// Makes room for records; `false` when there is no memory for any. A recording
-/// without room for stacks still counts.
+/// without room for stacks still counts. Behind the [`loader`]'s door.
 pub(super) fn make_room() -> bool {
     EPOCH.get_or_init(Instant::now);
     let records = TABLE.open(DEFAULT_RECORDS);
@@ -171,8 +171,10 @@ pub(crate) fn note_site() {
 /// Makes ready for [`note_site`] on the calling thread.
 pub(crate) fn prepare_sites() {
     visits::quietly(|| {
-        make_room();
-        loader::ask(unwind::prime);
+        loader::ask(|| {
+            unwind::prime();
+            make_room();
+        });
         visits::prepare();
     });
 }

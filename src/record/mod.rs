@@ -50,6 +50,8 @@ pub(crate) use hooks::{
 #[cfg(not(loom))]
 pub use incomplete::Incomplete;
 #[cfg(not(loom))]
+pub(crate) use loader::symbols;
+#[cfg(not(loom))]
 pub(crate) use recording::{Key, Recording, Survivor};
 #[cfg(not(loom))]
 pub use table::{DEFAULT_RECORDS, Record, Table, TableLosses};

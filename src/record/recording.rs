@@ -7,19 +7,20 @@
 //! Entries are never freed, so a tag that has outlived its recording can always
 //! be asked: its number is then no longer the entry's.
 
+use core::cell::UnsafeCell;
+use core::ops::{Deref, DerefMut};
+
 use once_cell::sync::OnceCell;
-use parking_lot::{Mutex, MutexGuard};
 
 use crate::arena;
 use crate::error::Error;
 use crate::installed;
-use crate::record::fork;
 use crate::record::hooks::{self, Lost, TABLE};
-use crate::record::loader;
-use crate::record::lock::Lock;
+use crate::record::loader::{self, Door};
+use crate::record::lock::Guard;
 use crate::record::table::Record;
 use crate::record::visits::{self, Thread, Visit};
-use crate::sync::{AtomicPtr, AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering};
 use crate::unwind;
 
 /// Names a recording that may be over.
@@ -92,48 +93,77 @@ impl Office {
     }
 }
 
-/// Where the books are kept. A fork may leave them locked by a thread that the
-/// child does not have; the child then gets new ones (see [`office`]).
-static FIRST: Mutex<Office> = Mutex::new(Office::new());
-/// Null for the first.
-static RENEWED: AtomicPtr<Mutex<Office>> = AtomicPtr::new(core::ptr::null_mut());
-/// The epoch of the process that the books are known to be fit for.
-static FIT_FOR: AtomicU32 = AtomicU32::new(0);
-static RENEWING: Lock = Lock::new();
+/// The books, and the door to them: a fork waits until nobody writes in them.
+struct Books {
+    door: Door,
+    /// For whoever is behind the door.
+    office: UnsafeCell<Office>,
+}
+
+// SAFETY: only `office` gives the books out, to the thread that is behind their door.
+unsafe impl Sync for Books {}
+
+static BOOKS: Books = Books {
+    door: Door::new(),
+    office: UnsafeCell::new(Office::new()),
+};
 /// The last recording's number. Not in the books, so that no number is given
 /// out twice when they are lost.
 static LAST_ID: AtomicU32 = AtomicU32::new(0);
 
-/// The books, for the calling thread alone.
-fn office() -> MutexGuard<'static, Office> {
-    if FIT_FOR.load(Ordering::Acquire) != fork::epoch() {
-        renew();
+/// The books, for the calling thread alone; `None` in a signal handler that has
+/// interrupted whoever has them.
+fn office() -> Option<OpenOffice> {
+    let guard = BOOKS.door.enter()?;
+    if guard.is_inherited() {
+        // Who had the books is not there any more (a fork did not wait for it), and may have been
+        // half way. So nothing of what they said is looked at, nor dropped; some recording of that
+        // time may still be under way.
+        let new = Office {
+            under_way: 1,
+            ..Office::new()
+        };
+        // SAFETY: we are behind the door, so no one else uses it.
+        unsafe { BOOKS.office.get().write(new) };
     }
-    kept().lock()
+    Some(OpenOffice { _guard: guard })
 }
 
-fn kept() -> &'static Mutex<Office> {
-    // SAFETY: null, or from `Box::leak` in `renew`.
-    unsafe { RENEWED.load(Ordering::Acquire).as_ref() }.unwrap_or(&FIRST)
+/// Before a fork.
+pub(super) fn close() {
+    BOOKS.door.close();
 }
 
-/// In the child of a fork, before it looks into the books for the first time:
-/// who holds them now is not there any more. What they said is lost then, and
-/// as the holder may have been half way, nothing of it is looked at.
-#[cold]
-fn renew() {
-    // One thread of the child does it, and no other gets past `office` before.
-    let Some(_renewing) = RENEWING.acquire() else {
-        return;
-    };
-    if FIT_FOR.load(Ordering::Acquire) == fork::epoch() {
-        return;
+/// After it, in the parent.
+pub(super) fn reopen() {
+    BOOKS.door.reopen();
+}
+
+/// After it, in the child.
+pub(super) fn reopen_in_the_child() {
+    BOOKS.door.reopen_in_the_child();
+}
+
+/// The books, until it is dropped.
+struct OpenOffice {
+    _guard: Guard<'static>,
+}
+
+impl Deref for OpenOffice {
+    type Target = Office;
+
+    fn deref(&self) -> &Office {
+        // SAFETY: the guard is that of the books' door, so no other thread uses them; on this one
+        // a second `office` would have been refused.
+        unsafe { &*BOOKS.office.get() }
     }
-    if kept().try_lock().is_none() {
-        let new = Box::leak(Box::new(Mutex::new(Office::new())));
-        RENEWED.store(new, Ordering::Release);
+}
+
+impl DerefMut for OpenOffice {
+    fn deref_mut(&mut self) -> &mut Office {
+        // SAFETY: as in `deref`, and this value is borrowed exclusively.
+        unsafe { &mut *BOOKS.office.get() }
     }
-    FIT_FOR.store(fork::epoch(), Ordering::Release);
 }
 
 /// A recording under way. Dropping it ends it.
@@ -202,23 +232,30 @@ impl Recording {
     /// allocates to find out, recorded, so it cannot be done quietly.
     fn calibrate(&self) {
         static ONCE: OnceCell<()> = OnceCell::new();
-        ONCE.get_or_init(|| {
-            let visit = self.key().enter();
-            if visit.is_recorded() {
-                unwind::calibrate();
-            }
+        if ONCE.get().is_some() {
+            return;
+        }
+        loader::ask(|| {
+            ONCE.get_or_init(|| {
+                let visit = self.key().enter();
+                if visit.is_recorded() {
+                    unwind::calibrate();
+                }
+            });
         });
     }
 
     fn open() -> Result<Self, Error> {
         visits::quietly(|| {
-            fork::watch();
-            loader::ask(unwind::prime);
-            if !hooks::make_room() {
+            let has_room = loader::ask(|| {
+                unwind::prime();
+                hooks::make_room()
+            });
+            if !has_room {
                 return Err(Error::no_memory());
             }
             let parent = visits::here().and_then(Thread::current);
-            let mut office = office();
+            let mut office = office().ok_or(Error::busy())?;
             let entry = match office.free.pop() {
                 Some(entry) => entry,
                 None => Entry::new().ok_or(Error::no_memory())?,
@@ -249,7 +286,7 @@ impl Recording {
         visits::quietly(|| {
             let mut survivors = Vec::new();
             let now = hooks::clock_ms();
-            let mine = office().numbers(self.tag.id);
+            let mine = office().map_or(vec![self.tag.id], |office| office.numbers(self.tag.id));
             TABLE.for_each(|_, record| {
                 if mine.contains(&record.recording) {
                     survivors.push(Survivor::of(&record, now));
@@ -270,11 +307,15 @@ impl Recording {
             return Vec::new();
         }
         visits::quietly(|| {
+            // Without the books the recording ends all the same. Its place is lost then, and frees
+            // go on being looked up.
             let mut office = office();
             self.tag.entry.id.store(0, Ordering::Release);
             let now = hooks::clock_ms();
             let parent = self.parent.filter(|parent| parent.is_under_way());
-            let mine = office.take_numbers(self.tag.id, parent.map(|parent| parent.id));
+            let mine = office.as_mut().map_or(vec![self.tag.id], |office| {
+                office.take_numbers(self.tag.id, parent.map(|parent| parent.id))
+            });
             let mut survivors = Vec::new();
             for &id in &mine {
                 let mut keep = |_, record: Record| survivors.push(Survivor::of(&record, now));
@@ -289,11 +330,13 @@ impl Recording {
                     TABLE.drain(id, keep);
                 }
             }
-            office.free.push(self.tag.entry);
-            // Not below zero: in the child of a fork the books may be younger than the recording.
-            office.under_way = office.under_way.saturating_sub(1);
-            if office.under_way == 0 {
-                hooks::watch_frees(false);
+            if let Some(office) = &mut office {
+                office.free.push(self.tag.entry);
+                // Not below zero: in the child of a fork the books may be younger than the recording.
+                office.under_way = office.under_way.saturating_sub(1);
+                if office.under_way == 0 {
+                    hooks::watch_frees(false);
+                }
             }
             survivors
         })
