@@ -137,13 +137,17 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for TrackingAllocator<A> {
             return unsafe { self.alloc_unusual(layout) };
         }
         // SAFETY: the caller upholds the contract of `alloc`, which is also the inner one's.
-        entered(unsafe { self.inner.alloc(layout) }, layout.size())
+        let block = unsafe { self.inner.alloc(layout) };
+        // SAFETY: just given for this layout.
+        unsafe { self.entered(block, layout, false) }
     }
 
     #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller upholds the contract of `alloc_zeroed`, also the inner one's.
-        entered(unsafe { self.inner.alloc_zeroed(layout) }, layout.size())
+        let block = unsafe { self.inner.alloc_zeroed(layout) };
+        // SAFETY: just given for this layout.
+        unsafe { self.entered(block, layout, true) }
     }
 
     #[inline]
@@ -155,31 +159,13 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for TrackingAllocator<A> {
     #[inline(never)]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         #[cfg(feature = "profile")]
-        let record = if is_watching() {
-            record::resize_begins(block)
-        } else {
-            None
-        };
+        if record::is_on() {
+            // SAFETY: the caller upholds the contract of `realloc`.
+            return unsafe { self.realloc_watched(block, layout, new_size) };
+        }
         // SAFETY: the caller upholds the contract of `realloc`; the block came from `inner`.
         let moved = unsafe { self.inner.realloc(block, layout, new_size) };
-        let is_watched = if moved.is_null() {
-            // The old block is untouched and still the caller's: nothing to strike out.
-            ledger::refused(new_size);
-            true
-        } else {
-            ledger::resized(layout.size(), new_size)
-        };
-        #[cfg(feature = "profile")]
-        {
-            if record.is_some() {
-                record::resize_ended(block, moved, new_size, record);
-            }
-            if is_watched {
-                record::note_site();
-            }
-        }
-        #[cfg(not(feature = "profile"))]
-        let _ = is_watched;
+        enter_resized(moved, layout.size(), new_size);
         moved
     }
 }
@@ -194,7 +180,110 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
     #[inline(never)]
     unsafe fn alloc_unusual(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller upholds the contract of `alloc`, which is also the inner one's.
-        entered(unsafe { self.inner.alloc(layout) }, layout.size())
+        let block = unsafe { self.inner.alloc(layout) };
+        // SAFETY: just given for this layout.
+        unsafe { self.entered(block, layout, false) }
+    }
+
+    /// Enters what the inner allocator has given, and gives it on.
+    ///
+    /// # Safety
+    /// `block` is null, or was just given by `inner` for `layout`, zeroed or not.
+    #[inline]
+    #[cfg_attr(
+        not(feature = "profile"),
+        expect(
+            unused_variables,
+            clippy::unused_self,
+            reason = "the recorder wants them"
+        )
+    )]
+    unsafe fn entered(&self, block: *mut u8, layout: Layout, zeroed: bool) -> *mut u8 {
+        if block.is_null() {
+            ledger::refused(layout.size());
+        } else if !ledger::try_allocated(layout.size()) {
+            #[cfg(not(feature = "profile"))]
+            ledger::allocated_cold(layout.size());
+            #[cfg(feature = "profile")]
+            // SAFETY: the caller.
+            return unsafe { Self::entered_cold(block, layout, zeroed, self) };
+        }
+        block
+    }
+
+    /// Enters a block when the fast path would not, and tells the recorder: a
+    /// thread that is recorded never takes the fast path. Gives the block that
+    /// the program gets.
+    ///
+    /// # Safety
+    /// As [`entered`](Self::entered), and not null.
+    #[cfg(feature = "profile")]
+    #[cold]
+    #[inline(never)]
+    unsafe fn entered_cold(block: *mut u8, layout: Layout, zeroed: bool, heap: &Self) -> *mut u8 {
+        ledger::allocated_cold(layout.size());
+        let new = record::New {
+            block,
+            layout,
+            zeroed,
+        };
+        let block = if record::is_on() {
+            // SAFETY: the caller: from `inner` with this layout, and nobody has seen it.
+            unsafe { record::allocated(&heap.inner, new) }
+        } else {
+            block
+        };
+        record::note_site();
+        block
+    }
+
+    /// `realloc` while something is recorded.
+    ///
+    /// # Safety
+    /// As `GlobalAlloc::realloc`.
+    #[cfg(feature = "profile")]
+    #[cold]
+    #[inline(never)]
+    unsafe fn realloc_watched(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        let Some(resize) = record::Resize::begin(block, layout, new_size) else {
+            // SAFETY: the caller upholds the contract of `realloc`.
+            return unsafe { self.realloc_leaving(block, layout, new_size) };
+        };
+        let moved = if Layout::from_size_align(new_size, resize.layout.align()).is_ok() {
+            // SAFETY: the block came from `inner` with the layout that the recorder says; the new
+            // size is the caller's, and can be rounded up to the alignment, as just seen.
+            unsafe { self.inner.realloc(block, resize.layout, new_size) }
+        } else {
+            core::ptr::null_mut()
+        };
+        enter_resized(moved, layout.size(), new_size);
+        if moved.is_null() {
+            resize.refused();
+            return moved;
+        }
+        // SAFETY: just given by `inner`, with the layout that was asked for.
+        unsafe { resize.ended(&self.inner, moved) }
+    }
+
+    /// `realloc` of a block of which nobody knows how it was requested (see
+    /// [`record::Freed::Unknown`]): what is in it moves, and it stays where it is.
+    ///
+    /// # Safety
+    /// As `GlobalAlloc::realloc`.
+    #[cfg(feature = "profile")]
+    #[cold]
+    #[inline(never)]
+    unsafe fn realloc_leaving(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller: the new size can be rounded up to the alignment.
+        let wanted = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
+        // SAFETY: the caller: the new size is not zero.
+        let place = unsafe { self.inner.alloc(wanted) };
+        enter_resized(place, layout.size(), new_size);
+        if !place.is_null() {
+            // SAFETY: the caller's block has so many bytes, and so has the new one.
+            unsafe { core::ptr::copy_nonoverlapping(block, place, layout.size().min(new_size)) };
+        }
+        place
     }
 
     /// `dealloc`, with its arguments in the order in which the compiler's shim
@@ -205,7 +294,7 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
     #[inline(never)]
     unsafe fn strike_and_free(block: *mut u8, size: usize, align: usize, heap: &Self) {
         // Struck out before the block is free: afterwards another thread may own its address.
-        if is_watching() || !ledger::try_freed(size) {
+        if is_looked_at(block) || !ledger::try_freed(size) {
             // SAFETY: the caller upholds the contract of `dealloc`.
             return unsafe { Self::free_cold(block, size, align, heap) };
         }
@@ -223,55 +312,65 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
     #[cold]
     #[inline(never)]
     unsafe fn free_cold(block: *mut u8, size: usize, align: usize, heap: &Self) {
+        // SAFETY: the caller's `size` and `align` are those of a layout.
+        let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
         #[cfg(feature = "profile")]
-        if is_watching() {
-            record::freed(block);
-        }
+        let requested = requested_as(block, layout);
+        #[cfg(not(feature = "profile"))]
+        let requested = Some(layout);
         if !ledger::try_freed(size) {
             ledger::freed_cold(size);
         }
-        // SAFETY: the caller's `size` and `align` are those of a layout.
-        let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+        // A block of which nobody knows how it was requested is left alone.
+        let Some(layout) = requested else { return };
         // SAFETY: the caller upholds the contract of `dealloc`; the block came from `inner`.
         unsafe { heap.inner.dealloc(block, layout) };
     }
 }
 
-/// Enters what the inner allocator has given, and gives it on.
+/// Enters the outcome of a `realloc`.
 #[inline]
-fn entered(block: *mut u8, size: usize) -> *mut u8 {
-    if block.is_null() {
-        ledger::refused(size);
-    } else if !ledger::try_allocated(size) {
-        entered_cold(block, size);
-    }
-    block
-}
-
-/// Enters a block when the fast path would not, and tells the recorder: a
-/// thread that is recorded never takes the fast path.
-#[cold]
-#[inline(never)]
-fn entered_cold(block: *mut u8, size: usize) {
-    ledger::allocated_cold(size);
+fn enter_resized(moved: *mut u8, old_size: usize, new_size: usize) {
+    let is_watched = if moved.is_null() {
+        // The old block is untouched and still the caller's: nothing to strike out.
+        ledger::refused(new_size);
+        true
+    } else {
+        ledger::resized(old_size, new_size)
+    };
     #[cfg(feature = "profile")]
-    {
-        if is_watching() {
-            record::allocated(block, size);
-        }
+    if is_watched {
         record::note_site();
     }
     #[cfg(not(feature = "profile"))]
-    let _ = block;
+    let _ = is_watched;
 }
 
-/// Whether frees and resizes must be told to the recorder.
+/// Tells the recorder that a block of the program's `layout` is about to be
+/// freed. Gives the layout that it was requested with, if that can be told.
+#[cfg(feature = "profile")]
 #[inline]
-fn is_watching() -> bool {
+fn requested_as(block: *mut u8, layout: Layout) -> Option<Layout> {
+    if !record::is_on() {
+        return Some(layout);
+    }
+    match record::freed(block, layout.size()) {
+        record::Freed::Plain => Some(layout),
+        record::Freed::Padded => Some(record::wide(layout)),
+        record::Freed::Unknown => None,
+    }
+}
+
+/// Whether the free of this block must be told to the recorder.
+#[inline]
+fn is_looked_at(block: *mut u8) -> bool {
     #[cfg(feature = "profile")]
-    return record::is_watching();
+    return record::looks_at(block);
     #[cfg(not(feature = "profile"))]
-    false
+    {
+        let _ = block;
+        false
+    }
 }
 
 /// Whether `System` looks twice at the layout: nearly no request is, and where

@@ -22,8 +22,12 @@ enum Kind {
     NotInstalled,
     NoMemory,
     ThreadEnding,
-    #[cfg_attr(not(feature = "profile"), expect(dead_code, reason = "recording only"))]
+    #[cfg(feature = "profile")]
     Busy,
+    #[cfg(feature = "profile")]
+    AlreadyProfiling,
+    #[cfg(feature = "profile")]
+    NoInterval,
 }
 
 impl Error {
@@ -58,6 +62,24 @@ impl Error {
         Self { kind: Kind::Busy }
     }
 
+    /// The whole process is being recorded already.
+    #[cfg(feature = "profile")]
+    #[cold]
+    pub(crate) const fn already_profiling() -> Self {
+        Self {
+            kind: Kind::AlreadyProfiling,
+        }
+    }
+
+    /// Samples cannot be 0 bytes apart.
+    #[cfg(feature = "profile")]
+    #[cold]
+    pub(crate) const fn no_interval() -> Self {
+        Self {
+            kind: Kind::NoInterval,
+        }
+    }
+
     /// Whether the tracking allocator is not this process's global allocator.
     pub const fn is_not_installed(&self) -> bool {
         matches!(self.kind, Kind::NotInstalled)
@@ -75,8 +97,22 @@ impl Error {
 
     /// Whether a recording was asked for in a signal handler that has
     /// interrupted the start or the end of another.
+    #[cfg(feature = "profile")]
     pub const fn is_busy(&self) -> bool {
         matches!(self.kind, Kind::Busy)
+    }
+
+    /// Whether the whole process is being recorded already, by a profiler or a
+    /// leak check of the whole process.
+    #[cfg(feature = "profile")]
+    pub const fn is_already_profiling(&self) -> bool {
+        matches!(self.kind, Kind::AlreadyProfiling)
+    }
+
+    /// Whether samples were asked for that are 0 bytes apart.
+    #[cfg(feature = "profile")]
+    pub const fn is_no_interval(&self) -> bool {
+        matches!(self.kind, Kind::NoInterval)
     }
 }
 
@@ -99,9 +135,20 @@ impl fmt::Display for Error {
                 "this thread is ending: its local storage is torn down and what it still \
                  allocates is counted for the process only, so it cannot be measured alone"
             }
+            #[cfg(feature = "profile")]
             Kind::Busy => {
                 "a recording can be neither started nor ended here: another was just starting or \
                  ending, and a signal handler has interrupted that"
+            }
+            #[cfg(feature = "profile")]
+            Kind::AlreadyProfiling => {
+                "the whole process is being recorded already, and only one profiler or \
+                 whole-process leak check can do that at a time: end the other one first"
+            }
+            #[cfg(feature = "profile")]
+            Kind::NoInterval => {
+                "samples cannot be 0 bytes apart: give a mean distance in bytes, such as \
+                 512 * 1024, or record every allocation"
             }
         })
     }
@@ -121,27 +168,22 @@ mod tests {
 
     #[test]
     fn each_kind_answers_to_its_own_predicate_only() {
-        let kinds = [
-            Error::not_installed(),
-            Error::no_memory(),
-            Error::thread_ending(),
+        type Predicate = fn(&Error) -> bool;
+        let kinds: [(Error, Predicate); _] = [
+            (Error::not_installed(), Error::is_not_installed),
+            (Error::no_memory(), Error::is_no_memory),
+            (Error::thread_ending(), Error::is_thread_ending),
             #[cfg(feature = "profile")]
-            Error::busy(),
+            (Error::busy(), Error::is_busy),
+            #[cfg(feature = "profile")]
+            (Error::already_profiling(), Error::is_already_profiling),
+            #[cfg(feature = "profile")]
+            (Error::no_interval(), Error::is_no_interval),
         ];
-        let answers: Vec<_> = kinds
-            .iter()
-            .map(|e| {
-                [
-                    e.is_not_installed(),
-                    e.is_no_memory(),
-                    e.is_thread_ending(),
-                    e.is_busy(),
-                ]
-            })
-            .collect();
-        for (i, answers) in answers.iter().enumerate() {
-            let own: [bool; 4] = core::array::from_fn(|j| i == j);
-            assert_eq!(*answers, own, "{:?}", kinds[i]);
+        for (i, (error, _)) in kinds.iter().enumerate() {
+            for (j, (_, is)) in kinds.iter().enumerate() {
+                assert_eq!(is(error), i == j, "{error:?}");
+            }
         }
     }
 }

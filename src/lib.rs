@@ -46,6 +46,8 @@ pub use error::Error;
 pub use histogram::{SizeBucket, SizeHistogram};
 #[cfg(not(loom))]
 pub use installed::is_installed;
+#[cfg(all(not(loom), feature = "profile"))]
+pub use profile::{HeapProfile, Profiler};
 #[cfg(all(not(loom), feature = "histogram"))]
 pub use reading::size_histogram;
 #[cfg(not(loom))]

@@ -36,6 +36,7 @@ fn child() -> c_int {
             size: n as u64,
             birth: 1,
             recording: 1,
+            ..Record::default()
         };
         if TABLE.remove(REGION + n * 16) != Some(expected) {
             return 1;
@@ -75,6 +76,7 @@ fn a_child_that_is_forked_while_threads_record_goes_on_with_all_its_records() {
             size: n as u64,
             birth: 1,
             recording: 1,
+            ..Record::default()
         };
         assert!(TABLE.insert(REGION + n * 16, &record));
     }

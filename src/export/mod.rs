@@ -1,1 +1,21 @@
-//! Profiles in the formats that people's tools read.
+//! Writers of what people and their tools read.
+//!
+//! ```text
+//!   profile ──▶ sites   trimmed, equal ones made one ──▶ text   dhat   folded
+//!      └──────────────────────────────────────────────▶ pprof   which knows addresses
+//! ```
+//!
+//! They see plain results only, never live state. Each lays out what it writes
+//! without being profiled itself, and then hands it to the caller's writer,
+//! which is.
+
+mod dhat;
+mod folded;
+mod gzip;
+mod json;
+mod pprof;
+mod protobuf;
+mod save;
+mod sites;
+mod text;
+mod words;

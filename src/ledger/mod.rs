@@ -20,6 +20,8 @@
 //! the store of an entry loses its entries, and its strikes may remain. Only
 //! then can the difference be negative, and the reader shows zero.
 
+#[cfg(feature = "profile")]
+mod everyone;
 #[expect(
     unsafe_code,
     reason = "a growing block of marks that only a slot's owner touches"
@@ -47,6 +49,10 @@ pub(crate) use thread::{
 pub(crate) use trace::{Request, Trace};
 
 use crate::stats::Stats;
+#[cfg(all(not(loom), feature = "profile"))]
+pub(crate) use peak::HELD_BACK as HELD_BACK_BYTES;
+#[cfg(all(not(loom), feature = "profile"))]
+pub(crate) use peak::WINDOW;
 use peak::{BATCH, HELD_BACK, Peak};
 use registry::Registry;
 
@@ -250,6 +256,31 @@ pub(crate) fn slots_ever_owned() -> usize {
         .slots()
         .filter(|slot| slot.tenancy() > 0)
         .count()
+}
+
+/// Switches on or off that every request of every thread takes the cold path.
+#[cfg(all(not(loom), feature = "profile"))]
+pub(crate) fn watch_everyone(on: bool) {
+    everyone::EVERYONE.set_every(on, BOOKS.registry.slots());
+}
+
+/// Makes the next request of each thread take the cold path.
+#[cfg(all(not(loom), feature = "profile"))]
+pub(crate) fn call_everyone() {
+    everyone::EVERYONE.call(BOOKS.registry.slots());
+}
+
+/// Bytes alive in the process, as far as threads have published, and all of
+/// what `slot` holds, which is the caller's. With one thread that is exact.
+#[cfg(all(not(loom), feature = "profile"))]
+pub(crate) fn live_as_seen_by(slot: &Slot) -> i64 {
+    BOOKS.peak.live().wrapping_add(slot.unpublished())
+}
+
+/// All slots, the shared one first.
+#[cfg(all(not(loom), feature = "profile"))]
+pub(crate) fn slots() -> impl Iterator<Item = &'static Slot> {
+    BOOKS.slots()
 }
 
 /// The requests of the process by size, added up over all slots.

@@ -107,3 +107,41 @@ fn reading_the_allocated_sides_first_is_rejected() {
         allocated.wrapping_sub(freed).cast_signed()
     });
 }
+
+/// Calls everyone while the owner of a slot sets its mark; whatever the order,
+/// the owner sees the setting that the call is about, or takes the cold path.
+#[cfg(feature = "profile")]
+fn call_while_arming(call: fn(&Books)) {
+    loom::model(move || {
+        let books = books();
+        let setting = Arc::new(AtomicU32::new(0));
+        let owner = {
+            let (books, setting) = (Arc::clone(&books), Arc::clone(&setting));
+            thread::spawn(move || {
+                slot(&books, 0).publish(&books.peak);
+                setting.load(Ordering::Relaxed) == 1
+            })
+        };
+        setting.store(1, Ordering::Relaxed);
+        call(&books);
+        let has_seen = owner.join().expect("the owner");
+        assert!(has_seen || !slot(&books, 0).try_allocate(1));
+    });
+}
+
+#[cfg(feature = "profile")]
+#[test]
+fn a_call_to_everyone_reaches_an_owner_that_sets_its_mark_meanwhile() {
+    call_while_arming(|books| super::everyone::EVERYONE.call(books.registry.slots().take(2)));
+}
+
+#[cfg(feature = "profile")]
+#[test]
+#[should_panic(expected = "has_seen")]
+fn a_call_that_only_lowers_the_marks_is_missed() {
+    call_while_arming(|books| {
+        for slot in books.registry.slots().take(2) {
+            slot.interrupt();
+        }
+    });
+}

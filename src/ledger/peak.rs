@@ -75,6 +75,12 @@ impl Peak {
         self.raise(before.wrapping_add(high));
     }
 
+    /// What all threads have published.
+    #[cfg(all(not(loom), feature = "profile"))]
+    pub(crate) fn live(&self) -> i64 {
+        self.live.load(Ordering::Relaxed)
+    }
+
     /// Raises the peak to `candidate` if it is higher; gives the peak.
     pub(crate) fn raise(&self, candidate: i64) -> i64 {
         // Usually it is not higher: a load alone keeps the line shared.

@@ -26,6 +26,8 @@
 
 use core::ptr;
 
+#[cfg(feature = "profile")]
+use crate::ledger::everyone::EVERYONE;
 use crate::ledger::levels::Levels;
 use crate::ledger::peak::{BATCH, HELD_BACK, Peak, WINDOW};
 use crate::ledger::trace::{Request, Trace};
@@ -98,6 +100,15 @@ impl Figures {
             .wrapping_sub(self.freed_bytes)
             .cast_signed()
     }
+}
+
+/// Whether every request of every thread takes the cold path.
+#[inline]
+fn is_every() -> bool {
+    #[cfg(feature = "profile")]
+    return EVERYONE.is_every();
+    #[cfg(not(feature = "profile"))]
+    false
 }
 
 /// Counters with one owner thread at a time. See the module's picture.
@@ -410,12 +421,44 @@ impl Slot {
 
     /// Sets `next_event` to what comes next.
     fn arm(&self) {
-        let next = if self.is_watched() {
-            self.allocated_bytes.own()
-        } else {
-            self.publish_at.load(Ordering::Relaxed)
-        };
-        self.next_event.store(next, Ordering::Relaxed);
+        #[cfg(feature = "profile")]
+        let calls = EVERYONE.calls();
+        if self.is_watched() || is_every() {
+            self.interrupt();
+            return;
+        }
+        let due = self.publish_at.load(Ordering::Relaxed);
+        self.next_event.store(due, Ordering::Relaxed);
+        #[cfg(feature = "profile")]
+        if EVERYONE.has_called_since(calls) {
+            self.interrupt();
+        }
+    }
+
+    /// Makes the owner's next request take the cold path. Any thread, but only a
+    /// call to [`everyone`](crate::ledger::everyone) makes sure that it lasts.
+    pub(crate) fn interrupt(&self) {
+        self.next_event
+            .store(self.allocated_bytes.read(), Ordering::Relaxed);
+    }
+
+    /// Makes the owner take the cold path when it has allocated `at` bytes in
+    /// all, or earlier.
+    #[cfg(feature = "profile")]
+    pub(crate) fn due_by(&self, at: u64) {
+        // A publication that comes early does no harm, so its mark serves for this too.
+        let due = self.publish_at.load(Ordering::Relaxed);
+        if at.wrapping_sub(due).cast_signed() < 0 {
+            self.publish_at.store(at, Ordering::Relaxed);
+            self.arm();
+        }
+    }
+
+    /// What the owner's net has changed by since it was last published.
+    #[cfg(feature = "profile")]
+    pub(crate) fn unpublished(&self) -> i64 {
+        self.net()
+            .wrapping_sub(self.published.load(Ordering::Relaxed))
     }
 
     /// Raises the mark, or publishes a long fall.

@@ -187,7 +187,7 @@ impl SizeClass {
 pub struct ThreadShare {
     /// The thread's name as the system has it, or what stands for several.
     pub name: String,
-    /// The system's number for the thread; 0 for those that have ended.
+    /// The system's number for the thread; 0 for the others, taken together.
     pub id: u64,
     /// Blocks allocated.
     pub allocations: u64,
@@ -246,7 +246,8 @@ pub struct HeapProfile {
     pub peak_error_bytes: u64,
     /// Sizes of new blocks, smallest first.
     pub sizes: Vec<SizeClass>,
-    /// Each thread that is alive, and all that have ended as one.
+    /// Each thread that is alive and has allocated while this ran, and all
+    /// others (that have ended, or did not allocate) as one, at the end.
     pub threads: Vec<ThreadShare>,
     /// What is mapped into the process.
     pub mappings: Vec<Mapping>,

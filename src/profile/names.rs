@@ -21,16 +21,21 @@ impl Names {
         Self { known }
     }
 
-    /// Looks all of the profile's addresses up in this process.
-    fn look_up(profile: &HeapProfile) -> Self {
+    /// Looks these addresses up in this process.
+    pub(crate) fn look_up(addresses: impl Iterator<Item = u64>) -> Self {
         record::quietly(|| {
             let mut symbols = record::symbols();
-            let addresses = profile.stacks.iter().flat_map(|stack| &stack.addresses);
-            symbols.look_up(addresses.copied());
+            symbols.look_up(addresses);
             Self {
                 known: symbols.into_known(),
             }
         })
+    }
+
+    /// Looks all of the profile's addresses up in this process.
+    fn of(profile: &HeapProfile) -> Self {
+        let addresses = profile.stacks.iter().flat_map(|stack| &stack.addresses);
+        Self::look_up(addresses.copied())
     }
 
     /// The functions at a return address; none when it was not looked up.
@@ -56,7 +61,7 @@ impl HeapProfile {
     /// is of. None of what it allocates is profiled.
     pub fn symbolize(&mut self) {
         if self.names.is_none() {
-            self.names = Some(Arc::new(Names::look_up(self)));
+            self.names = Some(Arc::new(Names::of(self)));
         }
     }
 
@@ -75,6 +80,6 @@ impl HeapProfile {
     pub(crate) fn names(&self) -> Arc<Names> {
         self.names
             .clone()
-            .unwrap_or_else(|| Arc::new(Names::look_up(self)))
+            .unwrap_or_else(|| Arc::new(Names::of(self)))
     }
 }

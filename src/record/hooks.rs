@@ -1,9 +1,5 @@
-//! What the allocator calls while something is recorded.
-//!
-//! The order around the inner allocator is what keeps addresses honest: an
-//! entry leaves the table *before* the inner `dealloc` or a `realloc` that may
-//! move, because afterwards another thread may already own the address; and it
-//! is put back when the `realloc` fails.
+//! What all that records has in common: the switch, the clock, the table and
+//! the tree, and captures.
 
 use std::time::Instant;
 
@@ -11,8 +7,8 @@ use once_cell::sync::OnceCell;
 
 use crate::ledger;
 use crate::record::loader;
-use crate::record::recording::Tag;
-use crate::record::table::Record;
+use crate::record::profiling;
+use crate::record::stand_in::PAGE;
 use crate::record::table::{DEFAULT_RECORDS, Table};
 use crate::record::tree::{DEFAULT_NODES, Tree};
 use crate::record::visits::{self, Thread};
@@ -22,8 +18,24 @@ use crate::unwind;
 pub(super) static TABLE: Table = Table::new();
 pub(super) static TREE: Tree = Tree::new();
 
-/// Whether any recording is under way, so that frees must be looked up.
-static WATCHING: AtomicU32 = AtomicU32::new(0);
+/// Which frees are looked up: those of addresses that have none of these bits.
+///
+/// ```text
+///   all ones       none: nothing is recorded, and no sample can be alive
+///   PAGE − 1       of blocks at the beginning of a page: sampled ones are there
+///   0              all: something is recorded
+/// ```
+static LOOK: AtomicU64 = AtomicU64::new(NO_ADDRESS);
+const NO_ADDRESS: u64 = u64::MAX;
+const PAGES: u64 = PAGE as u64 - 1;
+
+/// Whether blocks may have been sampled, ever: one that was is found by its
+/// record when it is freed, however much later.
+static HAS_SAMPLED: AtomicU32 = AtomicU32::new(0);
+
+/// Blocks that threads without a page of the ledger allocated while all should
+/// have been recorded.
+static PAGELESS: AtomicU64 = AtomicU64::new(0);
 
 /// Milliseconds since the first recording, as of some recent record.
 static CLOCK_MS: AtomicU32 = AtomicU32::new(0);
@@ -50,7 +62,11 @@ impl Lost {
     pub(super) fn now() -> Self {
         let (table, tree) = (TABLE.losses(), TREE.losses());
         Self {
-            blocks: table.full.wrapping_add(table.busy),
+            blocks: table
+                .full
+                .wrapping_add(table.busy)
+                .wrapping_add(PAGELESS.load(Ordering::Relaxed))
+                .wrapping_add(profiling::lost()),
             frames: tree.full.wrapping_add(tree.busy),
             cut: CUT.load(Ordering::Relaxed),
         }
@@ -67,16 +83,36 @@ impl Lost {
 
 /// Whether the allocator must tell what it does.
 #[inline]
-pub(crate) fn is_watching() -> bool {
-    WATCHING.load(Ordering::Relaxed) != 0
+pub(crate) fn is_on() -> bool {
+    LOOK.load(Ordering::Relaxed) != NO_ADDRESS
 }
 
-/// Switches the look-up of frees on or off. For the office of recordings.
+/// Whether the free of this block must be told, whatever its size. Large blocks
+/// are told in any case while [`is_on`].
+#[inline]
+pub(crate) fn looks_at(block: *mut u8) -> bool {
+    block.addr() as u64 & LOOK.load(Ordering::Relaxed) == 0
+}
+
+/// Switches the look-up of all frees on or off. For the office of recordings.
 ///
 /// Relaxed is enough: whoever frees a recorded block got its address from the
 /// recorded thread by some synchronisation, and that thread had seen the switch.
 pub(super) fn watch_frees(on: bool) {
-    WATCHING.store(u32::from(on), Ordering::Relaxed);
+    let look = if on {
+        0
+    } else if HAS_SAMPLED.load(Ordering::Relaxed) != 0 {
+        PAGES
+    } else {
+        NO_ADDRESS
+    };
+    LOOK.store(look, Ordering::Relaxed);
+}
+
+/// From now on there may be sampled blocks. For the office, which then calls
+/// [`watch_frees`].
+pub(super) fn look_for_samples() {
+    HAS_SAMPLED.store(1, Ordering::Relaxed);
 }
 
 /// Makes room for records; `false` when there is no memory for any. A recording
@@ -88,73 +124,52 @@ pub(super) fn make_room() -> bool {
     records > 0
 }
 
+/// How many nodes the tree is opened for.
+pub(super) fn nodes() -> u32 {
+    TREE.room()
+}
+
 /// Milliseconds since the first recording.
-pub(super) fn clock_ms() -> u32 {
-    let now = EPOCH.get().map_or(0, |epoch| {
-        u32::try_from(epoch.elapsed().as_millis()).unwrap_or(u32::MAX)
-    });
-    CLOCK_MS.store(now, Ordering::Relaxed);
+pub(super) fn clock() -> u64 {
+    EPOCH.get().map_or(0, |epoch| {
+        u64::try_from(epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
+    })
+}
+
+/// The same, remembered for [`recent`].
+pub(super) fn clock_now() -> u64 {
+    let now = clock();
+    CLOCK_MS.store(u32::try_from(now).unwrap_or(u32::MAX), Ordering::Relaxed);
     now
 }
 
-fn recent_ms(thread: &Thread) -> u32 {
+/// The same as records keep it, which stops after 49 days.
+pub(super) fn clock_ms() -> u32 {
+    u32::try_from(clock_now()).unwrap_or(u32::MAX)
+}
+
+/// The same as somebody has last read it.
+pub(super) fn recent() -> u32 {
+    CLOCK_MS.load(Ordering::Relaxed)
+}
+
+/// Whether blocks may have been sampled, ever.
+pub(super) fn has_sampled() -> bool {
+    HAS_SAMPLED.load(Ordering::Relaxed) != 0
+}
+
+pub(super) fn recent_ms(thread: &Thread) -> u32 {
     if thread.tick().is_multiple_of(CLOCK_EVERY) {
         clock_ms()
     } else {
-        CLOCK_MS.load(Ordering::Relaxed)
+        recent()
     }
 }
 
-/// Records a new block, if the thread is in a recording.
+/// Counts a block that nobody could record.
 #[cold]
-#[inline(never)]
-pub(crate) fn allocated(block: *mut u8, size: usize) {
-    let Some(thread) = visits::here() else { return };
-    let Some(tag) = thread.current() else { return };
-    thread.unless_quiet(|| {
-        insert(thread, block, size, tag);
-    });
-}
-
-/// Strikes a block from the table; it is about to be freed.
-///
-/// Also when the recorder itself frees it: it has allocated it unrecorded, and
-/// to find nothing costs less than to ask first.
-#[cold]
-#[inline(never)]
-pub(crate) fn freed(block: *mut u8) {
-    TABLE.remove(block.addr());
-}
-
-/// Takes a block from the table; it is about to be resized.
-#[cold]
-#[inline(never)]
-pub(crate) fn resize_begins(block: *mut u8) -> Option<Record> {
-    TABLE.remove(block.addr())
-}
-
-/// Enters the outcome of a resize: `moved` with `size` bytes, or null.
-///
-/// A block that was recorded stays so, now as of the site that resized it, so
-/// that a growing vector shows where it grows; when the thread that resized it
-/// is in no recording, the old site is all there is. A block that was not
-/// recorded is older than the recording, and no new block.
-#[cold]
-#[inline(never)]
-pub(crate) fn resize_ended(old: *mut u8, moved: *mut u8, size: usize, record: Option<Record>) {
-    let Some(record) = record else { return };
-    if moved.is_null() {
-        TABLE.insert(old.addr(), &record);
-        return;
-    }
-    let fresh = visits::here().and_then(|thread| {
-        let tag = thread.current()?;
-        thread.unless_quiet(|| insert(thread, moved, size, tag))
-    });
-    if fresh.is_none() {
-        let size = size as u64;
-        TABLE.insert(moved.addr(), &Record { size, ..record });
-    }
+pub(super) fn lose_pageless() {
+    PAGELESS.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Notes in the thread's traces, if it has any, where its last request came from.
@@ -179,6 +194,11 @@ pub(crate) fn prepare_sites() {
     });
 }
 
+/// The code that is mapped into the process.
+pub(crate) fn mapped() -> Vec<unwind::Mapped> {
+    loader::ask(unwind::mapped)
+}
+
 /// The addresses of a node, the innermost first, and whether they are all.
 pub(crate) fn frames(node: u32) -> (Vec<u64>, bool) {
     let mut addresses = Vec::new();
@@ -190,23 +210,11 @@ pub(crate) fn frames(node: u32) -> (Vec<u64>, bool) {
     (addresses, next == unwind::ROOT)
 }
 
-fn capture(thread: &Thread) -> u32 {
+pub(super) fn capture(thread: &Thread) -> u32 {
     let capture = thread
         .with_stack(|stack| unwind::capture(stack, |parent, address| TREE.child(parent, address)));
     if !capture.is_whole() {
         CUT.fetch_add(1, Ordering::Relaxed);
     }
     capture.node
-}
-
-fn insert(thread: &Thread, block: *mut u8, size: usize, tag: Tag) {
-    TABLE.insert(
-        block.addr(),
-        &Record {
-            node: capture(thread),
-            size: size as u64,
-            birth: recent_ms(thread),
-            recording: tag.id,
-        },
-    );
 }

@@ -1,10 +1,11 @@
 //! Recording: who allocated what is still there.
 //!
 //! ```text
-//!   allocator ──▶ hooks ──▶ visits: which recording is this thread in?
-//!                   │
+//!   allocator ──▶ blocks ──▶ visits, everywhere: which recording is this thread in?
+//!                   │   └──▶ profiling ──▶ sampler: is it a sample?
 //!                   ├──▶ unwind ──▶ tree     the stack, as a node
-//!                   └──▶ table               address ──▶ node, size, birth, recording
+//!                   ├──▶ table               address ──▶ node, size, birth, recording
+//!                   └──▶ tally, timeline     what a profile adds up
 //! ```
 //!
 //! A recording is switched on for a thread by a *visit*. A thread with an open
@@ -18,6 +19,14 @@
 //! operation is counted as lost and the program goes on; reports say that they
 //! are incomplete.
 
+#[cfg(not(loom))]
+#[expect(
+    unsafe_code,
+    reason = "puts blocks into other places of the inner allocator"
+)]
+mod blocks;
+#[cfg(not(loom))]
+mod everywhere;
 #[cfg_attr(
     not(loom),
     expect(unsafe_code, reason = "asks the C library to tell of forks")
@@ -31,10 +40,21 @@ mod incomplete;
 mod loader;
 mod lock;
 #[cfg(not(loom))]
+mod profiling;
+#[cfg(not(loom))]
 #[expect(unsafe_code, reason = "entries that are never freed")]
 mod recording;
 #[cfg(not(loom))]
+mod sampler;
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "asks the inner allocator")]
+mod stand_in;
+#[cfg(not(loom))]
 mod table;
+#[cfg(not(loom))]
+mod tally;
+#[cfg(not(loom))]
+mod timeline;
 mod tree;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "a thread's own state, kept with its slot")]
@@ -43,18 +63,23 @@ mod visits;
 mod zone;
 
 #[cfg(not(loom))]
-pub(crate) use hooks::{
-    Lost, allocated, frames, freed, is_watching, note_site, prepare_sites, resize_begins,
-    resize_ended,
-};
+pub(crate) use blocks::{Freed, New, Resize, allocated, freed};
+#[cfg(not(loom))]
+pub(crate) use hooks::{Lost, frames, is_on, looks_at, mapped, note_site, prepare_sites};
 #[cfg(not(loom))]
 pub use incomplete::Incomplete;
 #[cfg(not(loom))]
 pub(crate) use loader::symbols;
 #[cfg(not(loom))]
+pub(crate) use profiling::{Profiling, Snapshot, StackFigures};
+#[cfg(not(loom))]
 pub(crate) use recording::{Key, Recording, Survivor};
+#[cfg(not(loom))]
+pub(crate) use sampler::Weighed;
+#[cfg(not(loom))]
+pub(crate) use stand_in::wide;
 #[cfg(not(loom))]
 pub use table::{DEFAULT_RECORDS, Record, Table, TableLosses};
 pub use tree::{DEFAULT_NODES, OVERFLOW, ROOT, Tree, TreeLosses};
 #[cfg(not(loom))]
-pub(crate) use visits::{Visit, quietly};
+pub(crate) use visits::{Visit, quietly, threads};

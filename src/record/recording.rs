@@ -166,6 +166,16 @@ impl DerefMut for OpenOffice {
     }
 }
 
+/// From now on, frees are looked up where a sampled block may be.
+pub(super) fn look_for_samples() {
+    visits::quietly(|| {
+        let office = office();
+        hooks::look_for_samples();
+        // Without the books: rather too many than too few.
+        hooks::watch_frees(office.as_ref().is_none_or(|office| office.under_way > 0));
+    });
+}
+
 /// A recording under way. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Recording {
@@ -202,6 +212,12 @@ pub(crate) struct Survivor {
 }
 
 impl Entry {
+    /// The entry behind a pointer that was made from one.
+    pub(super) fn from_shared(entry: *const Self) -> Option<&'static Self> {
+        // SAFETY: null, or made from a `&'static Entry` (`everywhere::enter` is the only one).
+        unsafe { entry.as_ref() }
+    }
+
     fn new() -> Option<&'static Self> {
         let entry = arena::forever::<Self>()?;
         // SAFETY: from `forever`: fresh, and never freed.
@@ -276,6 +292,15 @@ impl Recording {
         })
     }
 
+    /// The number that its blocks have.
+    pub(crate) fn id(&self) -> u32 {
+        self.tag.id
+    }
+
+    pub(super) fn tag(&self) -> Tag {
+        self.tag
+    }
+
     /// What other threads, and this one, enter the recording with.
     pub(crate) fn key(&self) -> Key {
         Key(self.tag)
@@ -334,9 +359,7 @@ impl Recording {
                 office.free.push(self.tag.entry);
                 // Not below zero: in the child of a fork the books may be younger than the recording.
                 office.under_way = office.under_way.saturating_sub(1);
-                if office.under_way == 0 {
-                    hooks::watch_frees(false);
-                }
+                hooks::watch_frees(office.under_way > 0);
             }
             survivors
         })

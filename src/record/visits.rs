@@ -15,8 +15,11 @@ use core::cell::{Cell, UnsafeCell};
 use core::marker::PhantomData;
 
 use crate::arena::{self, Zeroed};
-use crate::ledger::{self, Slot};
+use crate::ledger::{self, Figures, Slot};
+use crate::record::everywhere;
 use crate::record::recording::{Entry, Tag};
+use crate::record::sampler::{Line, Sizes};
+use crate::sync::{AtomicU64, Ordering};
 use crate::unwind::Stack;
 
 /// Recordings that a thread can be in at once; more are not recorded.
@@ -26,10 +29,17 @@ const VISITS: usize = 32;
 #[derive(Debug)]
 pub(super) struct Thread {
     tenancy: Cell<u64>,
+    /// The same, and the system's number for the thread, for others to read.
+    seen_tenancy: AtomicU64,
+    os_id: AtomicU64,
     quiet: Cell<u32>,
     depth: Cell<usize>,
     ticks: Cell<u32>,
     visits: [Place; VISITS],
+    /// Where the next sample is.
+    pub(super) line: Line,
+    /// The sizes of new blocks, while there is a profile.
+    pub(super) sizes: Sizes,
     stack: UnsafeCell<Stack>,
 }
 
@@ -52,24 +62,32 @@ impl Place {
     }
 }
 
-// SAFETY: numbers, options of a reference (null is none), and a `Stack`, which says itself that
+// SAFETY: numbers, atomics, options of a reference (null is none), and a `Stack`, which says itself that
 // zero bytes are its fresh state.
 unsafe impl Zeroed for Thread {}
 // SAFETY: needed to leave it with a slot. Every use goes through `here` or `make`, which give it
-// to the slot's owner alone, on its own thread.
+// to the slot's owner alone, on its own thread, but for `each_thread`, whose caller gets at the
+// atomics only: all else is private to this room.
 unsafe impl Sync for Thread {}
 
 /// The calling thread's state, if its slot has one.
 #[inline]
 pub(super) fn here() -> Option<&'static Thread> {
+    here_with_slot().map(|(_, thread)| thread)
+}
+
+/// The same with the slot.
+#[inline]
+pub(super) fn here_with_slot() -> Option<(&'static Slot, &'static Thread)> {
     let slot = ledger::own()?;
     // SAFETY: an attachment is a `Thread` from `arena::forever`, and we are on the owner's thread.
     let thread = unsafe { slot.attachment().cast::<Thread>().as_ref() }?;
-    thread.is_of(slot).then_some(thread)
+    thread.is_of(slot).then_some((slot, thread))
 }
 
-/// The calling thread's slot and state, made if need be.
-fn make() -> Option<(&'static Slot, &'static Thread)> {
+/// The calling thread's slot and state, made if need be. Safe inside the
+/// allocator; the first capture then asks for the stack's bounds.
+pub(super) fn make() -> Option<(&'static Slot, &'static Thread)> {
     let slot = ledger::own()?;
     if slot.attachment().is_null() {
         slot.attach(arena::forever::<Thread>()?.as_ptr().cast());
@@ -79,6 +97,8 @@ fn make() -> Option<(&'static Slot, &'static Thread)> {
     if !thread.is_of(slot) {
         // The slot's last owner was another thread, with another stack.
         thread.tenancy.set(slot.tenancy());
+        thread.os_id.store(os_id(), Ordering::Relaxed);
+        thread.seen_tenancy.store(slot.tenancy(), Ordering::Release);
         thread.quiet.set(0);
         thread.depth.set(0);
         // SAFETY: only the owner is here, and no capture is running on this thread: it would have
@@ -97,10 +117,12 @@ impl Thread {
     /// The recording that gets what this thread allocates now.
     #[inline]
     pub(super) fn current(&self) -> Option<Tag> {
-        let last = self.depth.get().checked_sub(1)?;
+        let Some(last) = self.depth.get().checked_sub(1) else {
+            return everywhere::tag();
+        };
         match self.visits.get(last).and_then(Place::get) {
             Some(tag) if tag.is_under_way() => Some(tag),
-            _ => self.search_current(),
+            _ => self.search_current().or_else(everywhere::tag),
         }
     }
 
@@ -145,6 +167,48 @@ impl Thread {
         // SAFETY: only this thread uses it, and only while `quiet` is raised, which keeps a nested
         // call (a signal handler that allocates) from getting here.
         work(unsafe { &mut *self.stack.get() })
+    }
+}
+
+/// The system's number for the calling thread; 0 where it has none.
+fn os_id() -> u64 {
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    {
+        // SAFETY: takes nothing and touches nothing.
+        let id = unsafe { libc::gettid() };
+        u64::try_from(id).unwrap_or(0)
+    }
+    #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+    0
+}
+
+/// What each thread that was ever seen here has done since it began, by the
+/// system's number, and what all others have done, the ended ones included.
+pub(crate) fn threads() -> (Vec<(u64, Figures)>, Figures) {
+    let (mut seen, mut rest) = (Vec::new(), Figures::default());
+    for slot in ledger::slots() {
+        let figures = slot.figures();
+        rest = rest.plus(&figures);
+        // SAFETY: an attachment is a `Thread` from `arena::forever`; only atomics of it are read.
+        let Some(thread) = (unsafe { slot.attachment().cast::<Thread>().as_ref() }) else {
+            continue;
+        };
+        if thread.seen_tenancy.load(Ordering::Acquire) == slot.tenancy() {
+            let own = figures.since(&slot.base());
+            rest = rest.since(&own);
+            seen.push((thread.os_id.load(Ordering::Relaxed), own));
+        }
+    }
+    (seen, rest)
+}
+
+/// Shows the state of each thread that has one, or has had it.
+pub(super) fn each_thread(mut visit: impl FnMut(&Thread)) {
+    for slot in ledger::slots() {
+        // SAFETY: an attachment is a `Thread` from `arena::forever`.
+        if let Some(thread) = unsafe { slot.attachment().cast::<Thread>().as_ref() } {
+            visit(thread);
+        }
     }
 }
 

@@ -51,9 +51,20 @@ impl Frame {
         }
     }
 
-    pub(super) fn unknown(address: u64) -> Self {
+    pub(crate) fn unknown(address: u64) -> Self {
         Self {
             function: format!("{address:#x}"),
+            file: None,
+            line: None,
+            origin: Origin::Unknown,
+            inlined: false,
+        }
+    }
+
+    /// What stands for a stack of which nothing is known.
+    pub(crate) fn nowhere() -> Self {
+        Self {
+            function: String::from("an unknown stack"),
             file: None,
             line: None,
             origin: Origin::Unknown,
@@ -86,6 +97,15 @@ impl Frame {
     /// The function's full name, or its address when it has none.
     pub fn function(&self) -> &str {
         &self.function
+    }
+
+    /// The same, or words for a name that is blank.
+    pub(crate) fn name(&self) -> &str {
+        if self.function.trim().is_empty() {
+            "an unknown function"
+        } else {
+            &self.function
+        }
     }
 
     /// The source file: relative when it lies under the working directory or

@@ -12,6 +12,7 @@ use std::collections::HashMap;
 
 pub use frame::{Frame, Origin};
 pub use trim::Resolved;
+pub(crate) use trim::kept;
 
 /// Runs what it is given, and sees to it that nothing goes wrong meanwhile.
 pub(crate) type Door = fn(&mut dyn FnMut());

@@ -5,6 +5,8 @@
 //! whatever it is called. (A pattern such as `alloc::.*` would take
 //! `Box<dyn FnOnce>::call_once` out of the middle of every stack.)
 
+use core::ops::Range;
+
 use crate::symbols::frame::{Frame, Origin};
 
 /// The frame that std puts between the runtime and the program's own code.
@@ -34,42 +36,8 @@ impl Resolved {
     /// Without the allocator's frames at the beginning and the runtime's at the
     /// end; all of them when nothing else would be left.
     pub fn trimmed(&self) -> Vec<Frame> {
-        let begin = self.begin();
-        let end = self
-            .frames
-            .iter()
-            .position(|frame| frame.function().contains(BEGIN))
-            .unwrap_or(self.frames.len());
-        let trimmed = self.frames.get(begin..end).unwrap_or(&[]);
-        if trimmed.is_empty() {
-            self.frames.clone()
-        } else {
-            trimmed.to_vec()
-        }
-    }
-
-    /// Where the program's own calls begin: after the innermost entry to the
-    /// allocator, and what only led to it.
-    fn begin(&self) -> usize {
-        let inner = self
-            .frames
-            .iter()
-            .position(Frame::is_user)
-            .unwrap_or(self.frames.len());
-        // The entry is the outermost of its frames; what our own code calls may be std's.
-        let entry = self
-            .frames
-            .iter()
-            .take(inner)
-            .rposition(|frame| frame.origin() == Origin::Allocator && !is_check(frame))
-            .map_or(0, |entry| entry + 1);
-        let plumbing = self
-            .frames
-            .iter()
-            .skip(entry)
-            .take_while(|frame| is_plumbing(frame))
-            .count();
-        entry + plumbing
+        let frames: Vec<&Frame> = self.frames.iter().collect();
+        self.frames.get(kept(&frames)).unwrap_or(&[]).to_vec()
     }
 
     /// Whether the block belongs to the output that a test harness captures.
@@ -90,6 +58,41 @@ impl Resolved {
             .filter_map(|file| file.split_once("library/std/src/thread/"))
             .any(|(_, file)| matches!(file, "scoped.rs" | "lifecycle.rs" | "builder.rs" | "mod.rs"))
     }
+}
+
+/// What of a stack's frames, innermost first, [`Resolved::trimmed`] keeps.
+pub(crate) fn kept(frames: &[&Frame]) -> Range<usize> {
+    let begin = begin(frames);
+    let end = frames
+        .iter()
+        .position(|frame| frame.function().contains(BEGIN))
+        .unwrap_or(frames.len());
+    if begin < end {
+        begin..end
+    } else {
+        0..frames.len()
+    }
+}
+
+/// Where the program's own calls begin: after the innermost entry to the
+/// allocator, and what only led to it.
+fn begin(frames: &[&Frame]) -> usize {
+    let inner = frames
+        .iter()
+        .position(|frame| frame.is_user())
+        .unwrap_or(frames.len());
+    // The entry is the outermost of its frames; what our own code calls may be std's.
+    let entry = frames
+        .iter()
+        .take(inner)
+        .rposition(|frame| frame.origin() == Origin::Allocator && !is_check(frame))
+        .map_or(0, |entry| entry + 1);
+    let plumbing = frames
+        .iter()
+        .skip(entry)
+        .take_while(|frame| is_plumbing(frame))
+        .count();
+    entry + plumbing
 }
 
 /// Whether the frame, standing at the beginning of a stack, only passes the

@@ -119,6 +119,32 @@ pub fn prime() -> Method {
     Method::Portable
 }
 
+/// The code that is mapped into the process, the program's own first; nothing
+/// where that cannot be asked. From a normal context.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(crate) use modules::{Mapped, mapped};
+
+/// The same where it cannot be asked.
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+mod nowhere {
+    /// A file's code in memory.
+    #[derive(Clone, Debug)]
+    pub(crate) struct Mapped {
+        pub(crate) start: u64,
+        pub(crate) end: u64,
+        pub(crate) offset: u64,
+        pub(crate) path: String,
+        pub(crate) build_id: String,
+    }
+
+    /// Nothing.
+    pub(crate) fn mapped() -> Vec<Mapped> {
+        Vec::new()
+    }
+}
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+pub(crate) use nowhere::{Mapped, mapped};
+
 /// Notices that code was loaded or unloaded since the last time.
 ///
 /// From a normal context: at the start of each recording and before each

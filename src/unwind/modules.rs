@@ -11,6 +11,9 @@
 //! Where it is missing, [`list`] has what was loaded when it was last asked.
 
 mod list;
+mod mapped;
+
+pub(crate) use mapped::{Mapped, mapped};
 
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::AtomicUsize;

@@ -15,6 +15,7 @@ fn record(n: usize) -> Record {
         size: 48,
         birth: 1,
         recording: 1,
+        ..Record::default()
     }
 }
 

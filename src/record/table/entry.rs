@@ -1,7 +1,8 @@
 //! A record of the live table, in 24 bytes.
 //!
 //! ```text
-//!   word 0    size, high: 16 │ address: 48        0 = no record; the rest then names the next free id
+//!   word 0    padded: 1 │ sampled: 1 │ size, high: 14 │ address: 48
+//!             0 = no record; the rest then names the next free id
 //!   word 1    recording: 32  │ node: 32
 //!   word 2    size, low: 32  │ birth: 32
 //! ```
@@ -13,8 +14,12 @@ use crate::sync::{AtomicU64, Ordering};
 pub struct Record {
     /// Where it was allocated: a node of the call tree.
     pub node: u32,
-    /// Its size in bytes; what is above 2^48 − 1 is kept as that.
+    /// Its size in bytes; what is above 2^46 − 1 is kept as that.
     pub size: u64,
+    /// Whether the sampler has chosen it.
+    pub sampled: bool,
+    /// Whether it was asked for with a larger alignment than the program's.
+    pub padded: bool,
     /// When, in milliseconds since whatever the recorder counts from.
     pub birth: u32,
     /// Which recording it belongs to.
@@ -24,6 +29,11 @@ pub struct Record {
 const ADDRESS_BITS: u32 = 48;
 /// Addresses are below this: what a user's program has on `x86_64` and on ARM.
 pub(crate) const ADDRESSES: u64 = 1 << ADDRESS_BITS;
+
+/// Sizes are below this.
+const SIZES: u64 = 1 << 46;
+const SAMPLED: u64 = 1 << 62;
+const PADDED: u64 = 1 << 63;
 
 /// A place for a record. Written by the holder of the shard's lock, read by anyone.
 #[derive(Debug)]
@@ -46,9 +56,12 @@ impl Entry {
     #[inline]
     pub(crate) fn write(&self, address: u64, record: &Record) {
         let [first, second, third] = &self.0;
-        let size = record.size.min(ADDRESSES - 1);
+        let size = record.size.min(SIZES - 1);
         self.write_rest(second, third, size, record);
-        first.store(size >> 32 << ADDRESS_BITS | address, Ordering::Release);
+        let sampled = u64::from(record.sampled) * SAMPLED;
+        let flags = sampled | (u64::from(record.padded) * PADDED);
+        let size = size >> 32 << ADDRESS_BITS;
+        first.store(flags | size | address, Ordering::Release);
     }
 
     #[inline]
@@ -66,12 +79,15 @@ impl Entry {
     #[inline]
     pub(crate) fn read(&self) -> Record {
         let [first, second, third] = &self.0;
-        let high = first.load(Ordering::Relaxed) >> ADDRESS_BITS;
+        let first = first.load(Ordering::Relaxed);
+        let high = (first & !(SAMPLED | PADDED)) >> ADDRESS_BITS;
         let second = second.load(Ordering::Relaxed);
         let third = third.load(Ordering::Relaxed);
         Record {
             node: low_half(second),
             size: high << 32 | third >> 32,
+            sampled: first & SAMPLED != 0,
+            padded: first & PADDED != 0,
             birth: low_half(third),
             recording: low_half(second >> 32),
         }
@@ -108,25 +124,20 @@ fn low_half(word: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{ADDRESSES, Entry, Record};
+    use super::{ADDRESSES, Entry, Record, SIZES};
 
     #[test]
     fn every_field_comes_back_at_its_limits() {
         let entry = Entry::empty();
-        for size in [
-            0,
-            1,
-            u64::from(u32::MAX),
-            1 << 32,
-            (1 << 47) + 5,
-            ADDRESSES - 1,
-        ] {
+        for size in [0, 1, u64::from(u32::MAX), 1 << 32, (1 << 45) + 5, SIZES - 1] {
             for extreme in [0, 1, u32::MAX] {
                 let record = Record {
                     node: extreme,
                     size,
                     birth: !extreme,
                     recording: extreme.rotate_left(3),
+                    sampled: extreme == 1,
+                    padded: extreme != 1,
                 };
                 entry.write(ADDRESSES - 16, &record);
                 assert_eq!(entry.address(), ADDRESSES - 16);
@@ -145,7 +156,7 @@ mod tests {
             ..Record::default()
         };
         entry.write(16, &record);
-        assert_eq!(entry.read().size, ADDRESSES - 1);
+        assert_eq!(entry.read().size, SIZES - 1);
         assert_eq!(entry.address(), 16);
     }
 }

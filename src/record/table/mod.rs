@@ -23,6 +23,7 @@ use entry::{ADDRESSES, Entry};
 use line::Line;
 use shard::Shard;
 pub use shard::TableLosses;
+pub(crate) use shard::{Amend, Busy};
 
 use crate::record::zone::Zone;
 
@@ -117,8 +118,16 @@ impl Table {
     /// block is given back, or another thread's block may be at the address.
     #[inline(never)]
     pub fn remove(&self, address: usize) -> Option<Record> {
+        self.try_remove(address).ok().flatten()
+    }
+
+    /// [`remove`](Self::remove) that tells a block that is not there from one
+    /// that could not be looked for (counted as busy).
+    #[inline]
+    pub(crate) fn try_remove(&self, address: usize) -> Result<Option<Record>, Busy> {
         let address = address as u64;
-        self.shard_of(address)?.remove(address)
+        self.shard_of(address)
+            .map_or(Ok(None), |shard| shard.remove(address))
     }
 
     /// Takes out all records of one recording, shard by shard, and shows them to
@@ -133,6 +142,19 @@ impl Table {
     /// (counted as busy).
     pub fn for_each(&self, visit: impl FnMut(usize, Record)) -> bool {
         self.sweep(|_| true, false, visit)
+    }
+
+    /// Changes all records as `amend` says. What comes meanwhile is changed or not.
+    pub(crate) fn amend(&self, amend: impl Fn(&Record) -> Amend) {
+        for shard in &self.shards {
+            let mut at = 0;
+            while at < shard.used() {
+                let Some(next) = shard.amend(at, BATCH as u64, &amend) else {
+                    break;
+                };
+                at = next;
+            }
+        }
     }
 
     fn sweep(

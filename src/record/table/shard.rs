@@ -51,6 +51,21 @@ pub(crate) struct Shard {
 
 const _: () = assert!(size_of::<Shard>() == 128 && core::mem::offset_of!(Shard, lock) == 64);
 
+/// The lock could not be had; counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Busy;
+
+/// What becomes of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Amend {
+    /// It stays as it is.
+    Keep,
+    /// It becomes this one, of the same block.
+    Replace(Record),
+    /// It goes.
+    Remove,
+}
+
 /// What a table could not do, and what it had to guess.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
@@ -177,7 +192,7 @@ impl Shard {
     /// Takes the record of an address out; the usual answer is `None`, and needs
     /// no lock.
     #[inline]
-    pub(crate) fn remove(&self, address: u64) -> Option<Record> {
+    pub(crate) fn remove(&self, address: u64) -> Result<Option<Record>, Busy> {
         let hash = hash(address);
         // Acquire: the index as the last rebuild left it.
         let shape = self.shape.load(Ordering::Acquire);
@@ -188,7 +203,7 @@ impl Shard {
             // Keeps the loads of the line before the second look.
             fence(Ordering::Acquire);
             if self.shape.load(Ordering::Relaxed) == shape {
-                return None;
+                return Ok(None);
             }
         }
         self.remove_candidate(address, hash)
@@ -197,7 +212,7 @@ impl Shard {
     /// The same for an address that something in its line looks like; apart, so
     /// that the usual answer saves no registers.
     #[inline(never)]
-    fn remove_candidate(&self, address: u64, hash: u64) -> Option<Record> {
+    fn remove_candidate(&self, address: u64, hash: u64) -> Result<Option<Record>, Busy> {
         // As above, but with a look at the records.
         let shape = self.shape.load(Ordering::Acquire);
         let mut seen = None;
@@ -205,17 +220,20 @@ impl Shard {
             seen = self.find(address, hash, shape & LINES);
             fence(Ordering::Acquire);
             if seen.is_none() && self.shape.load(Ordering::Relaxed) == shape {
-                return None;
+                return Ok(None);
             }
         }
-        let _guard = self.acquire()?;
+        let _guard = self.acquire().ok_or(Busy)?;
         let found = match seen {
             Some(found) if self.is_still(&found, address) => found,
-            _ => self.find_locked(address, hash)?,
+            _ => match self.find_locked(address, hash) {
+                Some(found) => found,
+                None => return Ok(None),
+            },
         };
         let record = self.entry(found.id).map(Entry::read);
         self.erase(&found, hash);
-        record
+        Ok(record)
     }
 
     /// Copies up to `batch.len()` of the `wanted` records from entry `from` on,
@@ -252,6 +270,36 @@ impl Shard {
             self.used.store(0, Ordering::Relaxed);
         }
         Some((count, at))
+    }
+
+    /// Changes up to `count` entries from entry `from` on as `amend` says.
+    /// Returns the entry to go on from; `None` when the lock could not be had.
+    pub(crate) fn amend(
+        &self,
+        from: u64,
+        count: u64,
+        amend: &impl Fn(&Record) -> Amend,
+    ) -> Option<u64> {
+        let _guard = self.acquire()?;
+        let end = self.used().min(from.saturating_add(count));
+        for at in from..end {
+            let Some(entry) = self.entry(at) else { break };
+            let address = entry.address();
+            if address == 0 {
+                continue;
+            }
+            match amend(&entry.read()) {
+                Amend::Keep => {}
+                Amend::Replace(record) => entry.write(address, &record),
+                Amend::Remove => {
+                    let hash = hash(address);
+                    if let Some(found) = self.find_locked(address, hash) {
+                        self.erase(&found, hash);
+                    }
+                }
+            }
+        }
+        Some(end)
     }
 
     #[inline]

@@ -17,6 +17,7 @@ fn record(n: u64) -> Record {
         size: n.wrapping_mul(0x1_0001) % (1 << 40),
         birth: u32::try_from(n % 77_777).expect("small"),
         recording: u32::try_from(n % 5).expect("small"),
+        ..Record::default()
     }
 }
 

@@ -1,0 +1,99 @@
+//! Folded stacks, one on a line, as flame-graph programs read them.
+
+use std::collections::HashMap;
+use std::io::{self, BufWriter, Write};
+
+use crate::export::sites::Sites;
+use crate::profile::{HeapProfile, Value};
+use crate::record;
+
+impl HeapProfile {
+    /// Writes folded stacks: on each line the functions of a stack from the
+    /// outermost to the innermost, with `;` between, a space, and the value.
+    ///
+    /// `flamegraph.pl`, speedscope and many others draw them. Names are looked
+    /// up if [`symbolize`](Self::symbolize) has not. Stacks with the same
+    /// functions are one line with the sum, zeros are left out, and lines are in
+    /// the order of the names. A `;` inside of a name becomes `,`, and a line
+    /// break a space.
+    ///
+    /// # Errors
+    ///
+    /// What `w` answers.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// use heapledger::profile::{Mode, Value};
+    ///
+    /// # let profile = heapledger::__private::profile::empty(Mode::EveryAllocation, None);
+    /// let mut lines = Vec::new();
+    /// profile.write_folded(&mut lines, Value::LiveBytes)?;
+    /// # assert!(lines.is_empty());
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn write_folded<W: Write>(&self, w: W, value: Value) -> io::Result<()> {
+        let lines = Lines::new(self, value);
+        let mut w = BufWriter::new(w);
+        for (stack, value) in &lines.stacks {
+            for (depth, &name) in stack.iter().enumerate() {
+                if depth > 0 {
+                    w.write_all(b";")?;
+                }
+                let name = lines.names.get(name).map_or("", String::as_str);
+                w.write_all(name.as_bytes())?;
+            }
+            writeln!(w, " {value}")?;
+        }
+        w.flush()
+    }
+}
+
+struct Lines {
+    /// Every name once, sorted.
+    names: Vec<String>,
+    /// Places in `names`, outermost first, and the value; sorted.
+    stacks: Vec<(Vec<usize>, u64)>,
+}
+
+impl Lines {
+    fn new(profile: &HeapProfile, value: Value) -> Self {
+        let sites = Sites::new(profile);
+        record::quietly(|| {
+            let each: Vec<String> = sites.frames.iter().map(|f| one_name(f.name())).collect();
+            let mut names = each.clone();
+            names.sort_unstable();
+            names.dedup();
+            let places: Vec<usize> = each
+                .iter()
+                .map(|name| names.binary_search(name).unwrap_or(0))
+                .collect();
+
+            let mut sums: HashMap<Vec<usize>, u64> = HashMap::new();
+            for site in &sites.sites {
+                let value = value.among(&site.live, &site.peak, &site.total);
+                if value == 0 {
+                    continue;
+                }
+                let place = |&id: &u32| places.get(usize::try_from(id).ok()?).copied();
+                let stack = site.stack.iter().rev().filter_map(place).collect();
+                let sum = sums.entry(stack).or_insert(0);
+                *sum = sum.saturating_add(value);
+            }
+            let mut stacks: Vec<_> = sums.into_iter().collect();
+            stacks.sort_unstable();
+            Self { names, stacks }
+        })
+    }
+}
+
+/// The name without what would end it.
+fn one_name(name: &str) -> String {
+    name.chars()
+        .map(|c| match c {
+            ';' => ',',
+            c if c.is_control() || c == '\u{2028}' || c == '\u{2029}' => ' ',
+            c => c,
+        })
+        .collect()
+}

@@ -1,0 +1,258 @@
+//! What changed between two profiles of one process.
+
+use core::cmp::Reverse;
+use core::fmt;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use crate::profile::data::{Amount, HeapProfile, StackProfile};
+use crate::profile::names::Names;
+use crate::symbols::{Frame, Resolved};
+use crate::units::{Bytes, Grouped, Signed, plural};
+
+/// How many stacks [`Display`](fmt::Display) shows.
+const SHOWN: usize = 20;
+
+/// How many frames of each.
+const FRAMES: usize = 8;
+
+/// By how much blocks and bytes grew; negative where they shrank.
+///
+/// With the standard errors of both when they come from estimates. The two
+/// estimates are taken as independent, which is on the safe side: blocks that
+/// are in both were sampled once.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Change {
+    /// Blocks.
+    pub blocks: i64,
+    /// Bytes.
+    pub bytes: i64,
+    /// The standard error of `blocks`; 0 when both profiles are exact.
+    pub blocks_error: f64,
+    /// The standard error of `bytes`; 0 when both profiles are exact.
+    pub bytes_error: f64,
+}
+
+impl Change {
+    fn between(earlier: &Amount, later: &Amount) -> Self {
+        Self {
+            blocks: difference(earlier.blocks, later.blocks),
+            bytes: difference(earlier.bytes, later.bytes),
+            blocks_error: earlier.blocks_error.hypot(later.blocks_error),
+            bytes_error: earlier.bytes_error.hypot(later.bytes_error),
+        }
+    }
+
+    /// Whether nothing changed.
+    pub const fn is_zero(&self) -> bool {
+        self.blocks == 0 && self.bytes == 0
+    }
+}
+
+/// What changed at one stack; from [`HeapProfile::diff`].
+#[derive(Clone, Debug, Default, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct StackDiff {
+    /// The return addresses, innermost first.
+    pub addresses: Vec<u64>,
+    /// What is alive.
+    pub live: Change,
+    /// What was ever allocated.
+    pub total: Change,
+}
+
+/// What grew and what shrank between two profiles; from [`HeapProfile::diff`].
+///
+/// [`Display`](fmt::Display) shows the stacks whose live bytes grew most, with
+/// `file:line` and the calls that led there. Names are looked up for those, if
+/// neither profile has been symbolized.
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct ProfileDiff {
+    /// The stacks at which anything changed, what grew most in live bytes first
+    /// and what shrank most last.
+    pub stacks: Vec<StackDiff>,
+    /// What is alive, over all stacks.
+    pub live: Change,
+    /// What was ever allocated, over all stacks.
+    pub total: Change,
+    /// The later profile's names, and the earlier's.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    names: [Option<Arc<Names>>; 2],
+}
+
+impl HeapProfile {
+    /// What changed since an earlier profile of the same process: by stack, the
+    /// difference of what is alive and of what was ever allocated, what grew
+    /// most in live bytes first.
+    ///
+    /// Stacks are matched by their addresses, so profiles of two processes, or
+    /// of one where a library was unloaded in between, have little in common. Of
+    /// profiles on either side of a reset the totals may have shrunk.
+    ///
+    /// ```
+    /// use heapledger::profile::{Amount, Mode, StackProfile};
+    ///
+    /// # use heapledger::__private::profile::empty;
+    /// # let (mut before, mut after) =
+    /// #     (empty(Mode::EveryAllocation, None), empty(Mode::EveryAllocation, None));
+    /// # let mut stack = StackProfile::default();
+    /// # stack.live = Amount::exact(1, 100);
+    /// # before.stacks.push(stack.clone());
+    /// # stack.live = Amount::exact(3, 300);
+    /// # after.stacks.push(stack);
+    /// let grown = after.diff(&before);
+    /// assert_eq!((grown.live.blocks, grown.live.bytes), (2, 200));
+    /// ```
+    #[must_use]
+    pub fn diff(&self, earlier: &Self) -> ProfileDiff {
+        let mut pairs: HashMap<&[u64], [StackProfile; 2]> = HashMap::new();
+        for (side, profile) in [earlier, self].into_iter().enumerate() {
+            for stack in &profile.stacks {
+                let pair = pairs.entry(&stack.addresses).or_default();
+                if let Some(sum) = pair.get_mut(side) {
+                    sum.live = sum.live.plus(&stack.live);
+                    sum.total = sum.total.plus(&stack.total);
+                }
+            }
+        }
+        let mut stacks: Vec<StackDiff> = pairs
+            .into_iter()
+            .map(|(addresses, [earlier, later])| StackDiff {
+                addresses: addresses.to_vec(),
+                live: Change::between(&earlier.live, &later.live),
+                total: Change::between(&earlier.total, &later.total),
+            })
+            .filter(|stack| !stack.live.is_zero() || !stack.total.is_zero())
+            .collect();
+        stacks.sort_by(|a, b| key(a).cmp(&key(b)));
+        ProfileDiff {
+            stacks,
+            live: Change::between(&earlier.live(), &self.live()),
+            total: Change::between(&earlier.total(), &self.total()),
+            names: [self.names.clone(), earlier.names.clone()],
+        }
+    }
+}
+
+/// What the differences are ordered by; the addresses make the order one of a kind.
+fn key(stack: &StackDiff) -> (Reverse<[i64; 4]>, &[u64]) {
+    let (live, total) = (&stack.live, &stack.total);
+    (
+        Reverse([live.bytes, live.blocks, total.bytes, total.blocks]),
+        &stack.addresses,
+    )
+}
+
+fn difference(earlier: u64, later: u64) -> i64 {
+    let difference = i128::from(later) - i128::from(earlier);
+    i64::try_from(difference).unwrap_or(if difference < 0 { i64::MIN } else { i64::MAX })
+}
+
+impl ProfileDiff {
+    /// The names of these stacks that neither profile has.
+    fn missing(&self, stacks: &[&StackDiff]) -> Names {
+        if self.names.iter().any(Option::is_some) {
+            return Names::default();
+        }
+        let addresses = stacks.iter().flat_map(|stack| &stack.addresses);
+        Names::look_up(addresses.copied())
+    }
+
+    /// The frames of a stack, innermost first, trimmed.
+    fn frames(&self, stack: &StackDiff, missing: &Names) -> Vec<Frame> {
+        let mut frames = Vec::new();
+        for &address in &stack.addresses {
+            let known = self.names.iter().flatten().map(|names| names.at(address));
+            let here = known.chain([missing.at(address)]).find(|at| !at.is_empty());
+            match here {
+                Some(here) => frames.extend_from_slice(here),
+                None => frames.push(Frame::unknown(address)),
+            }
+        }
+        Resolved::new(frames).trimmed()
+    }
+}
+
+impl fmt::Display for ProfileDiff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "alive      {}", self.live)?;
+        write!(f, "\nallocated  {}", self.total)?;
+        let grown: Vec<&StackDiff> = self
+            .stacks
+            .iter()
+            .filter(|stack| stack.live.bytes > 0)
+            .collect();
+        let (shown, rest) = grown.split_at(grown.len().min(SHOWN));
+        let missing = self.missing(shown);
+        for stack in shown {
+            let frames = self.frames(stack, &missing);
+            let place = frames
+                .iter()
+                .find(|frame| frame.is_user())
+                .or(frames.first())
+                .map_or_else(|| String::from("an unknown place"), Frame::location);
+            write!(f, "\n\n{}, at {place}", stack.live)?;
+            for frame in frames.iter().take(FRAMES) {
+                write!(f, "\n    {frame}")?;
+            }
+            let more = frames.len().saturating_sub(FRAMES) as u64;
+            if more > 0 {
+                let what = plural(more, "frame", "frames");
+                write!(f, "\n    ... and {} outer {what}", Grouped(more))?;
+            }
+        }
+        if !rest.is_empty() {
+            let bytes: i64 = rest
+                .iter()
+                .fold(0, |sum, stack| sum.saturating_add(stack.live.bytes));
+            let count = rest.len() as u64;
+            write!(
+                f,
+                "\n\n... and {} bytes at {} more {} that grew",
+                Signed(bytes),
+                Grouped(count),
+                plural(count, "stack", "stacks"),
+            )?;
+        }
+        let shrank = self.stacks.iter().filter(|stack| stack.live.bytes < 0);
+        let (count, bytes) = shrank.fold((0, 0i64), |(n, sum), stack| {
+            (n + 1, sum.saturating_add(stack.live.bytes))
+        });
+        if count > 0 {
+            write!(
+                f,
+                "\n\n{} bytes at {} {} that shrank",
+                Signed(bytes),
+                Grouped(count),
+                plural(count, "stack", "stacks"),
+            )?;
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "a cast ends at the ends of the range"
+        )]
+        let whole = |error: f64| error.ceil() as u64;
+        write!(f, "{} bytes", Signed(self.bytes))?;
+        if self.bytes_error > 0.0 {
+            write!(f, " ± {}", Bytes(whole(self.bytes_error)))?;
+        }
+        write!(f, " in {}", Signed(self.blocks))?;
+        if self.blocks_error > 0.0 {
+            write!(f, " ± {}", Grouped(whole(self.blocks_error)))?;
+        }
+        let blocks = self.blocks.unsigned_abs();
+        write!(f, " {}", plural(blocks, "block", "blocks"))
+    }
+}

@@ -1,0 +1,169 @@
+//! Taking a profile.
+
+use core::fmt;
+use std::time::SystemTime;
+
+use crate::error::Error;
+use crate::profile::collect;
+use crate::profile::data::{HeapProfile, Mode};
+use crate::reading;
+use crate::record::{self, Profiling};
+use crate::stats::Stats;
+
+/// How a [`Profiler`] is to work; from [`Profiler::builder`].
+#[derive(Clone, Debug)]
+#[must_use = "nothing is profiled before `start`"]
+pub struct ProfilerBuilder {
+    mode: Mode,
+}
+
+/// A heap profile under way, of the whole process: from its start to
+/// [`finish`](Self::finish), or until it is dropped.
+///
+/// There can be one at a time. What checks in [`leaks`](crate::leaks) record is
+/// in it too.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let profiler = heapledger::Profiler::builder().every_allocation().start()?;
+/// let kept = std::hint::black_box(vec![0u8; 10_000]);
+/// let profile = profiler.snapshot();
+/// assert!(profile.live().bytes >= 10_000);
+/// profile.write_text(std::io::stdout())?;
+/// # drop(kept);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+#[must_use = "the profile ends when this is dropped"]
+pub struct Profiler {
+    // None only while it is being replaced.
+    profiling: Option<Profiling>,
+    mode: Mode,
+    started: SystemTime,
+    before: Stats,
+}
+
+/// The mean number of bytes between two samples unless told otherwise: what
+/// other sampling profilers have found cheap enough to leave on.
+pub const DEFAULT_INTERVAL: u64 = 512 * 1024;
+
+impl Default for ProfilerBuilder {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Sampled {
+                interval_bytes: DEFAULT_INTERVAL,
+            },
+        }
+    }
+}
+
+impl ProfilerBuilder {
+    /// Records every allocation: exact figures, at the price of a program that
+    /// runs two or three times as long.
+    pub fn every_allocation(mut self) -> Self {
+        self.mode = Mode::EveryAllocation;
+        self
+    }
+
+    /// Records one in `bytes` bytes on average, with exponential gaps; figures
+    /// are estimates with standard errors. 1 is every allocation.
+    ///
+    /// What that costs is in the README; the default is
+    /// [`DEFAULT_INTERVAL`].
+    pub fn sample_every(mut self, bytes: u64) -> Self {
+        self.mode = match bytes {
+            1 => Mode::EveryAllocation,
+            interval_bytes => Mode::Sampled { interval_bytes },
+        };
+        self
+    }
+
+    /// Starts the profile.
+    ///
+    /// # Errors
+    /// [`Error::is_already_profiling`] when there is one already,
+    /// [`Error::is_no_interval`] when samples are to be 0 bytes apart,
+    /// [`Error::is_not_installed`] when the tracking allocator is not the
+    /// program's, [`Error::is_no_memory`].
+    pub fn start(self) -> Result<Profiler, Error> {
+        let profiling = self.mode.start()?;
+        Ok(Profiler {
+            profiling: Some(profiling),
+            mode: self.mode,
+            started: SystemTime::now(),
+            before: reading::try_stats()?,
+        })
+    }
+}
+
+impl Mode {
+    fn start(self) -> Result<Profiling, Error> {
+        match self {
+            Self::EveryAllocation => Profiling::start(1),
+            Self::Sampled { interval_bytes: 0 } => Err(Error::no_interval()),
+            Self::Sampled { interval_bytes } => Profiling::start(interval_bytes),
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::EveryAllocation => f.write_str("every allocation"),
+            Self::Sampled { interval_bytes } => {
+                write!(
+                    f,
+                    "one sample in {} bytes",
+                    crate::units::Grouped(*interval_bytes)
+                )
+            }
+        }
+    }
+}
+
+impl Profiler {
+    /// A profiler that samples, until told otherwise.
+    pub fn builder() -> ProfilerBuilder {
+        ProfilerBuilder::default()
+    }
+
+    /// What is known now; the profile goes on.
+    ///
+    /// Takes time in proportion to the stacks and recorded blocks; threads wait
+    /// for it for moments only. What it allocates itself is not in the profile.
+    pub fn snapshot(&self) -> HeapProfile {
+        // Before anything is allocated for it.
+        let stats = reading::try_stats().unwrap_or_default();
+        record::quietly(|| {
+            let mut profile = HeapProfile::empty(self.mode);
+            profile.started = self.started;
+            profile.stats = stats;
+            profile.stats_before = self.before;
+            if let Some(profiling) = &self.profiling {
+                collect::fill(&mut profile, &profiling.snapshot());
+            }
+            profile
+        })
+    }
+
+    /// Forgets what was recorded, and begins again: to leave a warm-up out.
+    ///
+    /// # Errors
+    /// [`Error::is_no_memory`], or [`Error::is_already_profiling`] when somebody
+    /// else has started one in between; then this one is over.
+    pub fn reset(&mut self) -> Result<(), Error> {
+        drop(self.profiling.take());
+        self.profiling = Some(self.mode.start()?);
+        self.started = SystemTime::now();
+        self.before = reading::try_stats()?;
+        Ok(())
+    }
+
+    /// Ends the profile and gives it.
+    pub fn finish(self) -> HeapProfile {
+        self.snapshot()
+    }
+}

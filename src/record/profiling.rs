@@ -1,0 +1,330 @@
+//! A profile of the process from its start to its end.
+//!
+//! ```text
+//!   every allocation   a recording that all threads are in; every free is looked up
+//!   samples            threads call at the cold path when a point is due; frees are
+//!                      looked up where a sampled block may be
+//! ```
+//!
+//! There is one at a time. Its figures by stack are in the tally, what is alive
+//! is in the table.
+
+use core::time::Duration;
+use std::collections::HashMap;
+
+use crate::error::Error;
+use crate::installed;
+use crate::ledger::{self, Slot};
+use crate::record::everywhere;
+use crate::record::hooks::{self, Lost, TABLE};
+use crate::record::recording::{self, Recording};
+use crate::record::sampler::{self, BUCKETS, Weighed};
+use crate::record::table::{Amend, Record};
+use crate::record::tally::Tally;
+use crate::record::timeline::{Highest, Moment, Timeline};
+use crate::record::visits::{self, Thread};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// 0: no profile; 1: every allocation; else the mean gap between samples.
+static INTERVAL: AtomicU64 = AtomicU64::new(0);
+/// The number of the profile, which is that of its recording.
+static ID: AtomicU32 = AtomicU32::new(0);
+/// When it began, on the recorder's clock.
+static BEGAN_MS: AtomicU64 = AtomicU64::new(0);
+/// Whether there is one, or one is being made or ended.
+static TAKEN: AtomicU32 = AtomicU32::new(0);
+
+static TALLY: Tally = Tally::new();
+static HIGHEST: Highest = Highest::new();
+static TIMELINE: Timeline = Timeline::new();
+
+/// The recording of blocks that are samples, or were, and in no recording.
+pub(super) const NOBODY: u32 = 0;
+
+/// A profile under way. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Profiling {
+    /// What every allocation is recorded in; none when there are only samples.
+    recording: Option<Recording>,
+    id: u32,
+    lost: Lost,
+    began: std::time::Instant,
+}
+
+/// What the recorder knows of a stack; weighed, by node.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct StackFigures {
+    pub(crate) live: Weighed,
+    pub(crate) share: Weighed,
+    pub(crate) total: Weighed,
+    pub(crate) resizes: f64,
+    pub(crate) freed: u64,
+    pub(crate) life_ms: u64,
+    pub(crate) longest_ms: u64,
+}
+
+/// What the recorder knows at one moment.
+#[derive(Debug)]
+pub(crate) struct Snapshot {
+    pub(crate) stacks: HashMap<u32, StackFigures>,
+    pub(crate) duration: Duration,
+    pub(crate) timeline: Vec<Moment>,
+    pub(crate) highest: Moment,
+    /// Blocks by the position of their size's highest bit.
+    pub(crate) sizes: [f64; BUCKETS],
+    pub(crate) lost: Lost,
+}
+
+/// The profile that a record may belong to.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Current {
+    pub(super) id: u32,
+    pub(super) interval: u64,
+}
+
+/// The profile under way.
+#[inline]
+pub(super) fn current() -> Option<Current> {
+    // Acquire: the number, and all that was made ready.
+    let interval = INTERVAL.load(Ordering::Acquire);
+    if interval == 0 {
+        return None;
+    }
+    Some(Current {
+        id: ID.load(Ordering::Relaxed),
+        interval,
+    })
+}
+
+impl Current {
+    #[inline]
+    pub(super) fn is_every(self) -> bool {
+        self.interval == 1
+    }
+
+    /// Whether it is still under way.
+    #[inline]
+    pub(super) fn is_under_way(self) -> bool {
+        current().is_some_and(|current| current.id == self.id)
+    }
+
+    /// Whether a block with this record is of the profile.
+    #[inline]
+    pub(super) fn has(self, record: &Record) -> bool {
+        if self.is_every() {
+            self.has_recording(record.recording)
+        } else {
+            record.sampled
+        }
+    }
+
+    /// Whether what belongs to this recording is of the profile, which records
+    /// everything: its own, and of checks that began inside of it.
+    #[inline]
+    pub(super) fn has_recording(self, recording: u32) -> bool {
+        recording != NOBODY && recording.wrapping_sub(self.id).cast_signed() >= 0
+    }
+
+    /// What a block of `size` bytes stands for.
+    #[inline]
+    pub(super) fn weigh(self, size: u64) -> Weighed {
+        if self.is_every() {
+            Weighed::exact(size)
+        } else {
+            Weighed::sampled(size, self.interval)
+        }
+    }
+
+    /// Whether one of the `bytes` that the thread has just been counted for is a
+    /// sample.
+    pub(super) fn hits(self, thread: &Thread, slot: &Slot, bytes: u64) -> bool {
+        if self.is_every() {
+            return false;
+        }
+        let after = slot.allocated_bytes.own();
+        let is_hit = thread.line.hits(self.id, self.interval, after, bytes);
+        slot.due_by(thread.line.next());
+        is_hit
+    }
+
+    /// Enters a new block.
+    pub(super) fn came(self, thread: &Thread, node: u32, size: u64) {
+        let weighed = self.weigh(size);
+        TALLY.came(node, &weighed, HIGHEST.number());
+        thread.sizes.count(self.id, size, &weighed);
+    }
+
+    /// Enters that a block has been resized by so many bytes.
+    pub(super) fn resized(self, node: u32, growth: u64) {
+        TALLY.resized(node, &self.weigh(growth));
+    }
+
+    /// Whether a sample stays one when it is resized.
+    pub(super) fn stays(self, thread: &Thread, old: u64, new: u64) -> bool {
+        new >= old || {
+            let p = |size| sampler::probability(size, self.interval);
+            thread.line.happens(p(new) / p(old))
+        }
+    }
+
+    /// Enters that a block belongs to this node from now on.
+    pub(super) fn joined(self, node: u32, size: u64) {
+        TALLY.joined(node, &self.weigh(size), HIGHEST.number());
+    }
+
+    /// Enters that a block is not of its node any more.
+    pub(super) fn left(self, record: &Record) {
+        TALLY.left(record.node, &self.weigh(record.size), HIGHEST.number());
+    }
+
+    /// Enters that a block was freed.
+    pub(super) fn freed(self, record: &Record) {
+        let now = if self.is_every() {
+            hooks::recent()
+        } else {
+            hooks::clock_ms()
+        };
+        let life = now.saturating_sub(record.birth);
+        let weighed = self.weigh(record.size);
+        TALLY.freed(record.node, &weighed, life, HIGHEST.number());
+    }
+
+    /// Looks how much is alive, after something was allocated.
+    pub(super) fn look_around(slot: &Slot, now_ms: u64) {
+        let live = ledger::live_as_seen_by(slot);
+        let since = now_ms.saturating_sub(BEGAN_MS.load(Ordering::Relaxed));
+        HIGHEST.note(since, live);
+        TIMELINE.note(since, live);
+    }
+}
+
+/// How many changes the tally could not enter.
+pub(super) fn lost() -> u64 {
+    TALLY.lost()
+}
+
+impl Profiling {
+    /// Starts a profile of every allocation (an interval of 1), or of samples
+    /// that are so many bytes apart on average.
+    pub(crate) fn start(interval: u64) -> Result<Self, Error> {
+        installed::require()?;
+        if TAKEN.swap(1, Ordering::Acquire) != 0 {
+            return Err(Error::already_profiling());
+        }
+        let started = Self::start_alone(interval);
+        if started.is_err() {
+            TAKEN.store(0, Ordering::Release);
+        }
+        started
+    }
+
+    fn start_alone(interval: u64) -> Result<Self, Error> {
+        // Also for samples: it makes ready all that a capture needs.
+        let recording = Recording::start()?;
+        if !visits::quietly(|| TALLY.open(hooks::nodes())) {
+            return Err(Error::no_memory());
+        }
+        let id = recording.id();
+        let recording = (interval == 1).then_some(recording);
+        if recording.is_none() {
+            recording::look_for_samples();
+        }
+        let profiling = Self {
+            recording,
+            id,
+            lost: Lost::now(),
+            began: std::time::Instant::now(),
+        };
+        profiling.begin(interval)?;
+        Ok(profiling)
+    }
+
+    fn begin(&self, interval: u64) -> Result<(), Error> {
+        HIGHEST.clear();
+        TIMELINE.clear();
+        TALLY.clear(HIGHEST.number());
+        BEGAN_MS.store(hooks::clock(), Ordering::Relaxed);
+        ID.store(self.id, Ordering::Relaxed);
+        INTERVAL.store(interval, Ordering::Release);
+        match &self.recording {
+            None => ledger::call_everyone(),
+            Some(recording) => everywhere::enter(recording)?,
+        }
+        if let Some(slot) = ledger::own() {
+            Current::look_around(slot, hooks::clock());
+        }
+        Ok(())
+    }
+
+    /// For how long it has been under way.
+    pub(crate) fn duration(&self) -> Duration {
+        self.began.elapsed()
+    }
+
+    /// What is known now. Call it [quietly](visits::quietly).
+    pub(crate) fn snapshot(&self) -> Snapshot {
+        let mut stacks: HashMap<u32, StackFigures> = HashMap::new();
+        let Some(current) = current() else {
+            return self.snapshot_of(stacks);
+        };
+        if let Some(slot) = ledger::own() {
+            Current::look_around(slot, hooks::clock());
+        }
+        for (node, figures) in TALLY.figures(HIGHEST.number()) {
+            let stack = stacks.entry(node).or_default();
+            stack.total = figures.total;
+            stack.share = figures.share;
+            stack.resizes = figures.resizes;
+            stack.freed = figures.freed;
+            stack.life_ms = figures.life_ms;
+            stack.longest_ms = figures.longest_ms;
+        }
+        // Not from the tally: the table is what frees go by, so it cannot drift.
+        TABLE.for_each(|_, record| {
+            if current.has(&record) {
+                let stack = stacks.entry(record.node).or_default();
+                stack.live = stack.live.plus(&current.weigh(record.size));
+            }
+        });
+        self.snapshot_of(stacks)
+    }
+
+    fn snapshot_of(&self, stacks: HashMap<u32, StackFigures>) -> Snapshot {
+        let mut sizes = [0.0; BUCKETS];
+        visits::each_thread(|thread| thread.sizes.add_to(self.id, &mut sizes));
+        Snapshot {
+            stacks,
+            duration: self.duration(),
+            timeline: TIMELINE.moments(),
+            highest: HIGHEST.moment(),
+            sizes,
+            lost: Lost::now().since(&self.lost),
+        }
+    }
+}
+
+impl Drop for Profiling {
+    fn drop(&mut self) {
+        INTERVAL.store(0, Ordering::Release);
+        match self.recording.take() {
+            None => TABLE.amend(forget),
+            Some(recording) => everywhere::leave(&recording),
+        }
+        TAKEN.store(0, Ordering::Release);
+    }
+}
+
+/// What becomes of a record when the profile that sampled it is over.
+pub(super) fn forget(record: &Record) -> Amend {
+    if !record.sampled {
+        return Amend::Keep;
+    }
+    if record.recording == NOBODY && !record.padded {
+        return Amend::Remove;
+    }
+    // It must still be found when it is freed, or it is a check's too.
+    Amend::Replace(Record {
+        sampled: false,
+        ..*record
+    })
+}

@@ -1,0 +1,154 @@
+//! What each stack has allocated, while a profile is under way.
+//!
+//! ```text
+//!   node ── index ──▶ cell      total, live, peak share; given out at the first use
+//! ```
+//!
+//! The share that a stack has in the process's peak is kept without ever
+//! walking over all stacks when a new peak is reached, as that may be with each
+//! allocation. The peaks are numbered. A cell knows the number of the peak that
+//! its share belongs to; before it changes, it looks whether there was a newer
+//! one, and if so its live figures, which have not changed since, are its share
+//! of that:
+//!
+//! ```text
+//!   peak number      1        1        2              2
+//!   cell         live 10 ─▶ live 30       ─▶ (share := 30, of peak 2)  live 20
+//! ```
+//!
+//! Figures are kept as `f64`: weights of samples are no whole numbers, and whole
+//! numbers are exact in it up to 2^53.
+
+mod cell;
+
+pub(super) use cell::Figures;
+use cell::{Cell, Index};
+
+use crate::record::lock::Lock;
+use crate::record::sampler::Weighed;
+use crate::record::zone::Zone;
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// Stacks that can have a cell.
+const CELLS: usize = 1 << 20;
+
+/// Cells by node.
+#[derive(Debug)]
+pub(super) struct Tally {
+    index: Zone<Index>,
+    cells: Zone<Cell>,
+    used: AtomicU32,
+    making: Lock,
+    /// Changes that could not be entered.
+    lost: AtomicU64,
+}
+
+impl Tally {
+    pub(super) const fn new() -> Self {
+        Self {
+            index: Zone::new(),
+            cells: Zone::new(),
+            used: AtomicU32::new(0),
+            making: Lock::new(),
+            lost: AtomicU64::new(0),
+        }
+    }
+
+    /// Makes room; `false` when there is no memory. Not for use inside the
+    /// allocator.
+    pub(super) fn open(&self, nodes: u32) -> bool {
+        let mut cells = CELLS;
+        while !self.cells.open(cells) {
+            if cells < 1 << 10 {
+                return false;
+            }
+            cells /= 2;
+        }
+        self.index.open(nodes as usize)
+    }
+
+    /// Forgets all figures.
+    pub(super) fn clear(&self, peak: u32) {
+        for cell in self.used_cells() {
+            cell.clear(peak);
+        }
+        self.lost.store(0, Ordering::Relaxed);
+    }
+
+    /// How many changes could not be entered since the figures were cleared.
+    pub(super) fn lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
+    /// A new block.
+    pub(super) fn came(&self, node: u32, weighed: &Weighed, peak: u32) {
+        self.with(node, |cell| cell.came(weighed, peak));
+    }
+
+    /// A block that has grown, or shrunk, by what is `weighed`.
+    pub(super) fn resized(&self, node: u32, weighed: &Weighed) {
+        self.with(node, |cell| cell.resized(weighed));
+    }
+
+    /// A block that belongs to this node from now on.
+    pub(super) fn joined(&self, node: u32, weighed: &Weighed, peak: u32) {
+        self.with(node, |cell| cell.joined(weighed, peak));
+    }
+
+    /// A block that does not belong to this node any more.
+    pub(super) fn left(&self, node: u32, weighed: &Weighed, peak: u32) {
+        self.with(node, |cell| cell.left(weighed, peak));
+    }
+
+    /// A block that was freed after a life of so many milliseconds.
+    pub(super) fn freed(&self, node: u32, weighed: &Weighed, life_ms: u32, peak: u32) {
+        self.with(node, |cell| {
+            cell.left(weighed, peak);
+            cell.ended(life_ms);
+        });
+    }
+
+    /// The figures of all cells, with their nodes.
+    pub(super) fn figures(&self, peak: u32) -> impl Iterator<Item = (u32, Figures)> {
+        self.used_cells().filter_map(move |cell| cell.figures(peak))
+    }
+
+    fn used_cells(&self) -> impl Iterator<Item = &Cell> {
+        let used = self.used.load(Ordering::Acquire) as usize;
+        self.cells.all().iter().take(used)
+    }
+
+    #[inline]
+    fn with(&self, node: u32, change: impl FnOnce(&Cell)) {
+        let done = self
+            .cell(node)
+            .is_some_and(|cell| cell.locked(|| change(cell)));
+        if !done {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn cell(&self, node: u32) -> Option<&Cell> {
+        let index = self.index.get(u64::from(node))?;
+        match index.get() {
+            0 => self.make(node, index),
+            known => self.cells.get(u64::from(known) - 1),
+        }
+    }
+
+    #[cold]
+    fn make(&self, node: u32, index: &Index) -> Option<&Cell> {
+        let _making = self.making.acquire()?;
+        let known = index.get();
+        if known != 0 {
+            return self.cells.get(u64::from(known) - 1);
+        }
+        let used = self.used.load(Ordering::Relaxed);
+        let cell = self.cells.get(u64::from(used))?;
+        cell.name(node);
+        self.used.store(used + 1, Ordering::Release);
+        index.set(used + 1);
+        Some(cell)
+    }
+}

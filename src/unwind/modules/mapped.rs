@@ -1,0 +1,129 @@
+//! The code that is mapped into the process, for those who name addresses
+//! elsewhere.
+
+use core::ffi::{CStr, c_int, c_void};
+use core::fmt::Write as _;
+
+/// A file's code in memory, by whole pages as `/proc/self/maps` has it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Mapped {
+    pub(crate) start: u64,
+    pub(crate) end: u64,
+    /// What of the file lies at `start`.
+    pub(crate) offset: u64,
+    pub(crate) path: String,
+    /// In hexadecimal; empty if there is none.
+    pub(crate) build_id: String,
+}
+
+const PAGE: u64 = 4096;
+/// The type of a build id's note (`<elf.h>`).
+const NT_GNU_BUILD_ID: u32 = 3;
+
+/// All mapped code, the program's own first. From a normal context: takes the
+/// loader's lock, and memory.
+pub(crate) fn mapped() -> Vec<Mapped> {
+    unsafe extern "C" fn each(
+        info: *mut libc::dl_phdr_info,
+        _size: libc::size_t,
+        data: *mut c_void,
+    ) -> c_int {
+        // SAFETY: the loader passes its own record.
+        let info = unsafe { &*info };
+        // SAFETY: `data` is the list below, which no one else uses now.
+        let list = unsafe { &mut *data.cast::<Vec<Mapped>>() };
+        if info.dlpi_phdr.is_null() {
+            return 0;
+        }
+        // SAFETY: the loader keeps that many headers there.
+        let headers =
+            unsafe { core::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
+        let name = if info.dlpi_name.is_null() {
+            c""
+        } else {
+            // SAFETY: the loader's name of the file is a C string.
+            unsafe { CStr::from_ptr(info.dlpi_name) }
+        };
+        add(list, info.dlpi_addr, headers, name);
+        0
+    }
+    let mut list: Vec<Mapped> = Vec::new();
+    // SAFETY: the callback matches its type, and `list` lives through the call.
+    unsafe { libc::dl_iterate_phdr(Some(each), (&raw mut list).cast()) };
+    list
+}
+
+fn add(list: &mut Vec<Mapped>, base: u64, headers: &[libc::Elf64_Phdr], name: &CStr) {
+    let path = match name.to_string_lossy() {
+        // The program itself.
+        name if name.is_empty() => std::env::current_exe()
+            .map(|path| path.display().to_string())
+            .unwrap_or_default(),
+        name => name.into_owned(),
+    };
+    let build_id = headers
+        .iter()
+        .filter(|header| header.p_type == libc::PT_NOTE)
+        .find_map(|header| build_id(base, header))
+        .unwrap_or_default();
+    let is_code = |header: &&libc::Elf64_Phdr| {
+        header.p_type == libc::PT_LOAD && header.p_flags & libc::PF_X != 0
+    };
+    for header in headers.iter().filter(is_code) {
+        let start = base.wrapping_add(header.p_vaddr);
+        let within = start % PAGE;
+        list.push(Mapped {
+            start: start - within,
+            end: start.wrapping_add(header.p_memsz).next_multiple_of(PAGE),
+            offset: header.p_offset.saturating_sub(within),
+            path: path.clone(),
+            build_id: build_id.clone(),
+        });
+    }
+}
+
+/// The build id in a segment of notes: each is the lengths of its name and its
+/// content, a type, and both of these, padded to four bytes.
+fn build_id(base: u64, header: &libc::Elf64_Phdr) -> Option<String> {
+    let len = usize::try_from(header.p_memsz).ok()?;
+    let address = usize::try_from(base.wrapping_add(header.p_vaddr)).ok()?;
+    let first: *const u8 = core::ptr::with_exposed_provenance(address);
+    // SAFETY: a segment of a loaded file, which stays mapped while the loader's lock is held, as
+    // it is in its callback; notes are never written to.
+    let mut notes = unsafe { core::slice::from_raw_parts(first, len) };
+    while let Some((lengths, rest)) = notes.split_first_chunk::<12>() {
+        let word = |at: usize| {
+            let bytes = lengths.get(at..at + 4)?;
+            Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+        };
+        let (name_len, len, kind) = (word(0)? as usize, word(4)? as usize, word(8)?);
+        let name = rest.get(..name_len)?;
+        let rest = rest.get(name_len.next_multiple_of(4)..)?;
+        let content = rest.get(..len)?;
+        if kind == NT_GNU_BUILD_ID && name == b"GNU\0" {
+            let mut text = String::with_capacity(len * 2);
+            for byte in content {
+                let _ = write!(text, "{byte:02x}");
+            }
+            return Some(text);
+        }
+        notes = rest.get(len.next_multiple_of(4)..)?;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::mapped;
+
+    #[test]
+    fn the_program_comes_first_and_holds_this_function() {
+        let list = mapped();
+        let here = mapped as *const () as u64;
+        let own = list.first().expect("the program");
+        let exe = std::env::current_exe().expect("a path");
+        assert_eq!(own.path, exe.display().to_string());
+        assert!(own.start <= here && here < own.end, "{own:?}");
+        assert!(list.iter().any(|file| file.path.contains("libc.so")));
+    }
+}
