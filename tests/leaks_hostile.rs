@@ -76,6 +76,11 @@ fn main() -> ExitCode {
         with_little_memory_left_nothing_is_left_out_in_silence,
         with_room_for_some_the_report_says_that_it_is_incomplete,
         with_a_gibibyte_of_addresses_all_is_recorded,
+        what_one_check_could_not_record_does_not_fail_another,
+        checks_inside_more_than_32_others_are_incomplete_and_never_pass,
+        a_thread_may_enter_one_check_as_often_as_it_likes,
+        a_carried_check_that_a_thread_cannot_enter_is_incomplete,
+        an_ending_thread_cannot_start_a_check_and_is_told_so => "an ending thread was told",
     ])
 }
 
@@ -578,4 +583,144 @@ fn with_a_gibibyte_of_addresses_all_is_recorded() {
     assert_accounted_for(&report);
     assert_eq!(report.blocks(), PLANTED as u64 / 2);
     assert_eq!(report.incomplete, Incomplete::default(), "{report:#}");
+}
+
+/// Bug prevented: one test runs out of room, and all that run beside it fail.
+fn what_one_check_could_not_record_does_not_fail_another() {
+    static STEP: AtomicUsize = AtomicUsize::new(0);
+    let await_step = |step| {
+        while STEP.load(Ordering::Acquire) < step {
+            thread::yield_now();
+        }
+    };
+    // From the first check on there is little room.
+    incomplete_with(40 << 20);
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            let other = Check::new().start();
+            drop(block(10));
+            STEP.store(1, Ordering::Release);
+            await_step(2);
+            quiet(other.finish());
+            STEP.store(3, Ordering::Release);
+        });
+        await_step(1);
+        let around = Check::new().start();
+        let kept = || (0..PLANTED).map(|i| black_box(Box::new(i))).collect();
+        let checked = leaks::check(|| forget::<Vec<Box<usize>>>(kept()));
+        assert!(found(checked).incomplete.blocks > 0);
+        STEP.store(2, Ordering::Release);
+        // The one around it has lost what it lost.
+        assert!(found(around.finish()).incomplete.blocks > 0);
+        await_step(3);
+    });
+    quiet(leaks::check(|| drop(block(10))));
+}
+
+// ------------------------------------------------- threads that cannot follow
+
+/// Runs `body` inside so many checks; what each said, the innermost first.
+fn nested(depth: usize, body: &dyn Fn(), verdicts: &mut Vec<Result<(), LeakReport>>) {
+    if depth == 0 {
+        return body();
+    }
+    let guard = Check::new().start();
+    // What the list of verdicts needs is nobody's leak.
+    nested(depth - 1, body, verdicts);
+    verdicts.push(guard.finish());
+}
+
+fn verdicts(depth: usize, body: &dyn Fn()) -> Vec<Result<(), LeakReport>> {
+    let mut verdicts = Vec::with_capacity(depth);
+    nested(depth, body, &mut verdicts);
+    verdicts
+}
+
+/// Bug prevented: the thirty-third check sees nothing, and passes.
+fn checks_inside_more_than_32_others_are_incomplete_and_never_pass() {
+    for verdict in verdicts(32, &|| drop(block(10))) {
+        quiet(verdict);
+    }
+    let verdicts = verdicts(35, &|| forget(block(70)));
+    let incomplete: Vec<bool> = verdicts
+        .iter()
+        .map(|verdict| match verdict {
+            Ok(()) => panic!("a check that cannot have seen the leak has passed"),
+            Err(report) => report.incomplete.blocks > 0,
+        })
+        .collect();
+    // What the inner ones have lost, those around them may have lost too.
+    assert_eq!(incomplete, [true; 35]);
+    let seen = verdicts.iter().filter_map(|verdict| verdict.as_ref().err());
+    let seen = seen.filter(|report| figures(report) == (1, 70)).count();
+    assert_eq!(seen, 32);
+    quiet(leaks::check(|| drop(block(10))));
+}
+
+/// Bug prevented: a job that runs others while it waits for them, each of which
+/// enters the check, is taken for a thread in too many checks.
+fn a_thread_may_enter_one_check_as_often_as_it_likes() {
+    let check = Check::new().start();
+    let handle = leaks::carry();
+    let mut guards: Vec<_> = (0..1_000).map(|_| handle.enter()).collect();
+    drop(block(10));
+    // In another order than they were made in.
+    while guards.len() > 1 {
+        drop(guards.swap_remove(guards.len() / 2));
+    }
+    forget(block(20));
+    drop(guards);
+    drop(handle);
+    let report = found(check.finish());
+    assert_eq!(figures(&report), (1, 20), "{report:#}");
+    assert_eq!(report.incomplete, Incomplete::default(), "{report:#}");
+}
+
+fn a_carried_check_that_a_thread_cannot_enter_is_incomplete() {
+    let check = Check::new().start();
+    let handle = leaks::carry();
+    let inside = || {
+        let _inside = handle.enter();
+        forget(block(70));
+    };
+    thread::scope(|threads| {
+        threads.spawn(|| drop(verdicts(32, &inside)));
+    });
+    drop(handle);
+    let report = found(check.finish());
+    assert_eq!(report.incomplete.blocks, 1, "{report:#}");
+}
+
+/// Bug prevented: a check on a thread that has no page of the ledger any more
+/// says that there is no memory, or passes.
+fn an_ending_thread_cannot_start_a_check_and_is_told_so() {
+    extern "C" fn at_the_end(_: *mut libc::c_void) {
+        // Again and again, until all of Rust's own are gone.
+        static TURN: AtomicUsize = AtomicUsize::new(0);
+        if TURN.fetch_add(1, Ordering::Relaxed) < 2 {
+            arm();
+            return;
+        }
+        match Check::new().try_start() {
+            Err(error) if error.is_thread_ending() => println!("an ending thread was told"),
+            other => println!("{other:?}"),
+        }
+    }
+    static KEY: AtomicU64 = AtomicU64::new(0);
+    fn arm() {
+        let key = libc::pthread_key_t::try_from(KEY.load(Ordering::Relaxed)).expect("a key");
+        // SAFETY: a key that was made, and any value that is not null.
+        let failed = unsafe { libc::pthread_setspecific(key, (&raw const KEY).cast()) };
+        assert_eq!(failed, 0);
+    }
+    let mut key = 0;
+    // SAFETY: a place for the key, and a destructor of the right type that lives for ever.
+    let failed = unsafe { libc::pthread_key_create(&raw mut key, Some(at_the_end)) };
+    assert_eq!(failed, 0);
+    KEY.store(u64::from(key), Ordering::Relaxed);
+    let ending = thread::spawn(|| {
+        drop(block(1));
+        arm();
+    });
+    ending.join().expect("no panic");
 }

@@ -20,7 +20,7 @@ use crate::record::loader::{self, Door};
 use crate::record::lock::Guard;
 use crate::record::table::Record;
 use crate::record::visits::{self, Thread, Visit};
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::unwind;
 
 /// Names a recording that may be over.
@@ -34,6 +34,20 @@ impl Tag {
     pub(super) fn is_under_way(self) -> bool {
         self.entry.id.load(Ordering::Relaxed) == self.id
     }
+
+    /// Counts a block of the recording that is not in the table, or a thread
+    /// whose blocks are not.
+    #[cold]
+    pub(super) fn lose_block(self) {
+        if self.is_under_way() {
+            self.entry.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a stack of the recording that is not whole.
+    pub(super) fn cut_stack(self) {
+        self.entry.cut.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// A place for a recording, used again and again.
@@ -41,9 +55,30 @@ impl Tag {
 pub(super) struct Entry {
     /// The recording that is under way, or 0.
     id: AtomicU32,
+    /// What it has lost; who comes too late counts for the next one.
+    lost: AtomicU64,
+    cut: AtomicU64,
+    /// The entry that was made before. Set once.
+    next: AtomicPtr<Entry>,
 }
 
-// SAFETY: a number; zero is its fresh state.
+/// The entry that was made last.
+static ENTRIES: AtomicPtr<Entry> = AtomicPtr::new(core::ptr::null_mut());
+
+/// The recording with this number, if it is under way. Safe inside the allocator.
+pub(super) fn find(id: u32) -> Option<Tag> {
+    let mut next = Entry::from_shared(ENTRIES.load(Ordering::Acquire));
+    while let Some(entry) = next {
+        let tag = Tag { entry, id };
+        if tag.is_under_way() {
+            return Some(tag);
+        }
+        next = Entry::from_shared(entry.next.load(Ordering::Relaxed));
+    }
+    None
+}
+
+// SAFETY: numbers and a pointer; zero is its fresh state.
 unsafe impl arena::Zeroed for Entry {}
 
 /// The books of the recordings themselves; for normal contexts only.
@@ -214,14 +249,21 @@ pub(crate) struct Survivor {
 impl Entry {
     /// The entry behind a pointer that was made from one.
     pub(super) fn from_shared(entry: *const Self) -> Option<&'static Self> {
-        // SAFETY: null, or made from a `&'static Entry` (`everywhere::enter` is the only one).
+        // SAFETY: null, or made from a `&'static Entry` (in `everywhere::enter` and `Entry::new`).
         unsafe { entry.as_ref() }
     }
 
+    /// A new entry, on the list. For whoever has the books.
     fn new() -> Option<&'static Self> {
-        let entry = arena::forever::<Self>()?;
+        let place = arena::forever::<Self>()?;
         // SAFETY: from `forever`: fresh, and never freed.
-        Some(unsafe { entry.as_ref() })
+        let entry: &'static Self = unsafe { place.as_ref() };
+        entry
+            .next
+            .store(ENTRIES.load(Ordering::Relaxed), Ordering::Relaxed);
+        // Release: the entry. One at a time does this, and none is ever taken off.
+        ENTRIES.store(place.as_ptr(), Ordering::Release);
+        Some(entry)
     }
 }
 
@@ -239,6 +281,7 @@ impl Recording {
     /// Starts a recording that no thread is in yet.
     pub(crate) fn start() -> Result<Self, Error> {
         installed::require()?;
+        visits::possible()?;
         let recording = Self::open()?;
         recording.calibrate();
         Ok(recording)
@@ -282,11 +325,13 @@ impl Recording {
             let tag = Tag { entry, id };
             office.under_way += 1;
             hooks::watch_frees(true);
+            entry.lost.store(0, Ordering::Relaxed);
+            entry.cut.store(0, Ordering::Relaxed);
             entry.id.store(tag.id, Ordering::Release);
             Ok(Self {
                 tag,
                 parent,
-                lost: Lost::now(),
+                lost: Lost::by_anyone(),
                 is_over: false,
             })
         })
@@ -323,13 +368,12 @@ impl Recording {
 
     /// Ends the recording and gives what is still alive, with what was lost.
     pub(crate) fn finish(mut self) -> (Vec<Survivor>, Lost) {
-        let survivors = self.end();
-        (survivors, Lost::now().since(&self.lost))
+        self.end()
     }
 
-    fn end(&mut self) -> Vec<Survivor> {
+    fn end(&mut self) -> (Vec<Survivor>, Lost) {
         if core::mem::replace(&mut self.is_over, true) {
-            return Vec::new();
+            return (Vec::new(), Lost::default());
         }
         visits::quietly(|| {
             // Without the books the recording ends all the same. Its place is lost then, and frees
@@ -341,6 +385,7 @@ impl Recording {
             let mine = office.as_mut().map_or(vec![self.tag.id], |office| {
                 office.take_numbers(self.tag.id, parent.map(|parent| parent.id))
             });
+            let lost = self.lost(parent);
             let mut survivors = Vec::new();
             for &id in &mine {
                 let mut keep = |_, record: Record| survivors.push(Survivor::of(&record, now));
@@ -361,8 +406,25 @@ impl Recording {
                 office.under_way = office.under_way.saturating_sub(1);
                 hooks::watch_frees(office.under_way > 0);
             }
-            survivors
+            (survivors, lost.plus(&Lost::by_anyone().since(&self.lost)))
         })
+    }
+
+    /// What the recording itself has lost; the one that it is part of has lost
+    /// it too.
+    fn lost(&self, parent: Option<Tag>) -> Lost {
+        let entry = self.tag.entry;
+        let (blocks, cut) = (&entry.lost, &entry.cut);
+        let (blocks, cut) = (blocks.load(Ordering::Relaxed), cut.load(Ordering::Relaxed));
+        if let Some(Tag { entry, .. }) = parent {
+            entry.lost.fetch_add(blocks, Ordering::Relaxed);
+            entry.cut.fetch_add(cut, Ordering::Relaxed);
+        }
+        Lost {
+            blocks,
+            frames: 0,
+            cut,
+        }
     }
 }
 
