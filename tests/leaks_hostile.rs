@@ -18,7 +18,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use heapledger::leaks::{self, Check, Incomplete, LeakReport};
-use heapledger::{ScopeHandle, TrackingAllocator};
+use heapledger::{Profiler, ScopeHandle, TrackingAllocator};
 
 #[global_allocator]
 static HEAP: TrackingAllocator<Reserve> = TrackingAllocator::over(Reserve);
@@ -298,7 +298,12 @@ fn a_forked_child_can_check_whatever_the_other_threads_were_doing() {
             quiet(leaks::check(|| drop(block(30))));
         }));
     };
-    let works: [fn(); 4] = [
+    let profile = || {
+        let profiler = Profiler::builder().sample_every(1_000).start();
+        drop(profiler.expect("the only one").snapshot());
+    };
+    let works: [fn(); 5] = [
+        profile,
         leak_one,
         leak_one,
         nested,

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use crate::error::Error;
 use crate::installed;
-use crate::leaks::report::{Held, LeakReport, LeakSite};
+use crate::leaks::report::{Growth, Held, LeakReport, LeakSite};
 use crate::leaks::suppress::Pattern;
 use crate::reading::or_panic;
 use crate::record::{self, Incomplete, Lost, Recording, Survivor, Visit};
@@ -122,7 +122,9 @@ impl Check {
     /// What the first runs leave behind (lazy statics, caches, pools that fill)
     /// is ignored, and so is what happens once: a site is reported when more of
     /// it was alive after all runs than after half of them, and after half of
-    /// them more than none. The report's figures are what all `runs` left.
+    /// them more than none. The figures of a site are what all `runs` left, and
+    /// how much of it the later half of them has [added](LeakSite::growth), which
+    /// is what each further run will add.
     ///
     /// # Errors
     /// The report of the sites that grow, when they grow by more than allowed.
@@ -156,8 +158,13 @@ impl Check {
         };
         run_and_look(&mut body, runs, &mut look);
         guard.end(runs, |node, site| {
-            half.get(&node)
-                .is_some_and(|before| (before.blocks, before.bytes) < (site.blocks, site.bytes))
+            let before = half.get(&node)?;
+            let has_grown = (before.blocks, before.bytes) < (site.blocks, site.bytes);
+            has_grown.then(|| Growth {
+                blocks: site.blocks.saturating_sub(before.blocks),
+                bytes: site.bytes.saturating_sub(before.bytes),
+                runs: runs - runs / 2,
+            })
         })
     }
 
@@ -169,7 +176,7 @@ impl Check {
         survivors: &[Survivor],
         lost: &Lost,
         runs: u32,
-        grows: impl Fn(u32, &Group) -> bool,
+        growth: impl Fn(u32, &Group) -> Option<Growth>,
     ) -> Result<(), LeakReport> {
         let mut report = LeakReport {
             sites: Vec::new(),
@@ -183,9 +190,9 @@ impl Check {
             },
         };
         for (node, group) in by_node(survivors) {
-            if !grows(node, &group) {
+            let Some(growth) = growth(node, &group) else {
                 continue;
-            }
+            };
             let (addresses, _) = record::frames(node);
             let whole = symbols.stack(&addresses);
             if whole.is_output_capture() {
@@ -201,6 +208,7 @@ impl Check {
                 report.sites.push(LeakSite {
                     blocks: group.blocks,
                     bytes: group.bytes,
+                    growth,
                     oldest_ms: group.oldest_ms,
                     youngest_ms: group.youngest_ms,
                     stack: whole.trimmed(),
@@ -245,10 +253,14 @@ impl LeakGuard {
     /// # Errors
     /// The report, when more is alive than allowed.
     pub fn finish(self) -> Result<(), LeakReport> {
-        self.end(1, |_, _| true)
+        self.end(1, |_, site| Some(Growth::of_one(site.blocks, site.bytes)))
     }
 
-    fn end(self, runs: u32, grows: impl Fn(u32, &Group) -> bool) -> Result<(), LeakReport> {
+    fn end(
+        self,
+        runs: u32,
+        growth: impl Fn(u32, &Group) -> Option<Growth>,
+    ) -> Result<(), LeakReport> {
         drop(self.visit);
         let (recording, settings) = (self.recording, self.settings);
         // The verdict is our own work: nothing of it is for an outer check to find.
@@ -261,7 +273,7 @@ impl LeakGuard {
             for survivor in &mut survivors {
                 survivor.age_ms = survivor.age_ms.saturating_sub(waited_ms);
             }
-            settings.judge(symbols, &survivors, &lost, runs, grows)
+            settings.judge(symbols, &survivors, &lost, runs, growth)
         })
     }
 }

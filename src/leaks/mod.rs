@@ -88,7 +88,7 @@ mod suppress;
 
 pub use crate::symbols::{Frame, Origin};
 pub use check::{Check, LeakGuard};
-pub use report::{Held, LeakReport, LeakSite};
+pub use report::{Growth, Held, LeakReport, LeakSite};
 
 pub use crate::record::Incomplete;
 
