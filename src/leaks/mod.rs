@@ -83,11 +83,13 @@
 //! channel of std's a thread local, `parking_lot` a table. Warm it up.
 
 mod check;
+mod process;
 mod report;
 mod suppress;
 
 pub use crate::symbols::{Frame, Origin};
 pub use check::{Check, LeakGuard};
+pub use process::{Process, ProcessGuard};
 pub use report::{Growth, Held, LeakReport, LeakSite};
 
 pub use crate::record::Incomplete;

@@ -4,7 +4,7 @@ use core::fmt;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use crate::record::Incomplete;
+use crate::record::{Incomplete, Lost};
 use crate::symbols::Frame;
 use crate::units::{Bytes, Grouped, plural};
 
@@ -32,6 +32,10 @@ pub struct LeakReport {
     /// Blocks and bytes that the test harness holds, not the code under test:
     /// the output that it captures.
     pub harness: Held,
+    /// Blocks and bytes that std keeps for the rest of the process, which only a
+    /// check of the whole [process](super::Process) tells apart: buffers of the
+    /// standard streams, lists of thread locals.
+    pub runtime: Held,
     /// Blocks and bytes at sites that a suppression names.
     pub suppressed: Held,
     /// What could not be recorded. When it is not empty, the figures are too
@@ -153,6 +157,22 @@ impl LeakSite {
 }
 
 impl LeakReport {
+    /// A report of no leaks yet.
+    pub(super) fn empty(runs: u32, lost: &Lost) -> Self {
+        Self {
+            sites: Vec::new(),
+            runs,
+            harness: Held::default(),
+            runtime: Held::default(),
+            suppressed: Held::default(),
+            incomplete: Incomplete {
+                blocks: lost.blocks,
+                frames: lost.frames,
+                cut_stacks: lost.cut,
+            },
+        }
+    }
+
     /// Leaked blocks, over all sites.
     pub fn blocks(&self) -> u64 {
         self.sites.iter().map(|site| site.blocks).sum()
@@ -215,6 +235,7 @@ impl fmt::Debug for LeakReport {
             .field("sites", &self.sites)
             .field("runs", &self.runs)
             .field("harness", &self.harness)
+            .field("runtime", &self.runtime)
             .field("suppressed", &self.suppressed)
             .field("incomplete", &self.incomplete)
             .finish()
@@ -322,6 +343,15 @@ fn notes(f: &mut fmt::Formatter<'_>, report: &LeakReport) -> fmt::Result {
         result
     };
     let (harness, suppressed) = (report.harness, report.suppressed);
+    if report.runtime.blocks > 0 {
+        note(
+            f,
+            format_args!(
+                "{} more are kept by the standard library",
+                Bytes(report.runtime.bytes)
+            ),
+        )?;
+    }
     if harness.blocks > 0 {
         note(
             f,

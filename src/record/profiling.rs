@@ -198,6 +198,17 @@ impl Current {
     }
 }
 
+/// Takes the place of the one that records all threads; `false` when somebody
+/// has it.
+pub(super) fn take() -> bool {
+    TAKEN.swap(1, Ordering::Acquire) == 0
+}
+
+/// Gives it back.
+pub(super) fn give_back() {
+    TAKEN.store(0, Ordering::Release);
+}
+
 /// How many changes the tally could not enter.
 pub(super) fn lost() -> u64 {
     TALLY.lost()
@@ -208,12 +219,12 @@ impl Profiling {
     /// that are so many bytes apart on average.
     pub(crate) fn start(interval: u64) -> Result<Self, Error> {
         installed::require()?;
-        if TAKEN.swap(1, Ordering::Acquire) != 0 {
+        if !take() {
             return Err(Error::already_profiling());
         }
         let started = Self::start_alone(interval);
         if started.is_err() {
-            TAKEN.store(0, Ordering::Release);
+            give_back();
         }
         started
     }
@@ -310,7 +321,7 @@ impl Drop for Profiling {
             None => TABLE.amend(forget),
             Some(recording) => everywhere::leave(&recording),
         }
-        TAKEN.store(0, Ordering::Release);
+        give_back();
     }
 }
 
