@@ -78,7 +78,13 @@
 //! });
 //! ```
 //!
-//! The examples `leak_test`, `leak_in_async` and `steady_state` show it whole.
+//! # Whole programs
+//!
+//! [`Process`] looks at all threads of a program, from some point in `main` to
+//! its end, whether or not they are told of it, and can end it with an exit code.
+//!
+//! The examples `leak_test`, `leak_in_async`, `leak_main` and `steady_state` show
+//! it whole.
 //! What blocks for the first time inside a check may make something for that: a
 //! channel of std's a thread local, `parking_lot` a table. Warm it up.
 
