@@ -75,7 +75,7 @@ impl Check {
     ///
     /// # Errors
     /// The report, when more is alive than allowed, or when blocks could not be
-    /// recorded, so that nobody knows ([`Incomplete`]).
+    /// recorded, so that nobody knows ([`Incomplete`](super::Incomplete)).
     ///
     /// # Panics
     /// When the tracking allocator is not the program's global allocator: a
