@@ -249,12 +249,12 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
             // SAFETY: the caller upholds the contract of `realloc`.
             return unsafe { self.realloc_leaving(block, layout, new_size) };
         };
-        let moved = if Layout::from_size_align(new_size, resize.layout.align()).is_ok() {
+        let moved = match resize.wanted() {
+            Some(wanted) if wanted == resize.layout() => block,
             // SAFETY: the block came from `inner` with the layout that the recorder says; the new
-            // size is the caller's, and can be rounded up to the alignment, as just seen.
-            unsafe { self.inner.realloc(block, resize.layout, new_size) }
-        } else {
-            core::ptr::null_mut()
+            // size is that of a layout of the same alignment, and not zero as the caller's is not.
+            Some(wanted) => unsafe { self.inner.realloc(block, resize.layout(), wanted.size()) },
+            None => core::ptr::null_mut(),
         };
         enter_resized(moved, layout.size(), new_size);
         if moved.is_null() {

@@ -75,6 +75,16 @@ pub mod __private {
 
         use crate::profile::{HeapProfile, Mode, Names};
 
+        /// Sets the interval from which on small samples get pages of their own.
+        pub fn set_dense_below(interval: u64) {
+            crate::record::set_dense_below(interval);
+        }
+
+        /// Makes the calling thread's samples repeatable.
+        pub fn seed_samples(seed: u64) {
+            crate::record::seed_samples(seed);
+        }
+
         /// A profile of nothing, to be filled in.
         pub fn empty(mode: Mode, names: Option<Names>) -> HeapProfile {
             let mut profile = HeapProfile::empty(mode);

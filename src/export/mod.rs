@@ -12,6 +12,7 @@
 mod dhat;
 mod folded;
 mod gzip;
+mod html;
 mod json;
 mod pprof;
 mod protobuf;

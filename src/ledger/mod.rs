@@ -22,6 +22,7 @@
 
 #[cfg(feature = "profile")]
 mod everyone;
+mod figures;
 #[expect(
     unsafe_code,
     reason = "a growing block of marks that only a slot's owner touches"
@@ -41,7 +42,8 @@ mod thread;
 )]
 mod trace;
 
-pub(crate) use slot::{Figures, Slot};
+pub(crate) use figures::Figures;
+pub(crate) use slot::Slot;
 #[cfg(not(loom))]
 pub(crate) use thread::{
     allocated_cold, freed_cold, is_own, own, refused, resized, try_allocated, try_freed,

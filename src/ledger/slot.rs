@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   line 0   allocated_bytes  allocations  next_event  freed_bytes
-//!            frees  high  reallocations  failures              every operation
+//!            frees  room  reallocations  failures              every operation
 //!   line 1   published  batch_high  publish_at  trace
 //!            levels (3 words)  state                           every 64 KiB
 //!   line 2   base: the figures when the owner took the slot
@@ -18,89 +18,23 @@
 //! Two compares stand for everything that is rare:
 //! - on allocating, cumulative bytes against `next_event`: the next publication
 //!   is due, somebody watches every request, or there is no real slot yet;
-//! - on freeing, that `high - net` and the block's size are both within `WINDOW`,
-//!   as one unsigned compare: it fails when the net has passed its high-water
-//!   mark (which is then raised), when it has fallen far below it or is about to,
-//!   and when there is no real slot yet. The net only rises by allocating and
-//!   nobody looks in between, so the mark needs raising only when a free comes.
+//! - on freeing, that `room` and the block's size are both within `WINDOW`, as
+//!   one unsigned compare. `room` is how far the net lies below its high-water
+//!   mark. The compare fails when it is negative, that is when the net has passed
+//!   the mark (which is then raised); when the net has fallen far below it or is
+//!   about to; and when there is no real slot yet. The net only rises by
+//!   allocating and nobody looks in between, so the mark needs raising only when
+//!   a free comes.
 
 use core::ptr;
 
 #[cfg(feature = "profile")]
 use crate::ledger::everyone::EVERYONE;
+use crate::ledger::figures::Figures;
 use crate::ledger::levels::Levels;
 use crate::ledger::peak::{BATCH, HELD_BACK, Peak, WINDOW};
 use crate::ledger::trace::{Request, Trace};
 use crate::sync::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Counter, Ordering};
-
-/// The six cumulative figures of a slot at one moment.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Figures {
-    pub(crate) allocated_bytes: u64,
-    pub(crate) allocations: u64,
-    pub(crate) freed_bytes: u64,
-    pub(crate) frees: u64,
-    pub(crate) reallocations: u64,
-    pub(crate) failures: u64,
-}
-
-impl Figures {
-    /// The figures in the order of the fields.
-    pub(crate) fn as_array(&self) -> [u64; 6] {
-        [
-            self.allocated_bytes,
-            self.allocations,
-            self.freed_bytes,
-            self.frees,
-            self.reallocations,
-            self.failures,
-        ]
-    }
-
-    /// What [`as_array`](Self::as_array) gave.
-    pub(crate) fn from_array(values: [u64; 6]) -> Self {
-        let [
-            allocated_bytes,
-            allocations,
-            freed_bytes,
-            frees,
-            reallocations,
-            failures,
-        ] = values;
-        Self {
-            allocated_bytes,
-            allocations,
-            freed_bytes,
-            frees,
-            reallocations,
-            failures,
-        }
-    }
-
-    /// Figure by figure `f(self, other)`.
-    #[inline]
-    fn zip(&self, other: &Self, f: impl Fn(u64, u64) -> u64) -> Self {
-        let (a, b) = (self.as_array(), other.as_array());
-        Self::from_array(core::array::from_fn(|i| f(a[i], b[i])))
-    }
-
-    /// What was added since `earlier`, modulo 2^64.
-    pub(crate) fn since(&self, earlier: &Self) -> Self {
-        self.zip(earlier, u64::wrapping_sub)
-    }
-
-    /// The sum, modulo 2^64.
-    pub(crate) fn plus(&self, other: &Self) -> Self {
-        self.zip(other, u64::wrapping_add)
-    }
-
-    /// Bytes allocated less bytes freed.
-    pub(crate) fn net(&self) -> i64 {
-        self.allocated_bytes
-            .wrapping_sub(self.freed_bytes)
-            .cast_signed()
-    }
-}
 
 /// Whether every request of every thread takes the cold path.
 #[inline]
@@ -121,8 +55,9 @@ pub(crate) struct Slot {
     next_event: AtomicU64,
     pub(crate) freed_bytes: Counter,
     pub(crate) frees: Counter,
-    /// The highest net bytes since this mark was last lowered.
-    high: AtomicI64,
+    /// How far the net lies below its highest since this was last zero by a
+    /// publication or a scope; negative when it has passed that since.
+    room: AtomicI64,
     pub(crate) reallocations: Counter,
     pub(crate) failures: Counter,
 
@@ -167,7 +102,7 @@ impl Slot {
             next_event: AtomicU64::new(0),
             freed_bytes: Counter::new(),
             frees: Counter::new(),
-            high: AtomicI64::new(0),
+            room: AtomicI64::new(0),
             reallocations: Counter::new(),
             failures: Counter::new(),
             published: AtomicI64::new(0),
@@ -189,8 +124,8 @@ impl Slot {
     #[cfg(not(loom))]
     pub(crate) const fn marker() -> Self {
         let mut marker = Self::new();
-        // `high - net` is far above the window; `next_event` is 0 already.
-        marker.high = AtomicI64::new(i64::MAX);
+        // Far above the window; `next_event` is 0 already.
+        marker.room = AtomicI64::new(i64::MAX);
         marker
     }
 
@@ -203,7 +138,7 @@ impl Slot {
             next_event: AtomicU64::new(0),
             freed_bytes: Counter::new(),
             frees: Counter::new(),
-            high: AtomicI64::new(0),
+            room: AtomicI64::new(0),
             reallocations: Counter::new(),
             failures: Counter::new(),
             published: AtomicI64::new(0),
@@ -232,6 +167,7 @@ impl Slot {
         }
         self.allocated_bytes.set(after);
         self.allocations.add(1);
+        self.rise(bytes);
         self.count_size(bytes);
         true
     }
@@ -245,6 +181,7 @@ impl Slot {
         }
         self.freed_bytes.add(bytes);
         self.frees.add(1);
+        self.fall(bytes);
         true
     }
 
@@ -258,6 +195,7 @@ impl Slot {
         }
         self.allocated_bytes.set(after);
         self.reallocations.add(1);
+        self.rise(bytes);
         true
     }
 
@@ -270,6 +208,7 @@ impl Slot {
         }
         self.freed_bytes.add(bytes);
         self.reallocations.add(1);
+        self.fall(bytes);
         true
     }
 
@@ -288,22 +227,35 @@ impl Slot {
     /// publication is due.
     #[inline]
     fn keep_high(&self, bytes: u64) -> bool {
-        let high = self.high.load(Ordering::Relaxed).cast_unsigned();
-        // high - net, written so that it compiles to two subtractions and an addition.
-        let below = self
-            .freed_bytes
-            .own()
-            .wrapping_sub(self.allocated_bytes.own())
-            .wrapping_add(high);
-        if (below | bytes) > WINDOW {
-            if below.cast_signed() >= 0 {
-                return false;
-            }
-            self.high
-                .store(high.wrapping_sub(below).cast_signed(), Ordering::Relaxed);
-            return bytes <= WINDOW;
+        let room = self.room.load(Ordering::Relaxed).cast_unsigned();
+        (room | bytes) <= WINDOW || self.raise_high(bytes)
+    }
+
+    /// The same when one of both is not within the window.
+    #[inline]
+    fn raise_high(&self, bytes: u64) -> bool {
+        // Read again, so that the usual case need not keep it.
+        if self.room.load(Ordering::Relaxed) >= 0 {
+            return false;
         }
-        true
+        self.room.store(0, Ordering::Relaxed);
+        bytes <= WINDOW
+    }
+
+    /// The net has risen by `bytes`.
+    #[inline]
+    fn rise(&self, bytes: u64) {
+        let room = self.room.load(Ordering::Relaxed);
+        self.room
+            .store(room.wrapping_sub_unsigned(bytes), Ordering::Relaxed);
+    }
+
+    /// The net has fallen by `bytes`.
+    #[inline]
+    fn fall(&self, bytes: u64) {
+        let room = self.room.load(Ordering::Relaxed);
+        self.room
+            .store(room.wrapping_add_unsigned(bytes), Ordering::Relaxed);
     }
 
     #[inline]
@@ -326,6 +278,7 @@ impl Slot {
     pub(crate) fn allocate(&self, bytes: u64, request: Request, peak: &Peak) {
         self.allocated_bytes.add(bytes);
         self.allocations.add(1);
+        self.rise(bytes);
         self.count_size(bytes);
         self.event(request, peak);
     }
@@ -334,6 +287,7 @@ impl Slot {
     pub(crate) fn grow(&self, bytes: u64, request: Request, peak: &Peak) {
         self.allocated_bytes.add(bytes);
         self.reallocations.add(1);
+        self.rise(bytes);
         self.event(request, peak);
     }
 
@@ -342,6 +296,7 @@ impl Slot {
         self.look_back(peak);
         self.freed_bytes.add(bytes);
         self.frees.add(1);
+        self.fall(bytes);
         self.look_back(peak);
     }
 
@@ -351,6 +306,7 @@ impl Slot {
         self.look_back(peak);
         self.freed_bytes.add(bytes);
         self.reallocations.add(1);
+        self.fall(bytes);
         self.look_back(peak);
         Trace::record(self.trace.load(Ordering::Relaxed), request);
     }
@@ -408,11 +364,7 @@ impl Slot {
 
     /// Does what is due when `allocated_bytes` has reached `next_event`.
     fn event(&self, request: Request, peak: &Peak) {
-        let since = self
-            .allocated_bytes
-            .own()
-            .wrapping_sub(self.publish_at.load(Ordering::Relaxed));
-        if since.cast_signed() >= 0 {
+        if self.is_publication_due() {
             self.publish(peak);
         }
         Trace::record(self.trace.load(Ordering::Relaxed), request);
@@ -472,12 +424,12 @@ impl Slot {
     #[inline]
     fn fold(&self) -> i64 {
         let net = self.net();
-        let high = net.max(self.high.load(Ordering::Relaxed));
+        let high = net.wrapping_add(self.room.load(Ordering::Relaxed).max(0));
         self.levels.note(high);
         if high > self.batch_high.load(Ordering::Relaxed) {
             self.batch_high.store(high, Ordering::Relaxed);
         }
-        self.high.store(net, Ordering::Relaxed);
+        self.room.store(0, Ordering::Relaxed);
         net
     }
 
@@ -489,9 +441,21 @@ impl Slot {
         let before = self.published.swap(net, Ordering::Relaxed);
         let high = self.batch_high.swap(net, Ordering::Relaxed);
         peak.publish(net.wrapping_sub(before), high.wrapping_sub(before));
-        let due = self.allocated_bytes.own().wrapping_add(BATCH);
-        self.publish_at.store(due, Ordering::Relaxed);
+        // Not when it lies ahead: it may be earlier than the next batch because somebody has
+        // asked for that, and must not be missed.
+        if self.is_publication_due() {
+            let due = self.allocated_bytes.own().wrapping_add(BATCH);
+            self.publish_at.store(due, Ordering::Relaxed);
+        }
         self.arm();
+    }
+
+    fn is_publication_due(&self) -> bool {
+        self.allocated_bytes
+            .own()
+            .wrapping_sub(self.publish_at.load(Ordering::Relaxed))
+            .cast_signed()
+            >= 0
     }
 
     // --- ownership
@@ -560,11 +524,10 @@ impl Slot {
     /// How far the unpublished high-water mark stands above `net`, for a reader
     /// on any thread. Clamped to what is possible when nothing is torn.
     pub(crate) fn headroom(&self, net: i64) -> u64 {
-        let high = self
-            .high
+        let batch = self.batch_high.load(Ordering::Relaxed).saturating_sub(net);
+        self.room
             .load(Ordering::Relaxed)
-            .max(self.batch_high.load(Ordering::Relaxed));
-        high.saturating_sub(net)
+            .max(batch)
             .clamp(0, HELD_BACK.cast_signed())
             .cast_unsigned()
     }

@@ -25,8 +25,9 @@ pub enum Mode {
 /// Blocks and bytes, with the standard errors of both when they are estimates.
 ///
 /// An estimate lies within one standard error of the truth in some 68 of 100
-/// cases, and within two in 95. Where every allocation was recorded the errors
-/// are 0.
+/// cases, and within two in 95, as long as it stands on some dozens of samples;
+/// with fewer the error is itself a rough estimate, and an estimate of nothing
+/// has an error of 0. Where every allocation was recorded the errors are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

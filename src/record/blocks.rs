@@ -45,8 +45,6 @@ pub(crate) struct Resize {
     block: *mut u8,
     /// The program's layout.
     given: Layout,
-    /// What it was requested with.
-    pub(crate) layout: Layout,
     new_size: usize,
     record: Option<Record>,
     /// The profile that was under way when the record was taken out.
@@ -81,9 +79,10 @@ pub(crate) unsafe fn allocated<A: GlobalAlloc>(inner: &A, new: New) -> *mut u8 {
     let Some((slot, thread, tag, current)) = recorder() else {
         return new.block;
     };
+    // Also on the recorder's own bytes, so that the next point is known.
+    let size = new.layout.size() as u64;
+    let is_hit = current.is_some_and(|current| current.hits(thread, slot, size));
     let result = thread.unless_quiet(|| {
-        let size = new.layout.size() as u64;
-        let is_hit = current.is_some_and(|current| current.hits(thread, slot, size));
         let block = if tag.is_some() || is_hit {
             // SAFETY: the caller.
             unsafe { enter(inner, new, thread, tag, current.filter(|_| is_hit)) }
@@ -109,7 +108,8 @@ unsafe fn enter<A: GlobalAlloc>(
 ) -> *mut u8 {
     let size = new.layout.size();
     let mut stand_in = core::ptr::null_mut();
-    if chosen.is_some() && !is_large(size) {
+    let is_hidden = !is_large(size) && chosen.is_some_and(Current::pads);
+    if is_hidden {
         // SAFETY: the layout is that of a block, so it is not empty.
         stand_in = unsafe { stand_in::request(inner, new.layout, new.zeroed) };
     }
@@ -121,7 +121,7 @@ unsafe fn enter<A: GlobalAlloc>(
         birth: recent_ms(thread),
         recording: tag.map_or(NOBODY, |tag| tag.id),
         // A small one that could not be padded would not be found again.
-        sampled: chosen.is_some() && (padded || is_large(size)),
+        sampled: chosen.is_some() && (padded || !is_hidden),
         padded,
     };
     if !(record.sampled || tag.is_some()) || !keep(block, &record, tag, chosen) {
@@ -255,19 +255,33 @@ impl Resize {
                 Err(_) => None,
             };
         }
-        let layout = if record.is_some_and(|record| record.padded) {
-            stand_in::wide(given)
-        } else {
-            given
-        };
         Some(Self {
             block,
             given,
-            layout,
             new_size,
             record,
             profile,
         })
+    }
+
+    /// What the block was requested with.
+    pub(crate) fn layout(&self) -> Layout {
+        self.requested_as(self.given)
+    }
+
+    /// What it is to be requested with from now on; `None` when that cannot be.
+    pub(crate) fn wanted(&self) -> Option<Layout> {
+        let wanted = Layout::from_size_align(self.new_size, self.given.align()).ok()?;
+        let requested = self.requested_as(wanted);
+        (requested.align() == self.layout().align()).then_some(requested)
+    }
+
+    fn requested_as(&self, layout: Layout) -> Layout {
+        if self.record.is_some_and(|record| record.padded) {
+            stand_in::wide(layout)
+        } else {
+            layout
+        }
     }
 
     /// Enters that the inner allocator has refused.
@@ -277,9 +291,9 @@ impl Resize {
         }
     }
 
-    /// The layout that the resized block has now.
-    fn resized_layout(&self) -> Layout {
-        Layout::from_size_align(self.new_size, self.layout.align()).unwrap_or(self.layout)
+    /// By how many bytes it grows.
+    fn growth(&self) -> u64 {
+        (self.new_size as u64).saturating_sub(self.given.size() as u64)
     }
 
     /// Enters that the block is at `moved` now. Gives the block that the program
@@ -291,14 +305,16 @@ impl Resize {
     /// was not recorded is older than the recording, and no new block.
     ///
     /// # Safety
-    /// The block is from `inner` with [`resized_layout`](Self::resized_layout),
-    /// and nobody else knows it.
+    /// The block is from `inner` with the [`wanted`](Self::wanted) layout, and
+    /// nobody else knows it.
     #[cold]
     #[inline(never)]
     pub(crate) unsafe fn ended<A: GlobalAlloc>(&self, inner: &A, moved: *mut u8) -> *mut u8 {
         let fresh = recorder().and_then(|(slot, thread, tag, current)| {
+            let growth = self.growth();
+            let is_hit = growth > 0 && current.is_some_and(|c| c.hits(thread, slot, growth));
             thread.unless_quiet(|| {
-                let after = self.enter(slot, thread, tag, current);
+                let after = self.enter(thread, tag, current, is_hit);
                 look_around(slot, thread, current);
                 after
             })
@@ -320,21 +336,19 @@ impl Resize {
     /// What the block's record is now, and what the profile says of it.
     fn enter(
         &self,
-        slot: &Slot,
         thread: &Thread,
         tag: Option<Tag>,
         current: Option<Current>,
+        is_hit: bool,
     ) -> Option<Record> {
-        let (old, new) = (self.layout.size() as u64, self.new_size as u64);
-        let growth = new.saturating_sub(old);
-        let is_hit = growth > 0 && current.is_some_and(|c| c.hits(thread, slot, growth));
+        let (old, new) = (self.given.size() as u64, self.new_size as u64);
         let every = current.filter(|c| c.is_every() && tag.is_some_and(|t| c.has_recording(t.id)));
         if self.record.is_none() && !is_hit && every.is_none() {
             return None;
         }
         let node = capture(thread, tag);
         if let Some(profile) = every.or(current.filter(|_| is_hit)) {
-            profile.resized(node, growth);
+            profile.resized(node, self.growth());
         }
         let was = self.record.unwrap_or_default();
         let is_recorded = was.recording != NOBODY;
@@ -372,15 +386,20 @@ impl Resize {
         mut record: Record,
     ) -> *mut u8 {
         let mut block = moved;
-        let layout = self.resized_layout();
-        if record.sampled && !record.padded && !is_large(self.new_size) {
+        let pads = self.profile.is_some_and(Current::pads);
+        if record.sampled
+            && !record.padded
+            && pads
+            && !is_large(self.new_size)
+            && let Some(layout) = self.wanted()
+        {
             // SAFETY: the layout is that of a block, so it is not empty.
             let stand_in = unsafe { stand_in::request(inner, layout, false) };
             if stand_in.is_null() {
                 record.sampled = false;
             } else {
                 // SAFETY: the caller: the block is ours alone; the stand-in is another, as large.
-                unsafe { stand_in::replace(inner, moved, layout, stand_in) };
+                unsafe { stand_in::replace(inner, moved, layout, stand_in, layout.size()) };
                 (block, record.padded) = (stand_in, true);
             }
         }
@@ -405,6 +424,7 @@ impl Resize {
         let Ok(plain) = Layout::from_size_align(self.new_size, self.given.align()) else {
             return block;
         };
+        let wide = stand_in::wide(plain);
         // SAFETY: the layout is that of a block, so it is not empty.
         let place = unsafe { stand_in::give(inner, plain) };
         if place.is_null() {
@@ -412,9 +432,9 @@ impl Resize {
             // not look at it forgive. It takes two shortages of memory at once to get here.
             return block;
         }
-        let wide = self.resized_layout();
-        // SAFETY: the caller: the block is ours alone; the place is another, as large.
-        unsafe { stand_in::replace(inner, block, wide, place) };
+        // SAFETY: the caller: the block is ours alone; the place is another, with room for what the
+        // program has in it.
+        unsafe { stand_in::replace(inner, block, wide, place, plain.size()) };
         place
     }
 }

@@ -75,7 +75,7 @@ pub(crate) use loader::symbols;
 #[cfg(not(loom))]
 pub(crate) use process::Everyone;
 #[cfg(not(loom))]
-pub(crate) use profiling::{Profiling, Snapshot, StackFigures};
+pub(crate) use profiling::{Profiling, Snapshot, StackFigures, set_dense_below};
 #[cfg(not(loom))]
 pub(crate) use recording::{Key, Recording, Survivor};
 #[cfg(not(loom))]
@@ -86,4 +86,4 @@ pub(crate) use stand_in::wide;
 pub use table::{DEFAULT_RECORDS, Record, Table, TableLosses};
 pub use tree::{DEFAULT_NODES, OVERFLOW, ROOT, Tree, TreeLosses};
 #[cfg(not(loom))]
-pub(crate) use visits::{Visit, quietly, threads};
+pub(crate) use visits::{Visit, quietly, seed_samples, threads};

@@ -4,6 +4,7 @@
 //!   every allocation   a recording that all threads are in; every free is looked up
 //!   samples            threads call at the cold path when a point is due; frees are
 //!                      looked up where a sampled block may be
+//!   dense samples      the same, with every free looked up
 //! ```
 //!
 //! There is one at a time. Its figures by stack are in the tally, what is alive
@@ -29,6 +30,9 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 static INTERVAL: AtomicU64 = AtomicU64::new(0);
 /// The number of the profile, which is that of its recording.
 static ID: AtomicU32 = AtomicU32::new(0);
+/// Below this interval samples are so dense that every free may as well be
+/// looked up; a page for each would take more memory than the program.
+static DENSE_BELOW: AtomicU64 = AtomicU64::new(32 * 1024);
 /// When it began, on the recorder's clock.
 static BEGAN_MS: AtomicU64 = AtomicU64::new(0);
 /// Whether there is one, or one is being made or ended.
@@ -44,7 +48,8 @@ pub(super) const NOBODY: u32 = 0;
 /// A profile under way. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Profiling {
-    /// What every allocation is recorded in; none when there are only samples.
+    /// What every allocation is recorded in; for dense samples, it only keeps all
+    /// frees looked up, and otherwise there is none.
     recording: Option<Recording>,
     id: u32,
     lost: Lost,
@@ -106,6 +111,11 @@ impl Current {
     #[inline]
     pub(super) fn is_under_way(self) -> bool {
         current().is_some_and(|current| current.id == self.id)
+    }
+
+    /// Whether small samples get a place where their frees can be told from others.
+    pub(super) fn pads(self) -> bool {
+        self.interval >= DENSE_BELOW.load(Ordering::Relaxed)
     }
 
     /// Whether a block with this record is of the profile.
@@ -209,6 +219,11 @@ pub(super) fn give_back() {
     TAKEN.store(0, Ordering::Release);
 }
 
+/// Sets how dense samples must be for all frees to be looked up: for tests.
+pub(crate) fn set_dense_below(interval: u64) {
+    DENSE_BELOW.store(interval, Ordering::Relaxed);
+}
+
 /// How many changes the tally could not enter.
 pub(super) fn lost() -> u64 {
     TALLY.lost()
@@ -236,7 +251,8 @@ impl Profiling {
             return Err(Error::no_memory());
         }
         let id = recording.id();
-        let recording = (interval == 1).then_some(recording);
+        let looks_at_all = interval < DENSE_BELOW.load(Ordering::Relaxed).max(2);
+        let recording = looks_at_all.then_some(recording);
         if recording.is_none() {
             recording::look_for_samples();
         }
@@ -258,8 +274,8 @@ impl Profiling {
         ID.store(self.id, Ordering::Relaxed);
         INTERVAL.store(interval, Ordering::Release);
         match &self.recording {
-            None => ledger::call_everyone(),
-            Some(recording) => everywhere::enter(recording)?,
+            Some(recording) if interval == 1 => everywhere::enter(recording)?,
+            _ => ledger::call_everyone(),
         }
         if let Some(slot) = ledger::own() {
             Current::look_around(slot, hooks::clock());
@@ -317,10 +333,12 @@ impl Profiling {
 impl Drop for Profiling {
     fn drop(&mut self) {
         INTERVAL.store(0, Ordering::Release);
-        match self.recording.take() {
-            None => TABLE.amend(forget),
-            Some(recording) => everywhere::leave(&recording),
+        if let Some(recording) = &self.recording {
+            everywhere::leave(recording);
         }
+        TABLE.amend(forget);
+        // Now, so that a profile which starts next does not meet it.
+        drop(self.recording.take());
         give_back();
     }
 }

@@ -82,6 +82,13 @@ pub(super) struct Line {
     random: AtomicU64,
 }
 
+impl Line {
+    /// Makes what comes repeatable: for tests.
+    pub(super) fn seed(&self, seed: u64) {
+        self.random.store(mix(seed).max(1), Ordering::Relaxed);
+    }
+}
+
 /// A generator needs a seed that differs between threads and between runs.
 static SEEDS: AtomicU64 = AtomicU64::new(0);
 
@@ -90,9 +97,12 @@ impl Line {
     /// new profile, the next point is drawn. For the owner.
     pub(super) fn hits(&self, profile: u32, interval: u64, after: u64, bytes: u64) -> bool {
         let profile = u64::from(profile);
-        if self.profile.load(Ordering::Relaxed) != profile {
+        let before = after.wrapping_sub(bytes);
+        // Or the point was on bytes that nobody has asked about.
+        let is_past = before.wrapping_sub(self.next()).cast_signed() >= 0;
+        if self.profile.load(Ordering::Relaxed) != profile || is_past {
             self.profile.store(profile, Ordering::Relaxed);
-            self.draw(after.wrapping_sub(bytes), interval);
+            self.draw(before, interval);
         }
         let is_hit = after.wrapping_sub(self.next()).cast_signed() >= 0;
         if is_hit {

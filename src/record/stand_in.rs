@@ -20,9 +20,13 @@ pub(crate) fn is_large(size: usize) -> bool {
 }
 
 /// The layout that a stand-in for a block of `layout` was requested with.
+///
+/// Not only at the beginning of a page but as large as one: an allocator gives a
+/// small block that was freed to the next request of its size, again and again,
+/// and if that one began a page, each of its frees would be looked up.
 #[inline]
 pub(crate) fn wide(layout: Layout) -> Layout {
-    layout.align_to(PAGE).unwrap_or(layout)
+    Layout::from_size_align(layout.size().max(PAGE), layout.align().max(PAGE)).unwrap_or(layout)
 }
 
 /// A block of this layout at the beginning of a page; null without memory.
@@ -53,19 +57,20 @@ pub(super) unsafe fn give<A: GlobalAlloc>(inner: &A, layout: Layout) -> *mut u8 
     unsafe { inner.alloc(layout) }
 }
 
-/// Moves what is in `block` to `place` and gives `block` back.
+/// Moves the first `len` bytes of `block` to `place` and gives `block` back.
 ///
 /// # Safety
 /// `block` is from `inner` with the layout `given`, and nobody uses it after
-/// this; `place` is another block of at least as many bytes.
+/// this; `place` is another block. Both have at least `len` bytes.
 pub(super) unsafe fn replace<A: GlobalAlloc>(
     inner: &A,
     block: *mut u8,
     given: Layout,
     place: *mut u8,
+    len: usize,
 ) {
     // SAFETY: the caller: both have so many bytes, and are different blocks.
-    unsafe { core::ptr::copy_nonoverlapping(block, place, given.size()) };
+    unsafe { core::ptr::copy_nonoverlapping(block, place, len) };
     // SAFETY: the caller.
     unsafe { inner.dealloc(block, given) };
 }

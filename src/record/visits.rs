@@ -238,6 +238,13 @@ pub(crate) fn threads() -> (Vec<(u64, Figures)>, Figures) {
     (seen, rest)
 }
 
+/// Makes the calling thread's samples repeatable: for tests.
+pub(crate) fn seed_samples(seed: u64) {
+    if let Some((_, thread)) = make() {
+        thread.line.seed(seed);
+    }
+}
+
 /// Shows the state of each thread that has one, or has had it.
 pub(super) fn each_thread(mut visit: impl FnMut(&Thread)) {
     for slot in ledger::slots() {

@@ -244,7 +244,7 @@ impl Shard {
     }
 
     /// Copies up to `batch.len()` of the `wanted` records from entry `from` on,
-    /// and takes them out if told so. Returns how many, and the entry to go on
+    /// and takes them out if told so; samples stay, in no recording. Returns how many, and the entry to go on
     /// from; `None` when the lock could not be had.
     pub(crate) fn collect(
         &self,
@@ -264,9 +264,23 @@ impl Shard {
                 let Some(place) = places.next() else { break };
                 *place = (address, record);
                 count += 1;
-                let hash = hash(address);
-                if take && let Some(found) = self.find_locked(address, hash) {
-                    self.erase(&found, hash);
+                if take && (record.sampled || record.padded) {
+                    // The sampler's too, or it must be found when it is freed.
+                    if let Some(entry) = self.entry(at) {
+                        let recording = 0;
+                        entry.write(
+                            address,
+                            &Record {
+                                recording,
+                                ..record
+                            },
+                        );
+                    }
+                } else if take {
+                    let hash = hash(address);
+                    if let Some(found) = self.find_locked(address, hash) {
+                        self.erase(&found, hash);
+                    }
                 }
             }
             at += 1;
