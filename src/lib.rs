@@ -19,6 +19,8 @@ mod units;
 mod allocator;
 #[cfg(not(loom))]
 mod assertions;
+#[cfg(all(not(loom), feature = "profile", target_os = "linux"))]
+pub mod environment;
 #[cfg(all(not(loom), feature = "profile"))]
 mod export;
 #[cfg(not(loom))]
