@@ -27,6 +27,8 @@ mod export;
 mod installed;
 #[cfg(all(not(loom), feature = "profile"))]
 pub mod leaks;
+#[cfg(not(loom))]
+pub mod metrics;
 #[cfg(all(not(loom), feature = "profile"))]
 pub mod profile;
 #[cfg(not(loom))]
