@@ -288,7 +288,7 @@ impl fmt::Display for Requests<'_> {
 /// A line for each request: where it came from.
 #[cfg(feature = "profile")]
 fn write_sites(f: &mut fmt::Formatter<'_>, trace: &Trace) -> fmt::Result {
-    let mut symbols = crate::symbols::Symbols::new();
+    let mut symbols = crate::record::symbols();
     f.write_str("\n  sites:")?;
     for (request, site) in trace.kept() {
         let size = match request {

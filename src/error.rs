@@ -23,6 +23,8 @@ enum Kind {
     NoMemory,
     ThreadEnding,
     #[cfg(feature = "profile")]
+    Busy,
+    #[cfg(feature = "profile")]
     AlreadyProfiling,
     #[cfg(feature = "profile")]
     NoInterval,
@@ -51,6 +53,13 @@ impl Error {
         Self {
             kind: Kind::ThreadEnding,
         }
+    }
+
+    /// The books of the recordings are open on this very thread, or for too long elsewhere.
+    #[cfg(feature = "profile")]
+    #[cold]
+    pub(crate) const fn busy() -> Self {
+        Self { kind: Kind::Busy }
     }
 
     /// The whole process is being recorded already.
@@ -84,6 +93,13 @@ impl Error {
     /// Whether the calling thread is ending and no longer has entries of its own.
     pub const fn is_thread_ending(&self) -> bool {
         matches!(self.kind, Kind::ThreadEnding)
+    }
+
+    /// Whether a recording was asked for in a signal handler that has
+    /// interrupted the start or the end of another.
+    #[cfg(feature = "profile")]
+    pub const fn is_busy(&self) -> bool {
+        matches!(self.kind, Kind::Busy)
     }
 
     /// Whether the whole process is being recorded already, by a profiler or a
@@ -120,6 +136,11 @@ impl fmt::Display for Error {
                  allocates is counted for the process only, so it cannot be measured alone"
             }
             #[cfg(feature = "profile")]
+            Kind::Busy => {
+                "a recording can be neither started nor ended here: another was just starting or \
+                 ending, and a signal handler has interrupted that"
+            }
+            #[cfg(feature = "profile")]
             Kind::AlreadyProfiling => {
                 "the whole process is being recorded already, and only one profiler or \
                  whole-process leak check can do that at a time: end the other one first"
@@ -147,22 +168,22 @@ mod tests {
 
     #[test]
     fn each_kind_answers_to_its_own_predicate_only() {
-        let kinds = [
-            Error::not_installed(),
-            Error::no_memory(),
-            Error::thread_ending(),
+        type Predicate = fn(&Error) -> bool;
+        let kinds: [(Error, Predicate); _] = [
+            (Error::not_installed(), Error::is_not_installed),
+            (Error::no_memory(), Error::is_no_memory),
+            (Error::thread_ending(), Error::is_thread_ending),
+            #[cfg(feature = "profile")]
+            (Error::busy(), Error::is_busy),
+            #[cfg(feature = "profile")]
+            (Error::already_profiling(), Error::is_already_profiling),
+            #[cfg(feature = "profile")]
+            (Error::no_interval(), Error::is_no_interval),
         ];
-        let answers: Vec<_> = kinds
-            .iter()
-            .map(|e| (e.is_not_installed(), e.is_no_memory(), e.is_thread_ending()))
-            .collect();
-        assert_eq!(
-            answers,
-            [
-                (true, false, false),
-                (false, true, false),
-                (false, false, true)
-            ]
-        );
+        for (i, (error, _)) in kinds.iter().enumerate() {
+            for (j, (_, is)) in kinds.iter().enumerate() {
+                assert_eq!(is(error), i == j, "{error:?}");
+            }
+        }
     }
 }

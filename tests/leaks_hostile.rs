@@ -1,8 +1,8 @@
 //! Leak checks where the ground shakes: threads that unwind, libraries that
-//! come and go, stacks too deep and too small, signals, no memory.
+//! come and go, forks, stacks too deep and too small, signals, no memory.
 #![allow(
     unsafe_code,
-    reason = "raises signals, loads libraries and limits memory, as C does"
+    reason = "forks, raises signals, loads libraries and limits memory, as C does"
 )]
 
 mod support;
@@ -15,9 +15,10 @@ use std::process::ExitCode;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use heapledger::leaks::{self, Check, Incomplete, LeakReport};
-use heapledger::{ScopeHandle, TrackingAllocator};
+use heapledger::{Profiler, ScopeHandle, TrackingAllocator};
 
 #[global_allocator]
 static HEAP: TrackingAllocator<Reserve> = TrackingAllocator::over(Reserve);
@@ -65,6 +66,8 @@ unsafe impl GlobalAlloc for Reserve {
 fn main() -> ExitCode {
     support::main(cases![
         checks_are_right_while_threads_unwind_and_libraries_come_and_go,
+        a_forked_child_can_check_whatever_the_other_threads_were_doing,
+        a_child_that_was_forked_during_the_first_checks_of_all_can_check,
         a_leak_a_hundred_thousand_calls_deep_is_counted,
         threads_with_the_smallest_stacks_are_recorded,
         a_signal_handler_on_a_stack_of_its_own_may_leak,
@@ -73,6 +76,11 @@ fn main() -> ExitCode {
         with_little_memory_left_nothing_is_left_out_in_silence,
         with_room_for_some_the_report_says_that_it_is_incomplete,
         with_a_gibibyte_of_addresses_all_is_recorded,
+        what_one_check_could_not_record_does_not_fail_another,
+        checks_inside_more_than_32_others_are_incomplete_and_never_pass,
+        a_thread_may_enter_one_check_as_often_as_it_likes,
+        a_carried_check_that_a_thread_cannot_enter_is_incomplete,
+        an_ending_thread_cannot_start_a_check_and_is_told_so => "an ending thread was told",
     ])
 }
 
@@ -189,6 +197,154 @@ fn checks_are_right_while_threads_unwind_and_libraries_come_and_go() {
         assert_eq!(report.incomplete.blocks, 0, "{report}");
     });
     println!("{checks} checks");
+}
+
+// ------------------------------------------------------------------------ fork
+
+/// How many children a case forks, unless `HEAPLEDGER_TEST_FORKS` says otherwise.
+fn forks(usual: usize) -> usize {
+    let asked = std::env::var("HEAPLEDGER_TEST_FORKS").ok();
+    asked.map_or(usual, |text| text.parse().expect("a number of forks"))
+}
+
+/// Forks; the child runs `body` and ends, well if `body` did not panic.
+fn fork_to(body: fn()) -> Result<libc::pid_t, String> {
+    // SAFETY: the child runs our code and the C library's, which makes its own locks free again
+    // in the child.
+    match unsafe { libc::fork() } {
+        0 => {
+            let outcome = catch_unwind(body);
+            // SAFETY: ends the process, and nothing of the parent's is run.
+            unsafe { libc::_exit(i32::from(outcome.is_err())) }
+        }
+        child if child > 0 => Ok(child),
+        // Never to be waited for, let alone killed: -1 means everybody.
+        failed => Err(format!("fork gives {failed}")),
+    }
+}
+
+/// Waits for the child; kills it when it hangs.
+fn wait_for(child: libc::pid_t) -> Result<(), String> {
+    let begin = Instant::now();
+    loop {
+        let mut status = 0;
+        // SAFETY: a child of ours, and a place for its status.
+        let ended = unsafe { libc::waitpid(child, &raw mut status, libc::WNOHANG) };
+        if ended == child {
+            let is_well = libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0;
+            return is_well
+                .then_some(())
+                .ok_or_else(|| format!("status {status:#x}"));
+        }
+        if begin.elapsed() > Duration::from_mins(1) {
+            // SAFETY: a child of ours that has not been waited for, so the number is still its.
+            unsafe { libc::kill(child, libc::SIGKILL) };
+            // SAFETY: as above.
+            unsafe { libc::waitpid(child, &raw mut status, 0) };
+            return Err("it hangs".to_owned());
+        }
+        thread::sleep(Duration::from_micros(200));
+    }
+}
+
+fn leak_one() {
+    let report = found(leaks::check(|| forget(block(60))));
+    assert_eq!(figures(&report), (1, 60), "{report:#}");
+    assert!(report.sites[0].location().starts_with(file!()));
+}
+
+/// What a child does.
+fn check_in_the_child() {
+    quiet(leaks::check(|| drop(block(10))));
+    leak_one();
+    // Threads of its own, as the parent has.
+    quiet(leaks::check(|| {
+        let work = || leaks::carry().wrap(|| quiet(leaks::check(|| drop(block(10)))));
+        let threads = [thread::spawn(work()), thread::spawn(work())];
+        for thread in threads {
+            thread.join().expect("no panic");
+        }
+    }));
+}
+
+/// Runs each of `works` again and again on a thread, and forks children to
+/// `body` meanwhile.
+fn fork_beside(works: &[fn()], children: usize, body: fn()) {
+    let stop = AtomicBool::new(false);
+    let outcome = thread::scope(|threads| {
+        for work in works {
+            let stop = &stop;
+            threads.spawn(move || {
+                while !stop.load(Ordering::Relaxed) {
+                    work();
+                }
+            });
+        }
+        let outcome = (0..children).try_for_each(|_| wait_for(fork_to(body)?));
+        stop.store(true, Ordering::Relaxed);
+        outcome
+    });
+    assert_eq!(outcome, Ok(()));
+}
+
+/// Bug prevented: a lock that another thread held at the fork, ours, the
+/// symbolizer's or the loader's, stays held in the child, which waits for ever.
+fn a_forked_child_can_check_whatever_the_other_threads_were_doing() {
+    // The libraries' own first uses.
+    leak_one();
+    let outer = Check::new().start();
+    let nested = || {
+        quiet(leaks::check(|| {
+            quiet(leaks::check(|| drop(block(30))));
+        }));
+    };
+    let profile = || {
+        let profiler = Profiler::builder().sample_every(1_000).start();
+        drop(profiler.expect("the only one").snapshot());
+    };
+    let works: [fn(); 5] = [
+        profile,
+        leak_one,
+        leak_one,
+        nested,
+        || heapledger::assert_allocs!(== 1, || drop(block(5))),
+    ];
+    fork_beside(&works, forks(300), check_in_the_child);
+    drop(outer);
+    quiet(leaks::check(|| drop(block(10))));
+}
+
+fn check_twice() {
+    quiet(leaks::check(|| drop(block(10))));
+    quiet(leaks::check(|| {
+        let work = leaks::carry().wrap(|| quiet(leaks::check(|| drop(block(20)))));
+        thread::spawn(work).join().expect("no panic");
+    }));
+}
+
+/// A process of one thread in which nobody has ever checked: two threads begin
+/// at once, and it forks meanwhile.
+fn begin_and_fork() {
+    fork_beside(&[check_twice, check_twice], 2, check_twice);
+}
+
+/// The same with names, which are slow the first time.
+fn begin_with_names_and_fork() {
+    fork_beside(&[leak_one, leak_one], 2, check_in_the_child);
+}
+
+/// Bug prevented: what is made by the first check of all is being made by
+/// another thread at the fork, and the child waits for that thread for ever.
+fn a_child_that_was_forked_during_the_first_checks_of_all_can_check() {
+    for i in 0..forks(200) {
+        let begin = if i % 32 == 0 {
+            begin_with_names_and_fork
+        } else {
+            begin_and_fork
+        };
+        let child = fork_to(begin).expect("a child");
+        assert_eq!(wait_for(child), Ok(()));
+    }
 }
 
 // ---------------------------------------------------------------------- stacks
@@ -432,4 +588,144 @@ fn with_a_gibibyte_of_addresses_all_is_recorded() {
     assert_accounted_for(&report);
     assert_eq!(report.blocks(), PLANTED as u64 / 2);
     assert_eq!(report.incomplete, Incomplete::default(), "{report:#}");
+}
+
+/// Bug prevented: one test runs out of room, and all that run beside it fail.
+fn what_one_check_could_not_record_does_not_fail_another() {
+    static STEP: AtomicUsize = AtomicUsize::new(0);
+    let await_step = |step| {
+        while STEP.load(Ordering::Acquire) < step {
+            thread::yield_now();
+        }
+    };
+    // From the first check on there is little room.
+    incomplete_with(40 << 20);
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            let other = Check::new().start();
+            drop(block(10));
+            STEP.store(1, Ordering::Release);
+            await_step(2);
+            quiet(other.finish());
+            STEP.store(3, Ordering::Release);
+        });
+        await_step(1);
+        let around = Check::new().start();
+        let kept = || (0..PLANTED).map(|i| black_box(Box::new(i))).collect();
+        let checked = leaks::check(|| forget::<Vec<Box<usize>>>(kept()));
+        assert!(found(checked).incomplete.blocks > 0);
+        STEP.store(2, Ordering::Release);
+        // The one around it has lost what it lost.
+        assert!(found(around.finish()).incomplete.blocks > 0);
+        await_step(3);
+    });
+    quiet(leaks::check(|| drop(block(10))));
+}
+
+// ------------------------------------------------- threads that cannot follow
+
+/// Runs `body` inside so many checks; what each said, the innermost first.
+fn nested(depth: usize, body: &dyn Fn(), verdicts: &mut Vec<Result<(), LeakReport>>) {
+    if depth == 0 {
+        return body();
+    }
+    let guard = Check::new().start();
+    // What the list of verdicts needs is nobody's leak.
+    nested(depth - 1, body, verdicts);
+    verdicts.push(guard.finish());
+}
+
+fn verdicts(depth: usize, body: &dyn Fn()) -> Vec<Result<(), LeakReport>> {
+    let mut verdicts = Vec::with_capacity(depth);
+    nested(depth, body, &mut verdicts);
+    verdicts
+}
+
+/// Bug prevented: the thirty-third check sees nothing, and passes.
+fn checks_inside_more_than_32_others_are_incomplete_and_never_pass() {
+    for verdict in verdicts(32, &|| drop(block(10))) {
+        quiet(verdict);
+    }
+    let verdicts = verdicts(35, &|| forget(block(70)));
+    let incomplete: Vec<bool> = verdicts
+        .iter()
+        .map(|verdict| match verdict {
+            Ok(()) => panic!("a check that cannot have seen the leak has passed"),
+            Err(report) => report.incomplete.blocks > 0,
+        })
+        .collect();
+    // What the inner ones have lost, those around them may have lost too.
+    assert_eq!(incomplete, [true; 35]);
+    let seen = verdicts.iter().filter_map(|verdict| verdict.as_ref().err());
+    let seen = seen.filter(|report| figures(report) == (1, 70)).count();
+    assert_eq!(seen, 32);
+    quiet(leaks::check(|| drop(block(10))));
+}
+
+/// Bug prevented: a job that runs others while it waits for them, each of which
+/// enters the check, is taken for a thread in too many checks.
+fn a_thread_may_enter_one_check_as_often_as_it_likes() {
+    let check = Check::new().start();
+    let handle = leaks::carry();
+    let mut guards: Vec<_> = (0..1_000).map(|_| handle.enter()).collect();
+    drop(block(10));
+    // In another order than they were made in.
+    while guards.len() > 1 {
+        drop(guards.swap_remove(guards.len() / 2));
+    }
+    forget(block(20));
+    drop(guards);
+    drop(handle);
+    let report = found(check.finish());
+    assert_eq!(figures(&report), (1, 20), "{report:#}");
+    assert_eq!(report.incomplete, Incomplete::default(), "{report:#}");
+}
+
+fn a_carried_check_that_a_thread_cannot_enter_is_incomplete() {
+    let check = Check::new().start();
+    let handle = leaks::carry();
+    let inside = || {
+        let _inside = handle.enter();
+        forget(block(70));
+    };
+    thread::scope(|threads| {
+        threads.spawn(|| drop(verdicts(32, &inside)));
+    });
+    drop(handle);
+    let report = found(check.finish());
+    assert_eq!(report.incomplete.blocks, 1, "{report:#}");
+}
+
+/// Bug prevented: a check on a thread that has no page of the ledger any more
+/// says that there is no memory, or passes.
+fn an_ending_thread_cannot_start_a_check_and_is_told_so() {
+    extern "C" fn at_the_end(_: *mut libc::c_void) {
+        // Again and again, until all of Rust's own are gone.
+        static TURN: AtomicUsize = AtomicUsize::new(0);
+        if TURN.fetch_add(1, Ordering::Relaxed) < 2 {
+            arm();
+            return;
+        }
+        match Check::new().try_start() {
+            Err(error) if error.is_thread_ending() => println!("an ending thread was told"),
+            other => println!("{other:?}"),
+        }
+    }
+    static KEY: AtomicU64 = AtomicU64::new(0);
+    fn arm() {
+        let key = libc::pthread_key_t::try_from(KEY.load(Ordering::Relaxed)).expect("a key");
+        // SAFETY: a key that was made, and any value that is not null.
+        let failed = unsafe { libc::pthread_setspecific(key, (&raw const KEY).cast()) };
+        assert_eq!(failed, 0);
+    }
+    let mut key = 0;
+    // SAFETY: a place for the key, and a destructor of the right type that lives for ever.
+    let failed = unsafe { libc::pthread_key_create(&raw mut key, Some(at_the_end)) };
+    assert_eq!(failed, 0);
+    KEY.store(u64::from(key), Ordering::Relaxed);
+    let ending = thread::spawn(|| {
+        drop(block(1));
+        arm();
+    });
+    ending.join().expect("no panic");
 }

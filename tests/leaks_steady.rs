@@ -138,7 +138,9 @@ fn a_steady_report_says_over_how_many_runs() {
     let first = report.to_string().lines().next().map(String::from);
     assert_eq!(
         first.as_deref(),
-        Some("4 blocks leaked, 1,000 bytes, at 1 site, growing with each of 4 runs")
+        Some(
+            "4 blocks leaked, 1,000 bytes, at 1 site, growing by 1 block and 250 bytes with each of 4 runs"
+        )
     );
 }
 
@@ -225,6 +227,72 @@ fn a_check_s_own_settings_are_no_leak_of_it_nor_of_one_around_it() {
 }
 
 // ------------------------------------------------------------------- the report
+
+/// Bug prevented: what a site kept once is taken for a part of what it leaks
+/// with each run.
+#[test]
+fn figures_per_run_are_the_growth_and_not_the_mean() {
+    let mut run = 0;
+    let checked = Check::new().run_steady(0, 10, || {
+        run += 1;
+        for _ in 0..if run == 2 { 8 } else { 2 } {
+            leak(10);
+        }
+        // With two of three runs.
+        if run % 3 != 0 {
+            leak(500);
+        }
+    });
+    let report = found(checked);
+    let [often, always] = report.sites.as_slice() else {
+        panic!("two sites: {report}");
+    };
+    assert_eq!((often.blocks, often.bytes), (7, 3_500));
+    assert_eq!((always.blocks, always.bytes), (26, 260));
+    let growth = often.growth;
+    assert_eq!((growth.blocks, growth.bytes, growth.runs), (3, 1_500, 5));
+    let per_run = |growth: leaks::Growth| {
+        let figures = [growth.blocks_per_run(), growth.bytes_per_run()];
+        figures.map(|figure| format!("{figure:.1}"))
+    };
+    assert_eq!(per_run(often.growth), ["0.6", "300.0"]);
+    assert_eq!(per_run(always.growth), ["2.0", "20.0"]);
+    assert_eq!(format!("{:.1}", report.blocks_per_run()), "2.6");
+    assert_eq!(format!("{:.1}", report.bytes_per_run()), "320.0");
+    let text = report.to_string();
+    assert!(
+        text.starts_with(
+            "33 blocks leaked, 3,760 bytes, at 2 sites, \
+             growing by 2.60 blocks and 320 bytes with each of 10 runs\n"
+        ),
+        "{text}"
+    );
+    assert!(
+        text.contains("\n260 bytes in 26 blocks, 20 bytes in 2 blocks per run, "),
+        "{text}"
+    );
+    // One run is no growth.
+    let once = found(leaks::check(|| leak(10)));
+    assert_eq!(once.bytes_per_run().to_bits(), 10.0f64.to_bits());
+    assert!(!once.to_string().contains("per run"));
+}
+
+/// Bug prevented: a failing `unwrap` that prints all fields of all frames.
+#[test]
+fn a_failing_unwrap_shows_what_leaked_and_where() {
+    let failing = || leaks::check(|| leak(77)).unwrap();
+    let line = line!() - 1;
+    let panic = catch_unwind(failing).expect_err("it must fail");
+    let text = panic.downcast_ref::<String>().expect("a text");
+    let expected = "called `Result::unwrap()` on an `Err` value: \
+                    LeakReport(1 block leaked, 77 bytes, at 1 site\n\n77 bytes in 1 block, ";
+    assert!(text.starts_with(expected), "{text}");
+    assert!(text.contains(&format!("{}:{line}", file!())), "{text}");
+    assert!(text.ends_with(')'), "{text}");
+    let all = format!("{:#?}", many());
+    assert!(all.starts_with("LeakReport {\n    sites: [\n        LeakSite {\n"));
+    assert!(all.contains("    runs: 1,\n    harness: Held {\n"), "{all}");
+}
 
 /// Many sites, of which some have the same size.
 fn many() -> LeakReport {

@@ -268,7 +268,7 @@ fn run_pool(steps: &[Step], on_panic: OnPanic, max_idle: usize, local_cache: boo
         all_good();
         let stats = pool.stats();
         check(&stats, held.len() + forgotten, mine.len());
-        let cached = if local_cache { 30.min(max_idle) } else { 0 };
+        let cached = if local_cache { 62.min(max_idle) } else { 0 };
         assert!(stats.idle <= max_idle.saturating_add(cached) as u64);
         if let Op::ShrinkTo(n) = step.op
             && step.drop == Act::Good

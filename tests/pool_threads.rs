@@ -11,7 +11,7 @@ use heapledger::pool::{BoundedPool, OwnedPooled, Pool, Pooled};
 /// More threads than all tests of this file have alive at once, with their main
 /// threads. A pool has at most so many lines that were ever used.
 const LINES: u64 = 64;
-const MAGAZINE: u64 = 30;
+const MAGAZINE: u64 = 62;
 
 /// Counts itself, and notices when two threads have it at once.
 struct Counted {

@@ -33,7 +33,7 @@ fn a_warm_pool_allocates_nothing_however_many_objects_are_held() {
 fn a_warm_pool_allocates_nothing_when_its_objects_come_back_on_another_thread() {
     let pool = Pool::from_fn(|| Vec::<u8>::with_capacity(1024));
     // What is in flight, and a magazine for each of the two threads.
-    pool.prewarm(64 + 2 * 30).expect("cannot fail");
+    pool.prewarm(64 + 2 * 62).expect("cannot fail");
     // One vector that changes hands at a barrier: no channel that allocates.
     let shelf = parking_lot::Mutex::new(Vec::<Pooled<'_, Vec<u8>>>::with_capacity(64));
     let barrier = std::sync::Barrier::new(2);

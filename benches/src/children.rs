@@ -15,6 +15,11 @@ impl Programs {
         Self(build(&["--release", "--bins"]))
     }
 
+    /// Builds those of the package in `directory` in release.
+    pub fn build_at(directory: &str) -> Self {
+        Self(build_in(directory, &["--release", "--bins"]))
+    }
+
     /// Builds `names` with all optimisation there is, across crates.
     pub fn build_whole(names: &[&str]) -> Self {
         let bins = names.iter().flat_map(|name| ["--bin", name]);
@@ -55,9 +60,14 @@ impl Programs {
 
 /// Lets cargo build binaries of this package; gives where they are.
 fn build(which: &[&str]) -> HashMap<String, PathBuf> {
+    build_in(env!("CARGO_MANIFEST_DIR"), which)
+}
+
+/// The same of the package in `directory`.
+fn build_in(directory: &str, which: &[&str]) -> HashMap<String, PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let output = Command::new(cargo)
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .current_dir(directory)
         .args(["build", "--quiet"])
         .arg("--message-format=json-render-diagnostics")
         .args(which)

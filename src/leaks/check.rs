@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use crate::error::Error;
 use crate::installed;
-use crate::leaks::report::{Held, LeakReport, LeakSite};
+use crate::leaks::report::{Growth, Held, LeakReport, LeakSite};
 use crate::leaks::suppress::Pattern;
 use crate::reading::or_panic;
-use crate::record::{self, Incomplete, Lost, Recording, Survivor, Visit};
-use crate::symbols::Symbols;
+use crate::record::{self, Everyone, Lost, Recording, Survivor, Visit};
+use crate::symbols::{Frame, Symbols};
 
 /// How long a thread may take to end after what it did last. Only a check that
 /// has threads alive waits so long.
@@ -75,7 +75,7 @@ impl Check {
     ///
     /// # Errors
     /// The report, when more is alive than allowed, or when blocks could not be
-    /// recorded, so that nobody knows ([`Incomplete`]).
+    /// recorded, so that nobody knows ([`Incomplete`](super::Incomplete)).
     ///
     /// # Panics
     /// When the tracking allocator is not the program's global allocator: a
@@ -101,15 +101,14 @@ impl Check {
     /// [`start`](Self::start), with an error instead of a panic.
     ///
     /// # Errors
-    /// [`Error::is_not_installed`], [`Error::is_no_memory`].
+    /// [`Error::is_not_installed`], [`Error::is_no_memory`],
+    /// [`Error::is_thread_ending`], [`Error::is_busy`].
     pub fn try_start(&self) -> Result<LeakGuard, Error> {
         let recording = Recording::start()?;
         // Before the thread is in it: the settings live as long as the check, and are no leak.
         let settings = record::quietly(|| self.clone());
+        // Without a place for one more visit, the report will be incomplete.
         let visit = recording.key().enter();
-        if !visit.is_recorded() {
-            return Err(Error::no_memory());
-        }
         Ok(LeakGuard {
             visit,
             recording,
@@ -123,7 +122,9 @@ impl Check {
     /// What the first runs leave behind (lazy statics, caches, pools that fill)
     /// is ignored, and so is what happens once: a site is reported when more of
     /// it was alive after all runs than after half of them, and after half of
-    /// them more than none. The report's figures are what all `runs` left.
+    /// them more than none. The figures of a site are what all `runs` left, and
+    /// how much of it the later half of them has [added](LeakSite::growth), which
+    /// is what each further run will add.
     ///
     /// # Errors
     /// The report of the sites that grow, when they grow by more than allowed.
@@ -151,57 +152,81 @@ impl Check {
         let mut half = HashMap::new();
         let mut look = || {
             half = record::quietly(|| {
-                await_ending_threads(&guard.recording, &mut Symbols::new());
+                await_ending_threads(|| guard.recording.survivors(), &mut record::symbols());
                 by_node(&guard.recording.survivors())
             });
         };
         run_and_look(&mut body, runs, &mut look);
         guard.end(runs, |node, site| {
-            half.get(&node)
-                .is_some_and(|before| (before.blocks, before.bytes) < (site.blocks, site.bytes))
+            let before = half.get(&node)?;
+            let has_grown = (before.blocks, before.bytes) < (site.blocks, site.bytes);
+            has_grown.then(|| Growth {
+                blocks: site.blocks.saturating_sub(before.blocks),
+                bytes: site.bytes.saturating_sub(before.bytes),
+                runs: runs - runs / 2,
+            })
         })
     }
 
-    /// Sorts survivors into leaks and what is held otherwise; `Ok` when the
-    /// leaks are allowed.
-    fn judge(
+    /// Ends a recording and says what it found.
+    pub(super) fn conclude(&self, scene: Scene) -> Result<(), LeakReport> {
+        let all = |_, site: &Group| Some(Growth::of_one(site.blocks, site.bytes));
+        record::quietly(|| self.judge_end(scene, 1, all))
+    }
+
+    fn judge_end(
         &self,
+        scene: Scene,
+        runs: u32,
+        growth: impl Fn(u32, &Group) -> Option<Growth>,
+    ) -> Result<(), LeakReport> {
+        let mut symbols = record::symbols();
+        let end = Instant::now();
+        await_ending_threads(|| scene.survivors(), &mut symbols);
+        let is_process = scene.is_process();
+        let (mut survivors, lost) = scene.finish();
+        let waited_ms = u32::try_from(end.elapsed().as_millis()).unwrap_or(u32::MAX);
+        for survivor in &mut survivors {
+            survivor.age_ms = survivor.age_ms.saturating_sub(waited_ms);
+        }
+        let mut report = LeakReport::empty(runs, &lost);
+        self.sort_into(&mut report, symbols, &survivors, is_process, growth);
+        // What could not be recorded may have leaked: no check passes without having seen.
+        let allowed = self.allows(&report) && report.incomplete.blocks == 0;
+        if allowed { Ok(()) } else { Err(report) }
+    }
+
+    /// Sorts survivors into leaks and what is held otherwise.
+    fn sort_into(
+        &self,
+        report: &mut LeakReport,
         mut symbols: Symbols,
         survivors: &[Survivor],
-        lost: &Lost,
-        runs: u32,
-        grows: impl Fn(u32, &Group) -> bool,
-    ) -> Result<(), LeakReport> {
-        let mut report = LeakReport {
-            sites: Vec::new(),
-            runs,
-            harness: Held::default(),
-            suppressed: Held::default(),
-            incomplete: Incomplete {
-                blocks: lost.blocks,
-                frames: lost.frames,
-                cut_stacks: lost.cut,
-            },
-        };
+        is_process: bool,
+        growth: impl Fn(u32, &Group) -> Option<Growth>,
+    ) {
         for (node, group) in by_node(survivors) {
-            if !grows(node, &group) {
+            let Some(growth) = growth(node, &group) else {
                 continue;
-            }
+            };
             let (addresses, _) = record::frames(node);
             let whole = symbols.stack(&addresses);
+            let names = || whole.frames().iter().map(Frame::function);
             if whole.is_output_capture() {
                 report.harness.add(&group);
-            } else if self.suppressions.iter().any(|pattern| {
-                whole
-                    .frames()
-                    .iter()
-                    .any(|frame| pattern.matches(frame.function()))
-            }) {
+            } else if is_process && whole.is_kept_by_std() {
+                report.runtime.add(&group);
+            } else if self
+                .suppressions
+                .iter()
+                .any(|pattern| names().any(|name| pattern.matches(name)))
+            {
                 report.suppressed.add(&group);
             } else {
                 report.sites.push(LeakSite {
                     blocks: group.blocks,
                     bytes: group.bytes,
+                    growth,
                     oldest_ms: group.oldest_ms,
                     youngest_ms: group.youngest_ms,
                     stack: whole.trimmed(),
@@ -210,9 +235,6 @@ impl Check {
         }
         report.merge_same_stacks();
         report.sort();
-        // What could not be recorded may have leaked: no check passes without having seen.
-        let allowed = self.allows(&report) && report.incomplete.blocks == 0;
-        if allowed { Ok(()) } else { Err(report) }
     }
 
     fn allows(&self, report: &LeakReport) -> bool {
@@ -246,24 +268,18 @@ impl LeakGuard {
     /// # Errors
     /// The report, when more is alive than allowed.
     pub fn finish(self) -> Result<(), LeakReport> {
-        self.end(1, |_, _| true)
+        self.end(1, |_, site| Some(Growth::of_one(site.blocks, site.bytes)))
     }
 
-    fn end(self, runs: u32, grows: impl Fn(u32, &Group) -> bool) -> Result<(), LeakReport> {
+    fn end(
+        self,
+        runs: u32,
+        growth: impl Fn(u32, &Group) -> Option<Growth>,
+    ) -> Result<(), LeakReport> {
         drop(self.visit);
         let (recording, settings) = (self.recording, self.settings);
         // The verdict is our own work: nothing of it is for an outer check to find.
-        record::quietly(|| {
-            let mut symbols = Symbols::new();
-            let end = Instant::now();
-            await_ending_threads(&recording, &mut symbols);
-            let (mut survivors, lost) = recording.finish();
-            let waited_ms = u32::try_from(end.elapsed().as_millis()).unwrap_or(u32::MAX);
-            for survivor in &mut survivors {
-                survivor.age_ms = survivor.age_ms.saturating_sub(waited_ms);
-            }
-            settings.judge(symbols, &survivors, &lost, runs, grows)
-        })
+        record::quietly(|| settings.judge_end(Scene::Visited(recording), runs, growth))
     }
 }
 
@@ -281,13 +297,42 @@ fn run_and_look(body: &mut dyn FnMut(), runs: u32, look: &mut dyn FnMut()) {
     }
 }
 
+/// What a check ends with: its recording, which no thread is in any more.
+#[derive(Debug)]
+pub(super) enum Scene {
+    /// Of the threads that were in the check.
+    Visited(Recording),
+    /// Of all threads.
+    Process(Everyone),
+}
+
+impl Scene {
+    fn survivors(&self) -> Vec<Survivor> {
+        match self {
+            Self::Visited(recording) => recording.survivors(),
+            Self::Process(everyone) => everyone.survivors(),
+        }
+    }
+
+    fn finish(self) -> (Vec<Survivor>, Lost) {
+        match self {
+            Self::Visited(recording) => recording.finish(),
+            Self::Process(everyone) => everyone.finish(),
+        }
+    }
+
+    fn is_process(&self) -> bool {
+        matches!(self, Self::Process(_))
+    }
+}
+
 /// Waits while a block is alive that std keeps for a thread which may be ending.
 ///
 /// `thread::scope` waits for its threads' closures and not for the threads, and
 /// a message from a thread that was not joined comes before its end. For a
 /// moment such a thread still holds its handle, which is no leak. One that goes
 /// on for longer is reported.
-fn await_ending_threads(recording: &Recording, symbols: &mut Symbols) {
+fn await_ending_threads(survivors: impl Fn() -> Vec<Survivor>, symbols: &mut Symbols) {
     let mut known = HashMap::new();
     for _ in 0..ENDING_MS {
         let mut is_of_a_thread = |survivor: &Survivor| {
@@ -296,7 +341,7 @@ fn await_ending_threads(recording: &Recording, symbols: &mut Symbols) {
                 symbols.stack(&addresses).is_of_a_thread()
             })
         };
-        if !recording.survivors().iter().any(&mut is_of_a_thread) {
+        if !survivors().iter().any(&mut is_of_a_thread) {
             return;
         }
         std::thread::sleep(Duration::from_millis(1));

@@ -23,9 +23,9 @@
 //! on purpose after its first run (lazy statics, caches) is a leak to
 //! [`check`]: warm it up first, or use [`Check::run_steady`].
 //!
-//! In a child of `fork` whose parent had other threads in checks at that moment,
-//! a check can hang, rarely: not all locks of the C library and of the symbolizer
-//! are free again there. Check in processes that were not forked so.
+//! A child of `fork` can check, whatever the other threads of its parent were
+//! doing in theirs: a fork waits while one of them starts or ends a check, or
+//! looks up a name.
 //!
 //! # With `cargo test` and `cargo nextest`
 //!
@@ -78,17 +78,25 @@
 //! });
 //! ```
 //!
-//! The examples `leak_test`, `leak_in_async` and `steady_state` show it whole.
+//! # Whole programs
+//!
+//! [`Process`] looks at all threads of a program, from some point in `main` to
+//! its end, whether or not they are told of it, and can end it with an exit code.
+//!
+//! The examples `leak_test`, `leak_in_async`, `leak_main` and `steady_state` show
+//! it whole.
 //! What blocks for the first time inside a check may make something for that: a
 //! channel of std's a thread local, `parking_lot` a table. Warm it up.
 
 mod check;
+mod process;
 mod report;
 mod suppress;
 
 pub use crate::symbols::{Frame, Origin};
 pub use check::{Check, LeakGuard};
-pub use report::{Held, LeakReport, LeakSite};
+pub use process::{Process, ProcessGuard};
+pub use report::{Growth, Held, LeakReport, LeakSite};
 
 pub use crate::record::Incomplete;
 

@@ -4,7 +4,7 @@ use core::fmt;
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
-use crate::record::Incomplete;
+use crate::record::{Incomplete, Lost};
 use crate::symbols::Frame;
 use crate::units::{Bytes, Grouped, plural};
 
@@ -17,8 +17,10 @@ const SHOWN: usize = 10;
 /// are ordered by bytes, largest first, then by blocks and by place, so the same
 /// leaks always give the same report. [`Display`](fmt::Display) prints all of it
 /// with full stacks; `{:#}` prints the largest sites only, as a failing
-/// assertion does.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// assertion does. So does [`Debug`](fmt::Debug), which is what a failing
+/// `unwrap` shows; `{:#?}` has all fields.
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LeakReport {
     /// Where the leaked blocks were born; empty when the check failed only
@@ -30,6 +32,10 @@ pub struct LeakReport {
     /// Blocks and bytes that the test harness holds, not the code under test:
     /// the output that it captures.
     pub harness: Held,
+    /// Blocks and bytes that std keeps for the rest of the process, which only a
+    /// check of the whole [process](super::Process) tells apart: buffers of the
+    /// standard streams, lists of thread locals.
+    pub runtime: Held,
     /// Blocks and bytes at sites that a suppression names.
     pub suppressed: Held,
     /// What could not be recorded. When it is not empty, the figures are too
@@ -39,6 +45,7 @@ pub struct LeakReport {
 
 /// Blocks and bytes that are not counted as leaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Held {
     /// Blocks alive.
@@ -47,14 +54,72 @@ pub struct Held {
     pub bytes: u64,
 }
 
+/// What the last runs of a steady-state check have added; of a check that runs
+/// once, all that it leaked.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub struct Growth {
+    /// Blocks that were added.
+    pub blocks: u64,
+    /// Bytes that were added; 0 when there are fewer than before.
+    pub bytes: u64,
+    /// By so many runs: the later half of them.
+    pub runs: u32,
+}
+
+impl Growth {
+    /// Blocks per run; 0 without any runs.
+    pub fn blocks_per_run(&self) -> f64 {
+        self.per_run(self.blocks)
+    }
+
+    /// Bytes per run; 0 without any runs.
+    pub fn bytes_per_run(&self) -> f64 {
+        self.per_run(self.bytes)
+    }
+
+    #[expect(
+        clippy::cast_precision_loss,
+        reason = "a double holds fifteen digits, and people look at three"
+    )]
+    fn per_run(&self, sum: u64) -> f64 {
+        if self.runs == 0 {
+            0.0
+        } else {
+            sum as f64 / f64::from(self.runs)
+        }
+    }
+
+    /// What a single run has left.
+    pub(super) fn of_one(blocks: u64, bytes: u64) -> Self {
+        Self {
+            blocks,
+            bytes,
+            runs: 1,
+        }
+    }
+
+    fn plus(self, other: Self) -> Self {
+        Self {
+            blocks: self.blocks + other.blocks,
+            bytes: self.bytes + other.bytes,
+            runs: self.runs.max(other.runs),
+        }
+    }
+}
+
 /// Leaked blocks that were born at one place, by one way of getting there.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct LeakSite {
     /// Blocks alive.
     pub blocks: u64,
     /// Bytes alive, as the program asked for them.
     pub bytes: u64,
+    /// By how much that grew.
+    pub growth: Growth,
     /// Milliseconds since the oldest of the blocks was born, to within the
     /// time of some 64 allocations.
     pub oldest_ms: u32,
@@ -92,6 +157,22 @@ impl LeakSite {
 }
 
 impl LeakReport {
+    /// A report of no leaks yet.
+    pub(super) fn empty(runs: u32, lost: &Lost) -> Self {
+        Self {
+            sites: Vec::new(),
+            runs,
+            harness: Held::default(),
+            runtime: Held::default(),
+            suppressed: Held::default(),
+            incomplete: Incomplete {
+                blocks: lost.blocks,
+                frames: lost.frames,
+                cut_stacks: lost.cut,
+            },
+        }
+    }
+
     /// Leaked blocks, over all sites.
     pub fn blocks(&self) -> u64 {
         self.sites.iter().map(|site| site.blocks).sum()
@@ -100,6 +181,25 @@ impl LeakReport {
     /// Leaked bytes, over all sites.
     pub fn bytes(&self) -> u64 {
         self.sites.iter().map(|site| site.bytes).sum()
+    }
+
+    /// By how much all sites together grew.
+    pub fn growth(&self) -> Growth {
+        let none = Growth::default();
+        self.sites
+            .iter()
+            .fold(none, |sum, site| sum.plus(site.growth))
+    }
+
+    /// Blocks that each further run leaves: the growth over the later half of
+    /// the runs. Of a check that runs once, all blocks.
+    pub fn blocks_per_run(&self) -> f64 {
+        self.growth().blocks_per_run()
+    }
+
+    /// The same in bytes.
+    pub fn bytes_per_run(&self) -> f64 {
+        self.growth().bytes_per_run()
     }
 
     /// Makes one site of those that look the same once trimmed.
@@ -112,6 +212,7 @@ impl LeakReport {
                     let sum = place.get_mut();
                     sum.blocks += site.blocks;
                     sum.bytes += site.bytes;
+                    sum.growth = sum.growth.plus(site.growth);
                     sum.oldest_ms = sum.oldest_ms.max(site.oldest_ms);
                     sum.youngest_ms = sum.youngest_ms.min(site.youngest_ms);
                 }
@@ -122,6 +223,41 @@ impl LeakReport {
 
     pub(super) fn sort(&mut self) {
         self.sites.sort_by_cached_key(LeakSite::key);
+    }
+}
+
+impl fmt::Debug for LeakReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return write!(f, "LeakReport({self:#})");
+        }
+        f.debug_struct("LeakReport")
+            .field("sites", &self.sites)
+            .field("runs", &self.runs)
+            .field("harness", &self.harness)
+            .field("runtime", &self.runtime)
+            .field("suppressed", &self.suppressed)
+            .field("incomplete", &self.incomplete)
+            .finish()
+    }
+}
+
+/// A sum, over how many runs, and of what: `12 bytes`, or `0.33 blocks` when it
+/// does not divide.
+struct PerRun(u64, u32, [&'static str; 2]);
+
+impl fmt::Display for PerRun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(sum, runs, [one, many]) = *self;
+        let runs = u64::from(runs.max(1));
+        if sum.is_multiple_of(runs) {
+            let each = sum / runs;
+            return write!(f, "{} {}", Grouped(each), plural(each, one, many));
+        }
+        // In hundredths, rounded; what is there is not shown as nothing.
+        let rest = u128::from(sum % runs) * 100 + u128::from(runs / 2);
+        let hundredths = (rest / u128::from(runs)).clamp(1, 99);
+        write!(f, "{}.{hundredths:02} {many}", Grouped(sum / runs))
     }
 }
 
@@ -138,7 +274,14 @@ impl fmt::Display for LeakReport {
             plural(sites, "site", "sites"),
         )?;
         if self.runs > 1 {
-            write!(f, ", growing with each of {} runs", self.runs)?;
+            let growth = self.growth();
+            write!(
+                f,
+                ", growing by {} and {} with each of {} runs",
+                PerRun(growth.blocks, growth.runs, ["block", "blocks"]),
+                PerRun(growth.bytes, growth.runs, ["byte", "bytes"]),
+                self.runs
+            )?;
         }
         let shown = if f.alternate() { SHOWN } else { usize::MAX };
         for site in self.sites.iter().take(shown) {
@@ -164,10 +307,23 @@ impl fmt::Display for LeakSite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} bytes in {} {}, {} ms old, born at {}",
+            "{} bytes in {} {}, ",
             Grouped(self.bytes),
             Grouped(self.blocks),
             plural(self.blocks, "block", "blocks"),
+        )?;
+        // What a single run has left need not be said twice.
+        if self.growth != Growth::of_one(self.blocks, self.bytes) {
+            write!(
+                f,
+                "{} in {} per run, ",
+                PerRun(self.growth.bytes, self.growth.runs, ["byte", "bytes"]),
+                PerRun(self.growth.blocks, self.growth.runs, ["block", "blocks"]),
+            )?;
+        }
+        write!(
+            f,
+            "{} ms old, born at {}",
             Grouped(u64::from(self.oldest_ms)),
             self.location(),
         )?;
@@ -187,6 +343,15 @@ fn notes(f: &mut fmt::Formatter<'_>, report: &LeakReport) -> fmt::Result {
         result
     };
     let (harness, suppressed) = (report.harness, report.suppressed);
+    if report.runtime.blocks > 0 {
+        note(
+            f,
+            format_args!(
+                "{} more are kept by the standard library",
+                Bytes(report.runtime.bytes)
+            ),
+        )?;
+    }
     if harness.blocks > 0 {
         note(
             f,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   line 0   allocated_bytes  allocations  next_event  freed_bytes
-//!            frees  high  reallocations  failures              every operation
+//!            frees  room  reallocations  failures              every operation
 //!   line 1   published  batch_high  publish_at  trace
 //!            levels (3 words)  state                           every 64 KiB
 //!   line 2   base: the figures when the owner took the slot
@@ -18,11 +18,13 @@
 //! Two compares stand for everything that is rare:
 //! - on allocating, cumulative bytes against `next_event`: the next publication
 //!   is due, somebody watches every request, or there is no real slot yet;
-//! - on freeing, that `high - net` and the block's size are both within `WINDOW`,
-//!   as one unsigned compare: it fails when the net has passed its high-water
-//!   mark (which is then raised), when it has fallen far below it or is about to,
-//!   and when there is no real slot yet. The net only rises by allocating and
-//!   nobody looks in between, so the mark needs raising only when a free comes.
+//! - on freeing, that `room` and the block's size are both within `WINDOW`, as
+//!   one unsigned compare. `room` is how far the net lies below its high-water
+//!   mark. The compare fails when it is negative, that is when the net has passed
+//!   the mark (which is then raised); when the net has fallen far below it or is
+//!   about to; and when there is no real slot yet. The net only rises by
+//!   allocating and nobody looks in between, so the mark needs raising only when
+//!   a free comes.
 
 use core::ptr;
 
@@ -53,8 +55,9 @@ pub(crate) struct Slot {
     next_event: AtomicU64,
     pub(crate) freed_bytes: Counter,
     pub(crate) frees: Counter,
-    /// The highest net bytes since this mark was last lowered.
-    high: AtomicI64,
+    /// How far the net lies below its highest since this was last zero by a
+    /// publication or a scope; negative when it has passed that since.
+    room: AtomicI64,
     pub(crate) reallocations: Counter,
     pub(crate) failures: Counter,
 
@@ -99,7 +102,7 @@ impl Slot {
             next_event: AtomicU64::new(0),
             freed_bytes: Counter::new(),
             frees: Counter::new(),
-            high: AtomicI64::new(0),
+            room: AtomicI64::new(0),
             reallocations: Counter::new(),
             failures: Counter::new(),
             published: AtomicI64::new(0),
@@ -121,8 +124,8 @@ impl Slot {
     #[cfg(not(loom))]
     pub(crate) const fn marker() -> Self {
         let mut marker = Self::new();
-        // `high - net` is far above the window; `next_event` is 0 already.
-        marker.high = AtomicI64::new(i64::MAX);
+        // Far above the window; `next_event` is 0 already.
+        marker.room = AtomicI64::new(i64::MAX);
         marker
     }
 
@@ -135,7 +138,7 @@ impl Slot {
             next_event: AtomicU64::new(0),
             freed_bytes: Counter::new(),
             frees: Counter::new(),
-            high: AtomicI64::new(0),
+            room: AtomicI64::new(0),
             reallocations: Counter::new(),
             failures: Counter::new(),
             published: AtomicI64::new(0),
@@ -164,6 +167,7 @@ impl Slot {
         }
         self.allocated_bytes.set(after);
         self.allocations.add(1);
+        self.rise(bytes);
         self.count_size(bytes);
         true
     }
@@ -177,6 +181,7 @@ impl Slot {
         }
         self.freed_bytes.add(bytes);
         self.frees.add(1);
+        self.fall(bytes);
         true
     }
 
@@ -190,6 +195,7 @@ impl Slot {
         }
         self.allocated_bytes.set(after);
         self.reallocations.add(1);
+        self.rise(bytes);
         true
     }
 
@@ -202,6 +208,7 @@ impl Slot {
         }
         self.freed_bytes.add(bytes);
         self.reallocations.add(1);
+        self.fall(bytes);
         true
     }
 
@@ -220,22 +227,35 @@ impl Slot {
     /// publication is due.
     #[inline]
     fn keep_high(&self, bytes: u64) -> bool {
-        let high = self.high.load(Ordering::Relaxed).cast_unsigned();
-        // high - net, written so that it compiles to two subtractions and an addition.
-        let below = self
-            .freed_bytes
-            .own()
-            .wrapping_sub(self.allocated_bytes.own())
-            .wrapping_add(high);
-        if (below | bytes) > WINDOW {
-            if below.cast_signed() >= 0 {
-                return false;
-            }
-            self.high
-                .store(high.wrapping_sub(below).cast_signed(), Ordering::Relaxed);
-            return bytes <= WINDOW;
+        let room = self.room.load(Ordering::Relaxed).cast_unsigned();
+        (room | bytes) <= WINDOW || self.raise_high(bytes)
+    }
+
+    /// The same when one of both is not within the window.
+    #[inline]
+    fn raise_high(&self, bytes: u64) -> bool {
+        // Read again, so that the usual case need not keep it.
+        if self.room.load(Ordering::Relaxed) >= 0 {
+            return false;
         }
-        true
+        self.room.store(0, Ordering::Relaxed);
+        bytes <= WINDOW
+    }
+
+    /// The net has risen by `bytes`.
+    #[inline]
+    fn rise(&self, bytes: u64) {
+        let room = self.room.load(Ordering::Relaxed);
+        self.room
+            .store(room.wrapping_sub_unsigned(bytes), Ordering::Relaxed);
+    }
+
+    /// The net has fallen by `bytes`.
+    #[inline]
+    fn fall(&self, bytes: u64) {
+        let room = self.room.load(Ordering::Relaxed);
+        self.room
+            .store(room.wrapping_add_unsigned(bytes), Ordering::Relaxed);
     }
 
     #[inline]
@@ -258,6 +278,7 @@ impl Slot {
     pub(crate) fn allocate(&self, bytes: u64, request: Request, peak: &Peak) {
         self.allocated_bytes.add(bytes);
         self.allocations.add(1);
+        self.rise(bytes);
         self.count_size(bytes);
         self.event(request, peak);
     }
@@ -266,6 +287,7 @@ impl Slot {
     pub(crate) fn grow(&self, bytes: u64, request: Request, peak: &Peak) {
         self.allocated_bytes.add(bytes);
         self.reallocations.add(1);
+        self.rise(bytes);
         self.event(request, peak);
     }
 
@@ -274,6 +296,7 @@ impl Slot {
         self.look_back(peak);
         self.freed_bytes.add(bytes);
         self.frees.add(1);
+        self.fall(bytes);
         self.look_back(peak);
     }
 
@@ -283,6 +306,7 @@ impl Slot {
         self.look_back(peak);
         self.freed_bytes.add(bytes);
         self.reallocations.add(1);
+        self.fall(bytes);
         self.look_back(peak);
         Trace::record(self.trace.load(Ordering::Relaxed), request);
     }
@@ -400,12 +424,12 @@ impl Slot {
     #[inline]
     fn fold(&self) -> i64 {
         let net = self.net();
-        let high = net.max(self.high.load(Ordering::Relaxed));
+        let high = net.wrapping_add(self.room.load(Ordering::Relaxed).max(0));
         self.levels.note(high);
         if high > self.batch_high.load(Ordering::Relaxed) {
             self.batch_high.store(high, Ordering::Relaxed);
         }
-        self.high.store(net, Ordering::Relaxed);
+        self.room.store(0, Ordering::Relaxed);
         net
     }
 
@@ -500,11 +524,10 @@ impl Slot {
     /// How far the unpublished high-water mark stands above `net`, for a reader
     /// on any thread. Clamped to what is possible when nothing is torn.
     pub(crate) fn headroom(&self, net: i64) -> u64 {
-        let high = self
-            .high
+        let batch = self.batch_high.load(Ordering::Relaxed).saturating_sub(net);
+        self.room
             .load(Ordering::Relaxed)
-            .max(self.batch_high.load(Ordering::Relaxed));
-        high.saturating_sub(net)
+            .max(batch)
             .clamp(0, HELD_BACK.cast_signed())
             .cast_unsigned()
     }

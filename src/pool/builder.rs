@@ -58,7 +58,7 @@ impl<T> Pool<T> {
 
 impl<T> PoolBuilder<T> {
     /// Keeps at most `objects` idle where all threads find them; what comes back
-    /// beyond that is dropped. Each thread's own cache holds up to 30 more, or
+    /// beyond that is dropped. Each thread's own cache holds up to 62 more, or
     /// `objects` if that is fewer.
     ///
     /// ```

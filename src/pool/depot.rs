@@ -1,8 +1,8 @@
 //! What is behind all lines: the objects that no line has.
 //!
 //! A line and the depot exchange half a magazine at once, so a thread that
-//! only takes, or only gives back, comes here once in 15 times. It is a vector
-//! under a lock: what a lock costs is divided by 15, and it needs no proof. Only
+//! only takes, or only gives back, comes here once in 31 times. It is a vector
+//! under a lock: what a lock costs is divided by 31, and it needs no proof. Only
 //! pointers move under the lock. No user's code runs there, and objects that
 //! are to be dropped are handed out to the caller.
 

@@ -58,10 +58,10 @@
 //!
 //! ```text
 //!   thread 1      thread 2      thread 3
-//!   ┌──────┐      ┌──────┐      ┌──────┐    a line each: up to 30 pointers, which
+//!   ┌──────┐      ┌──────┐      ┌──────┐    a line each: up to 62 pointers, which
 //!   │ line │      │ line │      │ line │    only its thread touches; no atomic
 //!   └──┬───┘      └──┬───┘      └──┬───┘    read-modify-write
-//!      └─────── 15 at once ────────┘
+//!      └─────── 31 at once ────────┘
 //!               ┌───────┐
 //!               │ depot │                   a vector under a lock
 //!               └───────┘
@@ -75,7 +75,7 @@
 //!
 //! What holds whatever happens:
 //! - An object is in one place: a guard, a line, the depot, a seat in a queue.
-//! - `created` is at most the most that were held at once, 30 for each thread that
+//! - `created` is at most the most that were held at once, 62 for each thread that
 //!   was alive at once, and what was discarded.
 //! - A user's code (create, reset, `Drop`, wakers) runs under no lock and while no
 //!   line is being touched; it may panic, and it may use the same pool. A panic

@@ -38,7 +38,7 @@ pub(crate) struct Place {
     of_this_thread: core::marker::PhantomData<*const ()>,
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "65,536 lines of 256 bytes")]
+#[expect(clippy::cast_possible_truncation, reason = "65,536 lines of 512 bytes")]
 impl Place {
     /// No number yet.
     pub(crate) const UNCLAIMED: Self = Self::new(14, 0);

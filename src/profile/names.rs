@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::profile::data::{HeapProfile, StackProfile};
 use crate::record;
-use crate::symbols::{Frame, Resolved, Symbols};
+use crate::symbols::{Frame, Resolved};
 
 /// The functions at each return address of a profile: innermost first, those
 /// that were inlined included.
@@ -24,7 +24,7 @@ impl Names {
     /// Looks these addresses up in this process.
     pub(crate) fn look_up(addresses: impl Iterator<Item = u64>) -> Self {
         record::quietly(|| {
-            let mut symbols = Symbols::new();
+            let mut symbols = record::symbols();
             symbols.look_up(addresses);
             Self {
                 known: symbols.into_known(),

@@ -116,7 +116,7 @@ unsafe fn enter<A: GlobalAlloc>(
     let padded = !stand_in.is_null();
     let block = if padded { stand_in } else { new.block };
     let record = Record {
-        node: capture(thread),
+        node: capture(thread, tag),
         size: size as u64,
         birth: recent_ms(thread),
         recording: tag.map_or(NOBODY, |tag| tag.id),
@@ -152,6 +152,7 @@ fn counts_for(record: &Record, chosen: Option<Current>) -> Option<Current> {
 /// meanwhile, and has looked through the table already, is not left with it.
 fn keep(block: *mut u8, record: &Record, tag: Option<Tag>, chosen: Option<Current>) -> bool {
     if !TABLE.insert(block.addr(), record) {
+        lose(record);
         return false;
     }
     // Whoever ends something says so first and then looks into each shard, under its lock, as
@@ -173,10 +174,22 @@ fn keep(block: *mut u8, record: &Record, tag: Option<Tag>, chosen: Option<Curren
 /// Enters a record that somebody wants, instead of what is there, or none.
 fn put(block: *mut u8, record: &Record) -> bool {
     if record.recording != NOBODY || record.sampled || record.padded {
-        TABLE.insert(block.addr(), record)
+        let is_kept = TABLE.insert(block.addr(), record);
+        if !is_kept {
+            lose(record);
+        }
+        is_kept
     } else {
         TABLE.remove(block.addr());
         true
+    }
+}
+
+/// Counts a record that could not be kept.
+#[cold]
+fn lose(record: &Record) {
+    if record.recording != NOBODY {
+        hooks::lose(record.recording);
     }
 }
 
@@ -274,7 +287,7 @@ impl Resize {
     /// Enters that the inner allocator has refused.
     pub(crate) fn refused(&self) {
         if let Some(record) = self.record {
-            TABLE.insert(self.block.addr(), &record);
+            put(self.block, &record);
         }
     }
 
@@ -333,7 +346,7 @@ impl Resize {
         if self.record.is_none() && !is_hit && every.is_none() {
             return None;
         }
-        let node = capture(thread);
+        let node = capture(thread, tag);
         if let Some(profile) = every.or(current.filter(|_| is_hit)) {
             profile.resized(node, self.growth());
         }

@@ -1,7 +1,7 @@
 //! Who we are: a number for the thread, and one for the process between forks.
 
 #[cfg(not(loom))]
-pub(crate) use real::{epoch, me, watch};
+pub(crate) use real::{me, watch};
 
 /// Whether two threads' words are of one epoch.
 #[inline]
@@ -13,7 +13,7 @@ pub(crate) fn same_epoch(one: u64, other: u64) -> bool {
 mod real {
     use core::cell::Cell;
 
-    use crate::record::loader;
+    use crate::record::{loader, recording};
     use crate::sync::{AtomicU32, Ordering};
 
     /// How many forks lie between this process and its first ancestor that watched.
@@ -34,12 +34,6 @@ mod real {
         u64::from(epoch) << 32 | u64::from(thread)
     }
 
-    /// The number of this process, counted by forks.
-    #[inline]
-    pub(crate) fn epoch() -> u32 {
-        EPOCH.load(Ordering::Relaxed)
-    }
-
     #[cold]
     fn name() -> u32 {
         // After four thousand million threads numbers come again; two of them at one lock at one
@@ -52,23 +46,44 @@ mod real {
         number
     }
 
-    /// Begins to count forks. Off the allocation path: the C library allocates
+    /// Begins to count forks, and to keep them out of what [`loader`] and
+    /// [`recording`] guard. Off the allocation path: the C library allocates
     /// (not through us).
+    ///
+    /// Nobody waits for another thread that is doing it, which may be gone by a
+    /// fork: then it is done twice, and the handlers bear to be called twice.
     pub(crate) fn watch() {
-        static ONCE: once_cell::sync::OnceCell<()> = once_cell::sync::OnceCell::new();
-        ONCE.get_or_init(|| {
+        static IS_DONE: AtomicU32 = AtomicU32::new(0);
+        if IS_DONE.load(Ordering::Acquire) == 0 {
             #[cfg(unix)]
-            // SAFETY: the declaration is POSIX's; what it calls is async-signal-safe (atomics, and naps)
-            // and lives as long as the program, as this crate is never unloaded alone.
+            // SAFETY: the declaration is POSIX's; what it calls is async-signal-safe (atomics, and
+            // naps) and lives as long as the program, as this crate is never unloaded alone.
             let _ =
-                unsafe { pthread_atfork(Some(loader::close), Some(loader::reopen), Some(forked)) };
-        });
+                unsafe { pthread_atfork(Some(before), Some(in_the_parent), Some(in_the_child)) };
+            IS_DONE.store(1, Ordering::Release);
+        }
+    }
+
+    /// Runs before the fork, on the thread that forks.
+    #[cfg(unix)]
+    extern "C" fn before() {
+        loader::close();
+        recording::close();
+    }
+
+    /// Runs in the parent, on the thread that has forked.
+    #[cfg(unix)]
+    extern "C" fn in_the_parent() {
+        recording::reopen();
+        loader::reopen();
     }
 
     /// Runs in the child, on its only thread, before `fork` returns.
     #[cfg(unix)]
-    extern "C" fn forked() {
+    extern "C" fn in_the_child() {
         EPOCH.fetch_add(1, Ordering::Relaxed);
+        recording::reopen_in_the_child();
+        loader::reopen_in_the_child();
     }
 
     #[cfg(unix)]

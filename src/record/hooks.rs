@@ -6,8 +6,10 @@ use std::time::Instant;
 use once_cell::sync::OnceCell;
 
 use crate::ledger;
+use crate::record::everywhere;
 use crate::record::loader;
 use crate::record::profiling;
+use crate::record::recording::{self, Tag};
 use crate::record::stand_in::PAGE;
 use crate::record::table::{DEFAULT_RECORDS, Table};
 use crate::record::tree::{DEFAULT_NODES, Tree};
@@ -37,6 +39,10 @@ static HAS_SAMPLED: AtomicU32 = AtomicU32::new(0);
 /// have been recorded.
 static PAGELESS: AtomicU64 = AtomicU64::new(0);
 
+/// Records that were not put back, of recordings that are over: they were part
+/// of others, which may still be under way.
+static ORPHANS: AtomicU64 = AtomicU64::new(0);
+
 /// Milliseconds since the first recording, as of some recent record.
 static CLOCK_MS: AtomicU32 = AtomicU32::new(0);
 static EPOCH: OnceCell<Instant> = OnceCell::new();
@@ -59,6 +65,21 @@ pub(crate) struct Lost {
 }
 
 impl Lost {
+    /// What any recording that is under way may have lost, besides what its own
+    /// entry counts.
+    pub(super) fn by_anyone() -> Self {
+        let tree = TREE.losses();
+        Self {
+            blocks: TABLE
+                .losses()
+                .missed
+                .wrapping_add(ORPHANS.load(Ordering::Relaxed)),
+            frames: tree.full.wrapping_add(tree.busy),
+            cut: 0,
+        }
+    }
+
+    /// What the process has lost.
     pub(super) fn now() -> Self {
         let (table, tree) = (TABLE.losses(), TREE.losses());
         Self {
@@ -69,6 +90,14 @@ impl Lost {
                 .wrapping_add(profiling::lost()),
             frames: tree.full.wrapping_add(tree.busy),
             cut: CUT.load(Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn plus(&self, other: &Self) -> Self {
+        Self {
+            blocks: self.blocks.saturating_add(other.blocks),
+            frames: self.frames.saturating_add(other.frames),
+            cut: self.cut.saturating_add(other.cut),
         }
     }
 
@@ -116,7 +145,7 @@ pub(super) fn look_for_samples() {
 }
 
 /// Makes room for records; `false` when there is no memory for any. A recording
-/// without room for stacks still counts.
+/// without room for stacks still counts. Behind the [`loader`]'s door.
 pub(super) fn make_room() -> bool {
     EPOCH.get_or_init(Instant::now);
     let records = TABLE.open(DEFAULT_RECORDS);
@@ -170,6 +199,18 @@ pub(super) fn recent_ms(thread: &Thread) -> u32 {
 #[cold]
 pub(super) fn lose_pageless() {
     PAGELESS.fetch_add(1, Ordering::Relaxed);
+    if let Some(tag) = everywhere::tag() {
+        tag.lose_block();
+    }
+}
+
+/// Counts a record of this recording that could not be kept.
+#[cold]
+pub(super) fn lose(recording: u32) {
+    match recording::find(recording) {
+        Some(tag) => tag.lose_block(),
+        None => drop(ORPHANS.fetch_add(1, Ordering::Relaxed)),
+    }
 }
 
 /// Notes in the thread's traces, if it has any, where its last request came from.
@@ -179,15 +220,17 @@ pub(crate) fn note_site() {
         && slot.is_traced()
         && let Some(thread) = visits::here()
     {
-        thread.unless_quiet(|| slot.note_site(capture(thread)));
+        thread.unless_quiet(|| slot.note_site(capture(thread, None)));
     }
 }
 
 /// Makes ready for [`note_site`] on the calling thread.
 pub(crate) fn prepare_sites() {
     visits::quietly(|| {
-        make_room();
-        loader::ask(unwind::prime);
+        loader::ask(|| {
+            unwind::prime();
+            make_room();
+        });
         visits::prepare();
     });
 }
@@ -208,11 +251,15 @@ pub(crate) fn frames(node: u32) -> (Vec<u64>, bool) {
     (addresses, next == unwind::ROOT)
 }
 
-pub(super) fn capture(thread: &Thread) -> u32 {
+/// The stack of the calling thread, for a record of this recording.
+pub(super) fn capture(thread: &Thread, tag: Option<Tag>) -> u32 {
     let capture = thread
         .with_stack(|stack| unwind::capture(stack, |parent, address| TREE.child(parent, address)));
     if !capture.is_whole() {
         CUT.fetch_add(1, Ordering::Relaxed);
+        if let Some(tag) = tag {
+            tag.cut_stack();
+        }
     }
     capture.node
 }

@@ -1,37 +1,168 @@
-//! Nobody of ours is inside the loader when the process forks.
+//! What must not be under way when the process forks.
 //!
-//! glibc does not make the lock of `dl_iterate_phdr` free again in the child: if
-//! another thread holds it at the fork, the child hangs when it asks the loader
-//! for the first time, as each recording does at its start. What other code
-//! does there, we cannot help.
+//! The child has only the thread that forked. What another thread was doing
+//! then is never finished there, and a lock that it held never becomes free:
+//! our own locks know that ([`Lock`]), others do not, and the child hangs when
+//! it comes to one. So what takes such a lock is done behind a door, one thread
+//! at a time, and a fork waits until nobody is behind it:
+//!
+//! - glibc makes the lock of `dl_iterate_phdr` free in the child of no fork, and
+//!   each recording asks the loader at its start;
+//! - names are looked up under a lock of the `backtrace` crate's, and the
+//!   program's environment is read under one of std's;
+//! - what is made once (the clock, the room for records, what is learned of
+//!   the allocator's own frames) is waited for by whoever finds it being made.
+//!
+//! What other code does with these locks, we cannot help.
 
-use crate::record::lock::Lock;
-use crate::sync::{AtomicU32, Ordering};
+use core::mem;
 
-/// Held by the thread that asks the loader, or that forks.
-static DOOR: Lock = Lock::new();
-/// Whether the thread that forks holds it; only for that thread.
-static IS_CLOSED: AtomicU32 = AtomicU32::new(0);
+use crate::record::fork;
+use crate::record::lock::{Guard, Lock};
+use crate::symbols::Symbols;
+use crate::sync::{AtomicU32, Ordering, nap};
 
-/// Runs what asks the loader; a fork waits until it is done.
-pub(super) fn ask<R>(question: impl FnOnce() -> R) -> R {
-    // Without the lock, if it cannot be had, there is the danger, but no harm yet.
-    let _door = DOOR.acquire();
-    question()
+/// How long those who come to a door let a fork go first, in naps of 100 µs.
+const COURTESY: u32 = 100;
+
+/// A lock that is held by whoever is behind it, and by the thread that forks.
+#[derive(Debug)]
+pub(super) struct Door {
+    lock: Lock,
+    /// Threads that are about to fork.
+    wanted: AtomicU32,
+    /// Whether the thread that forks holds it; only for that thread.
+    is_closed: AtomicU32,
 }
 
-/// Before a fork.
-pub(super) extern "C" fn close() {
-    if let Some(door) = DOOR.acquire() {
-        core::mem::forget(door);
-        IS_CLOSED.store(1, Ordering::Relaxed);
+impl Door {
+    pub(super) const fn new() -> Self {
+        Self {
+            lock: Lock::new(),
+            wanted: AtomicU32::new(0),
+            is_closed: AtomicU32::new(0),
+        }
+    }
+
+    /// Goes in. `None` when a signal handler has interrupted whoever is behind
+    /// the door, and when that one does not come out in ten seconds.
+    pub(super) fn enter(&self) -> Option<Guard<'_>> {
+        fork::watch();
+        // The lock is not fair, and a fork would wait long for its turn.
+        for _ in 0..COURTESY {
+            if self.wanted.load(Ordering::Relaxed) == 0 {
+                break;
+            }
+            nap();
+        }
+        self.lock.acquire_patiently()
+    }
+
+    /// Before a fork.
+    ///
+    /// Not without end: somebody behind the door may wait for a lock that the
+    /// thread holds that forks, as when a library forks while it is loaded.
+    pub(super) fn close(&self) {
+        self.wanted.fetch_add(1, Ordering::Relaxed);
+        if let Some(guard) = self.lock.acquire_patiently() {
+            mem::forget(guard);
+            self.is_closed.store(1, Ordering::Relaxed);
+        }
+        self.wanted.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// After it, in the parent.
+    pub(super) fn reopen(&self) {
+        if self.is_closed.swap(0, Ordering::Relaxed) != 0 {
+            self.lock.release();
+        }
+    }
+
+    /// After it, in the child, where nobody else is.
+    pub(super) fn reopen_in_the_child(&self) {
+        self.wanted.store(0, Ordering::Relaxed);
+        self.reopen();
     }
 }
 
-/// After it, in the parent. In the child the lock is another epoch's, which is
-/// as good as free.
-pub(super) extern "C" fn reopen() {
-    if IS_CLOSED.swap(0, Ordering::Relaxed) != 0 {
-        DOOR.release();
+static DOOR: Door = Door::new();
+
+/// Does what must not be under way when the process forks, in a normal context.
+pub(super) fn ask<R>(question: impl FnOnce() -> R) -> R {
+    // Without the lock, if it cannot be had, there is the danger, but no harm yet.
+    let _inside = DOOR.enter();
+    question()
+}
+
+/// Names for addresses, each looked up behind the door.
+pub(crate) fn symbols() -> Symbols {
+    Symbols::behind(|look_up| ask(look_up))
+}
+
+/// Before a fork.
+pub(super) fn close() {
+    DOOR.close();
+}
+
+/// After it, in the parent.
+pub(super) fn reopen() {
+    DOOR.reopen();
+}
+
+/// After it, in the child.
+pub(super) fn reopen_in_the_child() {
+    DOOR.reopen_in_the_child();
+}
+
+#[cfg(test)]
+mod tests {
+    use core::sync::atomic::{AtomicBool, Ordering};
+    use core::time::Duration;
+
+    use super::Door;
+
+    /// Bug prevented: a fork while another thread holds a lock that never
+    /// becomes free in the child.
+    #[test]
+    fn a_fork_waits_until_nobody_is_behind_the_door_and_nobody_goes_in_meanwhile() {
+        let door = Door::new();
+        let (came_out, forked) = (AtomicBool::new(false), AtomicBool::new(false));
+        std::thread::scope(|scope| {
+            let inside = door.enter().expect("nobody is in");
+            scope.spawn(|| {
+                door.close();
+                assert!(came_out.load(Ordering::SeqCst));
+                scope.spawn(|| {
+                    assert!(door.enter().is_some());
+                    assert!(forked.load(Ordering::SeqCst));
+                });
+                std::thread::sleep(Duration::from_millis(50));
+                forked.store(true, Ordering::SeqCst);
+                door.reopen();
+            });
+            std::thread::sleep(Duration::from_millis(50));
+            came_out.store(true, Ordering::SeqCst);
+            drop(inside);
+        });
+    }
+
+    /// Bug prevented: a signal handler that forks waits for the thread that it
+    /// has interrupted; or opens a door to others that this one is behind.
+    #[test]
+    fn who_is_behind_the_door_may_fork_and_is_still_behind_it() {
+        let door = Door::new();
+        let inside = door.enter().expect("nobody is in");
+        door.close();
+        door.reopen();
+        assert!(door.lock.is_held());
+        drop(inside);
+        assert!(!door.lock.is_held());
+        // And the handlers may be called twice.
+        door.close();
+        door.close();
+        assert!(door.lock.is_held());
+        door.reopen();
+        door.reopen();
+        assert!(door.enter().is_some());
     }
 }

@@ -20,6 +20,9 @@
 //!   behind the back of [`super::fork`], or a real-time thread keeps it from
 //!   ever having a core.
 //!
+//! Who may hold a lock for long, in a normal context, is waited for patiently: for
+//! ten seconds or more.
+//!
 //! Why not take every lock before a fork (`pthread_atfork` with `prepare`)? A
 //! fork would have to wait for all of them, could not happen in a signal
 //! handler, and a bare `clone` would still get past.
@@ -36,6 +39,9 @@ const YIELDS: u32 = 100;
 /// Then so many times for 100 µs.
 #[cfg(not(loom))]
 const SLEEPS: u32 = 10_000;
+/// The same for those who wait patiently.
+#[cfg(not(loom))]
+const PATIENT_SLEEPS: u32 = 100_000;
 #[cfg(loom)]
 const SPINS: u32 = 0;
 #[cfg(loom)]
@@ -76,7 +82,18 @@ impl Lock {
         if self.take(0, me) {
             Some(self.guard(false))
         } else {
-            self.wait(me)
+            self.wait(me, SLEEPS)
+        }
+    }
+
+    /// The same for a lock that is held for long, in a normal context.
+    #[cfg(not(loom))]
+    pub(crate) fn acquire_patiently(&self) -> Option<Guard<'_>> {
+        let me = fork::me();
+        if self.take(0, me) {
+            Some(self.guard(false))
+        } else {
+            self.wait(me, PATIENT_SLEEPS)
         }
     }
 
@@ -105,8 +122,8 @@ impl Lock {
 
     #[cold]
     #[inline(never)]
-    fn wait(&self, me: u64) -> Option<Guard<'_>> {
-        for turn in 0..=SPINS + YIELDS + SLEEPS {
+    fn wait(&self, me: u64, sleeps: u32) -> Option<Guard<'_>> {
+        for turn in 0..=SPINS + YIELDS + sleeps {
             let seen = self.0.load(Ordering::Relaxed);
             let holder = seen & !CONDEMNED;
             if seen == 0 {
@@ -141,6 +158,11 @@ impl Lock {
             // When it fails, somebody has moved, and that is better news.
             let _ = self.take(seen, seen | CONDEMNED);
         }
+    }
+
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn is_held(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != 0
     }
 
     /// Leaves the lock as a thread would that is gone after a fork.

@@ -40,6 +40,8 @@ mod incomplete;
 mod loader;
 mod lock;
 #[cfg(not(loom))]
+mod process;
+#[cfg(not(loom))]
 mod profiling;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "entries that are never freed")]
@@ -68,6 +70,10 @@ pub(crate) use blocks::{Freed, New, Resize, allocated, freed};
 pub(crate) use hooks::{Lost, frames, is_on, looks_at, mapped, note_site, prepare_sites};
 #[cfg(not(loom))]
 pub use incomplete::Incomplete;
+#[cfg(not(loom))]
+pub(crate) use loader::symbols;
+#[cfg(not(loom))]
+pub(crate) use process::Everyone;
 #[cfg(not(loom))]
 pub(crate) use profiling::{Profiling, Snapshot, StackFigures, set_dense_below};
 #[cfg(not(loom))]

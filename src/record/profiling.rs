@@ -208,6 +208,17 @@ impl Current {
     }
 }
 
+/// Takes the place of the one that records all threads; `false` when somebody
+/// has it.
+pub(super) fn take() -> bool {
+    TAKEN.swap(1, Ordering::Acquire) == 0
+}
+
+/// Gives it back.
+pub(super) fn give_back() {
+    TAKEN.store(0, Ordering::Release);
+}
+
 /// Sets how dense samples must be for all frees to be looked up: for tests.
 pub(crate) fn set_dense_below(interval: u64) {
     DENSE_BELOW.store(interval, Ordering::Relaxed);
@@ -223,12 +234,12 @@ impl Profiling {
     /// that are so many bytes apart on average.
     pub(crate) fn start(interval: u64) -> Result<Self, Error> {
         installed::require()?;
-        if TAKEN.swap(1, Ordering::Acquire) != 0 {
+        if !take() {
             return Err(Error::already_profiling());
         }
         let started = Self::start_alone(interval);
         if started.is_err() {
-            TAKEN.store(0, Ordering::Release);
+            give_back();
         }
         started
     }
@@ -328,7 +339,7 @@ impl Drop for Profiling {
         TABLE.amend(forget);
         // Now, so that a profile which starts next does not meet it.
         drop(self.recording.take());
-        TAKEN.store(0, Ordering::Release);
+        give_back();
     }
 }
 

@@ -7,19 +7,20 @@
 //! Entries are never freed, so a tag that has outlived its recording can always
 //! be asked: its number is then no longer the entry's.
 
+use core::cell::UnsafeCell;
+use core::ops::{Deref, DerefMut};
+
 use once_cell::sync::OnceCell;
-use parking_lot::{Mutex, MutexGuard};
 
 use crate::arena;
 use crate::error::Error;
 use crate::installed;
-use crate::record::fork;
 use crate::record::hooks::{self, Lost, TABLE};
-use crate::record::loader;
-use crate::record::lock::Lock;
+use crate::record::loader::{self, Door};
+use crate::record::lock::Guard;
 use crate::record::table::Record;
 use crate::record::visits::{self, Thread, Visit};
-use crate::sync::{AtomicPtr, AtomicU32, Ordering};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 use crate::unwind;
 
 /// Names a recording that may be over.
@@ -33,6 +34,20 @@ impl Tag {
     pub(super) fn is_under_way(self) -> bool {
         self.entry.id.load(Ordering::Relaxed) == self.id
     }
+
+    /// Counts a block of the recording that is not in the table, or a thread
+    /// whose blocks are not.
+    #[cold]
+    pub(super) fn lose_block(self) {
+        if self.is_under_way() {
+            self.entry.lost.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Counts a stack of the recording that is not whole.
+    pub(super) fn cut_stack(self) {
+        self.entry.cut.fetch_add(1, Ordering::Relaxed);
+    }
 }
 
 /// A place for a recording, used again and again.
@@ -40,9 +55,30 @@ impl Tag {
 pub(super) struct Entry {
     /// The recording that is under way, or 0.
     id: AtomicU32,
+    /// What it has lost; who comes too late counts for the next one.
+    lost: AtomicU64,
+    cut: AtomicU64,
+    /// The entry that was made before. Set once.
+    next: AtomicPtr<Entry>,
 }
 
-// SAFETY: a number; zero is its fresh state.
+/// The entry that was made last.
+static ENTRIES: AtomicPtr<Entry> = AtomicPtr::new(core::ptr::null_mut());
+
+/// The recording with this number, if it is under way. Safe inside the allocator.
+pub(super) fn find(id: u32) -> Option<Tag> {
+    let mut next = Entry::from_shared(ENTRIES.load(Ordering::Acquire));
+    while let Some(entry) = next {
+        let tag = Tag { entry, id };
+        if tag.is_under_way() {
+            return Some(tag);
+        }
+        next = Entry::from_shared(entry.next.load(Ordering::Relaxed));
+    }
+    None
+}
+
+// SAFETY: numbers and a pointer; zero is its fresh state.
 unsafe impl arena::Zeroed for Entry {}
 
 /// The books of the recordings themselves; for normal contexts only.
@@ -92,48 +128,77 @@ impl Office {
     }
 }
 
-/// Where the books are kept. A fork may leave them locked by a thread that the
-/// child does not have; the child then gets new ones (see [`office`]).
-static FIRST: Mutex<Office> = Mutex::new(Office::new());
-/// Null for the first.
-static RENEWED: AtomicPtr<Mutex<Office>> = AtomicPtr::new(core::ptr::null_mut());
-/// The epoch of the process that the books are known to be fit for.
-static FIT_FOR: AtomicU32 = AtomicU32::new(0);
-static RENEWING: Lock = Lock::new();
+/// The books, and the door to them: a fork waits until nobody writes in them.
+struct Books {
+    door: Door,
+    /// For whoever is behind the door.
+    office: UnsafeCell<Office>,
+}
+
+// SAFETY: only `office` gives the books out, to the thread that is behind their door.
+unsafe impl Sync for Books {}
+
+static BOOKS: Books = Books {
+    door: Door::new(),
+    office: UnsafeCell::new(Office::new()),
+};
 /// The last recording's number. Not in the books, so that no number is given
 /// out twice when they are lost.
 static LAST_ID: AtomicU32 = AtomicU32::new(0);
 
-/// The books, for the calling thread alone.
-fn office() -> MutexGuard<'static, Office> {
-    if FIT_FOR.load(Ordering::Acquire) != fork::epoch() {
-        renew();
+/// The books, for the calling thread alone; `None` in a signal handler that has
+/// interrupted whoever has them.
+fn office() -> Option<OpenOffice> {
+    let guard = BOOKS.door.enter()?;
+    if guard.is_inherited() {
+        // Who had the books is not there any more (a fork did not wait for it), and may have been
+        // half way. So nothing of what they said is looked at, nor dropped; some recording of that
+        // time may still be under way.
+        let new = Office {
+            under_way: 1,
+            ..Office::new()
+        };
+        // SAFETY: we are behind the door, so no one else uses it.
+        unsafe { BOOKS.office.get().write(new) };
     }
-    kept().lock()
+    Some(OpenOffice { _guard: guard })
 }
 
-fn kept() -> &'static Mutex<Office> {
-    // SAFETY: null, or from `Box::leak` in `renew`.
-    unsafe { RENEWED.load(Ordering::Acquire).as_ref() }.unwrap_or(&FIRST)
+/// Before a fork.
+pub(super) fn close() {
+    BOOKS.door.close();
 }
 
-/// In the child of a fork, before it looks into the books for the first time:
-/// who holds them now is not there any more. What they said is lost then, and
-/// as the holder may have been half way, nothing of it is looked at.
-#[cold]
-fn renew() {
-    // One thread of the child does it, and no other gets past `office` before.
-    let Some(_renewing) = RENEWING.acquire() else {
-        return;
-    };
-    if FIT_FOR.load(Ordering::Acquire) == fork::epoch() {
-        return;
+/// After it, in the parent.
+pub(super) fn reopen() {
+    BOOKS.door.reopen();
+}
+
+/// After it, in the child.
+pub(super) fn reopen_in_the_child() {
+    BOOKS.door.reopen_in_the_child();
+}
+
+/// The books, until it is dropped.
+struct OpenOffice {
+    _guard: Guard<'static>,
+}
+
+impl Deref for OpenOffice {
+    type Target = Office;
+
+    fn deref(&self) -> &Office {
+        // SAFETY: the guard is that of the books' door, so no other thread uses them; on this one
+        // a second `office` would have been refused.
+        unsafe { &*BOOKS.office.get() }
     }
-    if kept().try_lock().is_none() {
-        let new = Box::leak(Box::new(Mutex::new(Office::new())));
-        RENEWED.store(new, Ordering::Release);
+}
+
+impl DerefMut for OpenOffice {
+    fn deref_mut(&mut self) -> &mut Office {
+        // SAFETY: as in `deref`, and this value is borrowed exclusively.
+        unsafe { &mut *BOOKS.office.get() }
     }
-    FIT_FOR.store(fork::epoch(), Ordering::Release);
 }
 
 /// From now on, frees are looked up where a sampled block may be.
@@ -141,7 +206,8 @@ pub(super) fn look_for_samples() {
     visits::quietly(|| {
         let office = office();
         hooks::look_for_samples();
-        hooks::watch_frees(office.under_way > 0);
+        // Without the books: rather too many than too few.
+        hooks::watch_frees(office.as_ref().is_none_or(|office| office.under_way > 0));
     });
 }
 
@@ -183,14 +249,21 @@ pub(crate) struct Survivor {
 impl Entry {
     /// The entry behind a pointer that was made from one.
     pub(super) fn from_shared(entry: *const Self) -> Option<&'static Self> {
-        // SAFETY: null, or made from a `&'static Entry` (`everywhere::enter` is the only one).
+        // SAFETY: null, or made from a `&'static Entry` (in `everywhere::enter` and `Entry::new`).
         unsafe { entry.as_ref() }
     }
 
+    /// A new entry, on the list. For whoever has the books.
     fn new() -> Option<&'static Self> {
-        let entry = arena::forever::<Self>()?;
+        let place = arena::forever::<Self>()?;
         // SAFETY: from `forever`: fresh, and never freed.
-        Some(unsafe { entry.as_ref() })
+        let entry: &'static Self = unsafe { place.as_ref() };
+        entry
+            .next
+            .store(ENTRIES.load(Ordering::Relaxed), Ordering::Relaxed);
+        // Release: the entry. One at a time does this, and none is ever taken off.
+        ENTRIES.store(place.as_ptr(), Ordering::Release);
+        Some(entry)
     }
 }
 
@@ -208,6 +281,7 @@ impl Recording {
     /// Starts a recording that no thread is in yet.
     pub(crate) fn start() -> Result<Self, Error> {
         installed::require()?;
+        visits::possible()?;
         let recording = Self::open()?;
         recording.calibrate();
         Ok(recording)
@@ -217,23 +291,30 @@ impl Recording {
     /// allocates to find out, recorded, so it cannot be done quietly.
     fn calibrate(&self) {
         static ONCE: OnceCell<()> = OnceCell::new();
-        ONCE.get_or_init(|| {
-            let visit = self.key().enter();
-            if visit.is_recorded() {
-                unwind::calibrate();
-            }
+        if ONCE.get().is_some() {
+            return;
+        }
+        loader::ask(|| {
+            ONCE.get_or_init(|| {
+                let visit = self.key().enter();
+                if visit.is_recorded() {
+                    unwind::calibrate();
+                }
+            });
         });
     }
 
     fn open() -> Result<Self, Error> {
         visits::quietly(|| {
-            fork::watch();
-            loader::ask(unwind::prime);
-            if !hooks::make_room() {
+            let has_room = loader::ask(|| {
+                unwind::prime();
+                hooks::make_room()
+            });
+            if !has_room {
                 return Err(Error::no_memory());
             }
             let parent = visits::here().and_then(Thread::current);
-            let mut office = office();
+            let mut office = office().ok_or(Error::busy())?;
             let entry = match office.free.pop() {
                 Some(entry) => entry,
                 None => Entry::new().ok_or(Error::no_memory())?,
@@ -244,11 +325,13 @@ impl Recording {
             let tag = Tag { entry, id };
             office.under_way += 1;
             hooks::watch_frees(true);
+            entry.lost.store(0, Ordering::Relaxed);
+            entry.cut.store(0, Ordering::Relaxed);
             entry.id.store(tag.id, Ordering::Release);
             Ok(Self {
                 tag,
                 parent,
-                lost: Lost::now(),
+                lost: Lost::by_anyone(),
                 is_over: false,
             })
         })
@@ -273,7 +356,7 @@ impl Recording {
         visits::quietly(|| {
             let mut survivors = Vec::new();
             let now = hooks::clock_ms();
-            let mine = office().numbers(self.tag.id);
+            let mine = office().map_or(vec![self.tag.id], |office| office.numbers(self.tag.id));
             TABLE.for_each(|_, record| {
                 if mine.contains(&record.recording) {
                     survivors.push(Survivor::of(&record, now));
@@ -285,20 +368,24 @@ impl Recording {
 
     /// Ends the recording and gives what is still alive, with what was lost.
     pub(crate) fn finish(mut self) -> (Vec<Survivor>, Lost) {
-        let survivors = self.end();
-        (survivors, Lost::now().since(&self.lost))
+        self.end()
     }
 
-    fn end(&mut self) -> Vec<Survivor> {
+    fn end(&mut self) -> (Vec<Survivor>, Lost) {
         if core::mem::replace(&mut self.is_over, true) {
-            return Vec::new();
+            return (Vec::new(), Lost::default());
         }
         visits::quietly(|| {
+            // Without the books the recording ends all the same. Its place is lost then, and frees
+            // go on being looked up.
             let mut office = office();
             self.tag.entry.id.store(0, Ordering::Release);
             let now = hooks::clock_ms();
             let parent = self.parent.filter(|parent| parent.is_under_way());
-            let mine = office.take_numbers(self.tag.id, parent.map(|parent| parent.id));
+            let mine = office.as_mut().map_or(vec![self.tag.id], |office| {
+                office.take_numbers(self.tag.id, parent.map(|parent| parent.id))
+            });
+            let lost = self.lost(parent);
             let mut survivors = Vec::new();
             for &id in &mine {
                 let mut keep = |_, record: Record| survivors.push(Survivor::of(&record, now));
@@ -313,12 +400,31 @@ impl Recording {
                     TABLE.drain(id, keep);
                 }
             }
-            office.free.push(self.tag.entry);
-            // Not below zero: in the child of a fork the books may be younger than the recording.
-            office.under_way = office.under_way.saturating_sub(1);
-            hooks::watch_frees(office.under_way > 0);
-            survivors
+            if let Some(office) = &mut office {
+                office.free.push(self.tag.entry);
+                // Not below zero: in the child of a fork the books may be younger than the recording.
+                office.under_way = office.under_way.saturating_sub(1);
+                hooks::watch_frees(office.under_way > 0);
+            }
+            (survivors, lost.plus(&Lost::by_anyone().since(&self.lost)))
         })
+    }
+
+    /// What the recording itself has lost; the one that it is part of has lost
+    /// it too.
+    fn lost(&self, parent: Option<Tag>) -> Lost {
+        let entry = self.tag.entry;
+        let (blocks, cut) = (&entry.lost, &entry.cut);
+        let (blocks, cut) = (blocks.load(Ordering::Relaxed), cut.load(Ordering::Relaxed));
+        if let Some(Tag { entry, .. }) = parent {
+            entry.lost.fetch_add(blocks, Ordering::Relaxed);
+            entry.cut.fetch_add(cut, Ordering::Relaxed);
+        }
+        Lost {
+            blocks,
+            frames: 0,
+            cut,
+        }
     }
 }
 

@@ -15,6 +15,7 @@ use core::cell::{Cell, UnsafeCell};
 use core::marker::PhantomData;
 
 use crate::arena::{self, Zeroed};
+use crate::error::Error;
 use crate::ledger::{self, Figures, Slot};
 use crate::record::everywhere;
 use crate::record::recording::{Entry, Tag};
@@ -22,7 +23,8 @@ use crate::record::sampler::{Line, Sizes};
 use crate::sync::{AtomicU64, Ordering};
 use crate::unwind::Stack;
 
-/// Recordings that a thread can be in at once; more are not recorded.
+/// Recordings that a thread can be in at once; what is lost by those that come
+/// after is counted for them.
 const VISITS: usize = 32;
 
 /// A thread's own state. Zero bytes are its fresh state.
@@ -43,11 +45,13 @@ pub(super) struct Thread {
     stack: UnsafeCell<Stack>,
 }
 
-/// One open visit, or a hole.
+/// Open visits to one recording that began one after the other, or a hole.
 #[derive(Debug)]
 struct Place {
     entry: Cell<Option<&'static Entry>>,
     id: Cell<u32>,
+    /// How many: a job that waits for others may run them inside of itself.
+    count: Cell<u32>,
 }
 
 impl Place {
@@ -56,9 +60,17 @@ impl Place {
         self.entry.get().map(|entry| Tag { entry, id })
     }
 
-    fn set(&self, tag: Option<Tag>) {
-        self.entry.set(tag.map(|tag| tag.entry));
-        self.id.set(tag.map_or(0, |tag| tag.id));
+    fn begin(&self, tag: Tag) {
+        self.entry.set(Some(tag.entry));
+        self.id.set(tag.id);
+        self.count.set(1);
+    }
+
+    fn leave(&self) {
+        self.count.set(self.count.get().saturating_sub(1));
+        if self.count.get() == 0 {
+            self.entry.set(None);
+        }
     }
 }
 
@@ -157,6 +169,21 @@ impl Thread {
         Some(result)
     }
 
+    /// Where a visit to this recording has its place; `None` when there is none left.
+    fn place(&self, tag: Tag) -> Option<usize> {
+        let depth = self.depth.get();
+        if let Some(last) = depth.checked_sub(1)
+            && let Some(place) = self.visits.get(last)
+            && place.get().is_some_and(|open| open.id == tag.id)
+        {
+            place.count.set(place.count.get() + 1);
+            return Some(last);
+        }
+        self.visits.get(depth)?.begin(tag);
+        self.depth.set(depth + 1);
+        Some(depth)
+    }
+
     fn is_quiet(&self) -> bool {
         self.quiet.get() > 0
     }
@@ -180,6 +207,15 @@ fn os_id() -> u64 {
     }
     #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
     0
+}
+
+/// Whether the calling thread can be in recordings at all.
+pub(super) fn possible() -> Result<(), Error> {
+    match (make(), ledger::own()) {
+        (Some(_), _) => Ok(()),
+        (None, Some(_)) => Err(Error::no_memory()),
+        (None, None) => Err(Error::thread_ending()),
+    }
 }
 
 /// What each thread that was ever seen here has done since it began, by the
@@ -255,18 +291,20 @@ pub(crate) struct Visit {
 }
 
 impl Visit {
-    /// Opens a visit; one without a place when there is no memory or too many
-    /// are open already.
+    /// Opens a visit; one without a place when there is no memory, when the
+    /// thread is ending, or when too many are open already. That is counted as a
+    /// loss of the recording, whatever the thread allocates.
     pub(super) fn open(tag: Tag) -> Self {
         let place = make().and_then(|(slot, thread)| {
-            let depth = thread.depth.get();
-            thread.visits.get(depth)?.set(Some(tag));
-            thread.depth.set(depth + 1);
+            let index = thread.place(tag)?;
             // The bounds of the thread's stack are asked for here, not inside the allocator.
             quietly(prepare);
             slot.watch();
-            Some((slot, thread, slot.tenancy(), depth))
+            Some((slot, thread, slot.tenancy(), index))
         });
+        if place.is_none() {
+            tag.lose_block();
+        }
         Self {
             place,
             not_send: PhantomData,
@@ -291,7 +329,7 @@ impl Drop for Visit {
         }
         slot.unwatch();
         if let Some(visit) = thread.visits.get(index) {
-            visit.set(None);
+            visit.leave();
         }
         let mut depth = thread.depth.get();
         while depth > 0

@@ -33,6 +33,7 @@ mod real {
     use std::alloc::System;
 
     use super::Cell;
+    use crate::record::lock::Lock;
     use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 
     /// What every zone starts at: a cache line.
@@ -47,8 +48,7 @@ mod real {
         /// What `System` gave, and the size asked of it.
         block: AtomicPtr<u8>,
         block_size: AtomicU64,
-        /// Opening happens off the allocation path, so parking is allowed here.
-        opening: parking_lot::Mutex<()>,
+        opening: Lock,
         cells: PhantomData<T>,
     }
 
@@ -61,7 +61,7 @@ mod real {
                 len: AtomicU64::new(0),
                 block: AtomicPtr::new(core::ptr::null_mut()),
                 block_size: AtomicU64::new(0),
-                opening: parking_lot::Mutex::new(()),
+                opening: Lock::new(),
                 cells: PhantomData,
             }
         }
@@ -69,11 +69,14 @@ mod real {
         /// Makes it `len` cells; `false` when there is no memory. A zone that is
         /// open stays as it is.
         pub(crate) fn open(&self, len: usize) -> bool {
-            // Before the lock: the child of a fork may find it held by nobody.
             if !self.base.load(Ordering::Acquire).is_null() {
                 return true;
             }
-            let _one = self.opening.lock();
+            // Taken over from a thread that a fork has left behind, too: it can have got no
+            // further than to a block that nobody knows of.
+            let Some(_one) = self.opening.acquire() else {
+                return false;
+            };
             if !self.base.load(Ordering::Acquire).is_null() {
                 return true;
             }

@@ -156,7 +156,7 @@ impl fmt::Display for Frame {
 }
 
 /// What source paths are compared with.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Paths {
     roots: Vec<PathBuf>,
 }

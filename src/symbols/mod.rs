@@ -14,19 +14,33 @@ pub use frame::{Frame, Origin};
 pub use trim::Resolved;
 pub(crate) use trim::kept;
 
+/// Runs what it is given, and sees to it that nothing goes wrong meanwhile.
+pub(crate) type Door = fn(&mut dyn FnMut());
+
 /// Resolves addresses and remembers them.
 #[derive(Debug)]
 pub struct Symbols {
     known: HashMap<u64, Vec<Frame>>,
     paths: frame::Paths,
+    door: Door,
 }
 
 impl Symbols {
     /// Nothing looked up yet.
     pub fn new() -> Self {
+        Self::behind(|look_up| look_up())
+    }
+
+    /// The same, for a process that may fork: each look-up goes through `door`,
+    /// which must keep forks out while it is under way. (It takes locks that
+    /// never become free again in the child.)
+    pub(crate) fn behind(door: Door) -> Self {
+        let mut paths = None;
+        door(&mut || paths = Some(frame::Paths::here()));
         Self {
             known: HashMap::new(),
-            paths: frame::Paths::here(),
+            paths: paths.unwrap_or_default(),
+            door,
         }
     }
 
@@ -41,7 +55,7 @@ impl Symbols {
         missing.dedup();
         missing.retain(|address| !self.known.contains_key(address));
         for address in missing {
-            let frames = resolve(address, &self.paths);
+            let frames = resolve(address, &self.paths, self.door);
             self.known.insert(address, frames);
         }
     }
@@ -55,11 +69,11 @@ impl Symbols {
     pub fn stack(&mut self, addresses: &[u64]) -> Resolved {
         let mut frames = Vec::new();
         for &address in addresses {
-            let paths = &self.paths;
+            let (paths, door) = (&self.paths, self.door);
             let here = self
                 .known
                 .entry(address)
-                .or_insert_with(|| resolve(address, paths));
+                .or_insert_with(|| resolve(address, paths, door));
             frames.extend_from_slice(here);
         }
         Resolved::new(frames)
@@ -73,17 +87,19 @@ impl Default for Symbols {
 }
 
 /// The frames at one return address.
-fn resolve(address: u64, paths: &frame::Paths) -> Vec<Frame> {
+fn resolve(address: u64, paths: &frame::Paths, door: Door) -> Vec<Frame> {
     let mut frames = Vec::new();
     // `backtrace::resolve` takes a return address and looks up the call before it.
     let address = core::ptr::without_provenance_mut(usize::try_from(address).unwrap_or(0));
-    backtrace::resolve(address, |symbol| {
-        frames.push(Frame::new(
-            symbol.name().map(|name| format!("{name:#}")),
-            symbol.filename(),
-            symbol.lineno(),
-            paths,
-        ));
+    door(&mut || {
+        backtrace::resolve(address, |symbol| {
+            frames.push(Frame::new(
+                symbol.name().map(|name| format!("{name:#}")),
+                symbol.filename(),
+                symbol.lineno(),
+                paths,
+            ));
+        });
     });
     let physical = frames.len().saturating_sub(1);
     for inlined in frames.iter_mut().take(physical) {

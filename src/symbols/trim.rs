@@ -48,6 +48,18 @@ impl Resolved {
         })
     }
 
+    /// Whether the block is one that std keeps to the end of the process or of
+    /// the thread, whatever the program does: the buffer of a standard stream, or
+    /// the list of the thread's destructors.
+    pub fn is_kept_by_std(&self) -> bool {
+        self.frames
+            .iter()
+            .take_while(|frame| matches!(frame.origin(), Origin::Allocator | Origin::Std))
+            .filter_map(Frame::file)
+            .filter_map(|file| file.split_once("library/std/src/"))
+            .any(|(_, file)| file == "io/stdio.rs" || file.starts_with("sys/thread_local/"))
+    }
+
     /// Whether the block is one that std keeps for a thread, from its start to
     /// a moment after its end.
     pub fn is_of_a_thread(&self) -> bool {

@@ -48,15 +48,15 @@ pub(crate) fn main(cases: &[Case]) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
+    // Nothing here is ignored, so whoever asks for ignored tests alone gets none.
+    let none = arguments.iter().any(|a| a == "--ignored");
     if arguments.iter().any(|a| a == "--list") {
-        for case in cases {
+        for case in cases.iter().filter(|_| !none) {
             println!("{}: test", case.name);
         }
         return ExitCode::SUCCESS;
     }
     let exact = arguments.iter().any(|a| a == "--exact");
-    // Nothing here is ignored, so whoever asks for ignored tests alone gets none.
-    let none = arguments.iter().any(|a| a == "--ignored");
     let names: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
     let chosen = |case: &Case| {
         !none

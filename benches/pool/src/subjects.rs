@@ -197,6 +197,42 @@ subject!(
     ours::BoundedPool::new(ROOM),
     |pool| pool.try_acquire().expect("room")
 );
+/// What a workload costs by itself: a guard of two words that nobody has to make,
+/// and that need not be given back. No pool can be faster.
+pub struct Nothing<T: Object>(std::marker::PhantomData<fn() -> T>);
+
+impl<T: Object> Nothing<T> {
+    pub const NAME: &'static str = "nothing at all: what the workload costs";
+
+    pub fn new() -> Self {
+        Self(std::marker::PhantomData)
+    }
+}
+
+/// As large as a guard, with a drop that does nothing.
+pub struct Empty([usize; 2]);
+
+impl Drop for Empty {
+    #[inline]
+    fn drop(&mut self) {
+        std::hint::black_box(&mut self.0);
+    }
+}
+
+impl<T: Object> Subject<T> for Nothing<T> {
+    type Guard<'a> = Empty;
+
+    #[inline]
+    fn acquire(&self) -> Empty {
+        Empty([std::hint::black_box(1); 2])
+    }
+
+    #[inline]
+    fn touch(guard: &mut Empty) {
+        std::hint::black_box(&mut guard.0);
+    }
+}
+
 subject!(
     ObjectPool,
     "object-pool",

@@ -60,7 +60,7 @@ impl<T> Pool<T> {
 
     /// Drops idle objects until at most `keep` are left.
     ///
-    /// What other threads that are still running keep for themselves (at most 30
+    /// What other threads that are still running keep for themselves (at most 62
     /// objects each, some of them perhaps inherited from a thread that has ended)
     /// they drop when they next use the pool, because only they can touch it.
     /// Until then it counts as idle.

@@ -34,7 +34,9 @@ pub(crate) struct Shard {
     pub(super) shape: AtomicU64,
     pub(crate) lines: Part<Line>,
     pub(crate) entries: Part<Entry>,
-    _apart: [u64; 3],
+    /// See [`TableLosses`]. Here, where it is seldom written.
+    missed: AtomicU64,
+    _apart: [u64; 2],
     lock: Lock,
     /// Records here. Written under the lock, read by anyone.
     pub(super) live: AtomicU64,
@@ -42,7 +44,7 @@ pub(crate) struct Shard {
     used: AtomicU64,
     /// The first free entry below `used`.
     free: AtomicU64,
-    /// See [`Losses`].
+    /// See [`TableLosses`].
     replaced: AtomicU64,
     pub(super) full: AtomicU64,
     busy: AtomicU64,
@@ -74,6 +76,8 @@ pub struct TableLosses {
     pub full: u64,
     /// Insertions and removals not done because the lock could not be had.
     pub busy: u64,
+    /// Those of them that were no insertions: whose record it was, nobody knows.
+    pub missed: u64,
     /// Records replaced by another at the same address: a free was missed.
     pub replaced: u64,
     /// Shards taken over in a forked child from a thread that is not there; each
@@ -88,6 +92,7 @@ impl TableLosses {
         Self {
             full: self.full.saturating_add(other.full),
             busy: self.busy.saturating_add(other.busy),
+            missed: self.missed.saturating_add(other.missed),
             replaced: self.replaced.saturating_add(other.replaced),
             inherited: self.inherited.saturating_add(other.inherited),
         }
@@ -103,7 +108,8 @@ impl Shard {
             shape: AtomicU64::new(FIRST_LINES as u64),
             lines: Part::new(),
             entries: Part::new(),
-            _apart: [0; 3],
+            missed: AtomicU64::new(0),
+            _apart: [0; 2],
             lock: Lock::new(),
             live: AtomicU64::new(0),
             used: AtomicU64::new(0),
@@ -127,6 +133,7 @@ impl Shard {
         TableLosses {
             full: self.full.load(Ordering::Relaxed),
             busy: self.busy.load(Ordering::Relaxed),
+            missed: self.missed.load(Ordering::Relaxed),
             replaced: self.replaced.load(Ordering::Relaxed),
             inherited: self.inherited.load(Ordering::Relaxed),
         }
@@ -223,7 +230,7 @@ impl Shard {
                 return Ok(None);
             }
         }
-        let _guard = self.acquire().ok_or(Busy)?;
+        let _guard = self.acquire_or_miss().ok_or(Busy)?;
         let found = match seen {
             Some(found) if self.is_still(&found, address) => found,
             _ => match self.find_locked(address, hash) {
@@ -246,7 +253,7 @@ impl Shard {
         wanted: impl Fn(&Record) -> bool,
         take: bool,
     ) -> Option<(usize, u64)> {
-        let _guard = self.acquire()?;
+        let _guard = self.acquire_or_miss()?;
         let mut at = from;
         let mut places = batch.iter_mut();
         let mut count = 0;
@@ -294,7 +301,7 @@ impl Shard {
         count: u64,
         amend: &impl Fn(&Record) -> Amend,
     ) -> Option<u64> {
-        let _guard = self.acquire()?;
+        let _guard = self.acquire_or_miss()?;
         let end = self.used().min(from.saturating_add(count));
         for at in from..end {
             let Some(entry) = self.entry(at) else { break };
@@ -329,6 +336,16 @@ impl Shard {
                 None
             }
         }
+    }
+
+    /// The same for what is no insertion.
+    #[inline]
+    fn acquire_or_miss(&self) -> Option<Guard<'_>> {
+        let guard = self.acquire();
+        if guard.is_none() {
+            self.missed.fetch_add(1, Ordering::Relaxed);
+        }
+        guard
     }
 
     #[cold]

@@ -1,0 +1,223 @@
+//! A leak check of the whole process, from some point in `main` to its end.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::PathBuf;
+
+use crate::error::Error;
+use crate::leaks::check::{Check, Scene};
+use crate::leaks::report::LeakReport;
+use crate::record::{self, Everyone};
+
+/// The settings of a leak check of the whole process.
+///
+/// It sees what all threads allocate from its start on, whether or not they
+/// know of it, and reports what is still alive when its guard is dropped: as
+/// the first thing in `main`, it reports at the end of `main`.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// use heapledger::leaks::Process;
+///
+/// # fn main() -> Result<(), heapledger::Error> {
+/// let _leaks = Process::new().exit_code(23).start()?;
+/// drop(vec![1, 2, 3]); // the program
+/// # Ok(())
+/// # }
+/// ```
+///
+/// Reported is every block that is still alive, also what is kept on purpose to
+/// the end: leave it out with [`suppress`](Self::suppress) or
+/// [`allow_bytes`](Self::allow_bytes), or start the check after it was made.
+/// What std itself keeps (the buffers of the standard streams, a thread's list
+/// of thread locals) is told apart, in [`LeakReport::runtime`].
+///
+/// Recording makes every allocation of the program slower, several times in the
+/// worst case, and costs some 30 bytes for each block that is alive.
+#[derive(Clone, Debug, Default)]
+pub struct Process {
+    check: Check,
+    /// `None` is standard error.
+    file: Option<PathBuf>,
+    exit_code: Option<u8>,
+}
+
+impl Process {
+    /// A check that allows nothing and reports to standard error.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Reports to standard error. Nothing is written when there are no leaks.
+    #[must_use]
+    pub fn to_stderr(mut self) -> Self {
+        self.file = None;
+        self
+    }
+
+    /// Reports to a file, which is overwritten at the end, and empty when there
+    /// are no leaks. If it cannot be written, standard error says so, and has
+    /// the report.
+    #[must_use]
+    pub fn to_file(mut self, path: impl Into<PathBuf>) -> Self {
+        self.file = Some(path.into());
+        self
+    }
+
+    /// Ends the process with this code when the guard is dropped and there are
+    /// leaks.
+    ///
+    /// Standard output is flushed before; what else should happen at the end of
+    /// the process (destructors in `main` that come after the guard's, `atexit`
+    /// handlers) does not.
+    #[must_use]
+    pub fn exit_code(mut self, code: u8) -> Self {
+        self.exit_code = Some(code);
+        self
+    }
+
+    /// Tolerates up to `blocks` leaked blocks, as [`Check::allow_blocks`].
+    #[must_use]
+    pub fn allow_blocks(mut self, blocks: u64) -> Self {
+        self.check = self.check.allow_blocks(blocks);
+        self
+    }
+
+    /// Tolerates up to `bytes` leaked bytes, as [`Check::allow_bytes`].
+    #[must_use]
+    pub fn allow_bytes(mut self, bytes: u64) -> Self {
+        self.check = self.check.allow_bytes(bytes);
+        self
+    }
+
+    /// Does not count blocks with a function in their stack whose name matches
+    /// `pattern`, as [`Check::suppress`].
+    #[must_use]
+    pub fn suppress(mut self, pattern: &str) -> Self {
+        self.check = self.check.suppress(pattern);
+        self
+    }
+
+    /// Starts the check.
+    ///
+    /// # Errors
+    /// [`Error::is_already_profiling`] when there is such a check already, or a
+    /// [`Profiler`](crate::Profiler); [`Error::is_not_installed`],
+    /// [`Error::is_no_memory`], [`Error::is_thread_ending`].
+    pub fn start(self) -> Result<ProcessGuard, Error> {
+        Ok(ProcessGuard {
+            everyone: Some(Everyone::start()?),
+            settings: self,
+        })
+    }
+}
+
+/// A leak check of the whole process under way; from [`Process::start`].
+///
+/// Dropping it ends the check and reports. While a panic unwinds through it,
+/// there is no verdict, and standard error says so: what a panic leaves behind
+/// is not what the program leaks.
+///
+/// It may be kept and dropped anywhere: in `main`, on another thread, in a
+/// thread local. In a `static` it is never dropped, and so never reports, unless
+/// somebody takes it out.
+#[derive(Debug)]
+#[must_use = "the check ends when this is dropped"]
+pub struct ProcessGuard {
+    settings: Process,
+    /// `None` when it is over.
+    everyone: Option<Everyone>,
+}
+
+impl ProcessGuard {
+    /// Ends the check and gives its verdict instead of reporting it. The
+    /// process goes on in any case.
+    ///
+    /// # Errors
+    /// The report, when more is alive than allowed, or when blocks could not be
+    /// recorded.
+    pub fn finish(mut self) -> Result<(), LeakReport> {
+        self.end()
+    }
+
+    fn end(&mut self) -> Result<(), LeakReport> {
+        let Some(everyone) = self.everyone.take() else {
+            return Ok(());
+        };
+        // First: what we allocate from now on is nobody's leak, even on a thread that is ending
+        // and cannot be quiet.
+        everyone.leave();
+        self.settings.check.conclude(Scene::Process(everyone))
+    }
+}
+
+impl Drop for ProcessGuard {
+    fn drop(&mut self) {
+        if self.everyone.is_none() {
+            return;
+        }
+        if std::thread::panicking() {
+            self.everyone = None;
+            say("the program panics, so nobody has looked for leaks");
+            return;
+        }
+        let verdict = self.end();
+        record::quietly(|| self.settings.report(verdict.as_ref().err()));
+        if let (Err(_), Some(code)) = (verdict, self.settings.exit_code) {
+            exit(code);
+        }
+    }
+}
+
+impl Process {
+    fn report(&self, leaks: Option<&LeakReport>) {
+        let text = leaks.map_or(String::new(), |report| format!("{report}\n"));
+        if let Some(path) = &self.file {
+            match fs::write(path, &text) {
+                Ok(()) => return,
+                Err(error) => say(&format!(
+                    "cannot write the leak report to {}: {error}",
+                    path.display()
+                )),
+            }
+        }
+        if !text.is_empty() {
+            say(text.trim_end());
+        }
+    }
+}
+
+/// Writes to standard error, if there is one.
+fn say(text: &str) {
+    // One call, so that other threads' lines do not come in between.
+    let line = format!("heapledger: {text}\n");
+    drop(io::stderr().write_all(line.as_bytes()));
+}
+
+/// Ends the process at once.
+///
+/// Not by `std::process::exit`: the guard may be dropped while the process is
+/// ending already, by the destructors of thread locals, and to end it a second
+/// time is refused with an abort.
+fn exit(code: u8) -> ! {
+    drop(io::stdout().flush());
+    #[cfg(unix)]
+    ending::now(code);
+    #[cfg(not(unix))]
+    std::process::exit(i32::from(code));
+}
+
+#[cfg(unix)]
+mod ending {
+    #![expect(unsafe_code, reason = "ends the process without its destructors")]
+
+    unsafe extern "C" {
+        fn _exit(code: core::ffi::c_int) -> !;
+    }
+
+    pub(super) fn now(code: u8) -> ! {
+        // SAFETY: the declaration is POSIX's; it touches nothing and does not come back.
+        unsafe { _exit(code.into()) }
+    }
+}

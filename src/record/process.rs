@@ -1,0 +1,61 @@
+//! A recording of all threads, for a leak check of the whole process.
+
+use crate::error::Error;
+use crate::record::hooks::Lost;
+use crate::record::recording::{Recording, Survivor};
+use crate::record::{everywhere, profiling};
+
+/// A recording that all threads are in. One at a time, and not beside a
+/// profile. Dropping it ends it.
+#[derive(Debug)]
+pub(crate) struct Everyone {
+    recording: Option<Recording>,
+}
+
+impl Everyone {
+    /// Starts a recording of what all threads allocate from now on.
+    pub(crate) fn start() -> Result<Self, Error> {
+        let recording = Recording::start()?;
+        if !profiling::take() {
+            return Err(Error::already_profiling());
+        }
+        // From here on there is something to give back.
+        let everyone = Self {
+            recording: Some(recording),
+        };
+        if let Some(recording) = &everyone.recording {
+            everywhere::enter(recording)?;
+        }
+        Ok(everyone)
+    }
+
+    /// What no thread records any more from now on may still be freed.
+    pub(crate) fn leave(&self) {
+        if let Some(recording) = &self.recording {
+            everywhere::leave(recording);
+        }
+    }
+
+    /// What is alive now of what was recorded.
+    pub(crate) fn survivors(&self) -> Vec<Survivor> {
+        self.recording
+            .as_ref()
+            .map_or(Vec::new(), Recording::survivors)
+    }
+
+    /// Ends the recording and gives what is still alive, with what was lost.
+    pub(crate) fn finish(mut self) -> (Vec<Survivor>, Lost) {
+        self.leave();
+        self.recording
+            .take()
+            .map_or_else(Default::default, Recording::finish)
+    }
+}
+
+impl Drop for Everyone {
+    fn drop(&mut self) {
+        self.leave();
+        drop(self.recording.take());
+        profiling::give_back();
+    }
+}
