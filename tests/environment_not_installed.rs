@@ -33,7 +33,7 @@ fn the_two_lines_that_are_missing_are_shown_and_the_program_runs() {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(7), "{said}");
     assert!(
-        said.starts_with("heapledger: HEAPLEDGER=profile,file=never.txt: "),
+        said.starts_with("heapledger: HEAPLEDGER=profile,file=never.txt does nothing: "),
         "{said}"
     );
     assert!(

@@ -12,7 +12,7 @@ use core::mem::MaybeUninit;
 use std::io;
 
 use crate::environment::settings::Signal;
-use crate::environment::{VARIABLE, work};
+use crate::environment::{VARIABLE, check, work};
 use crate::record;
 use crate::sync::{AtomicU32, Ordering};
 
@@ -35,7 +35,7 @@ extern "C" fn start() {
             work::tell("HEAPLEDGER is for the program, and is not heeded by a shared library");
         }
         Some(value) => arrange(value),
-        None => work::tell("HEAPLEDGER is not UTF-8. Nothing is profiled."),
+        None => work::tell("HEAPLEDGER does nothing: it is not UTF-8"),
     });
 }
 
@@ -85,6 +85,12 @@ const PAGE: usize = 4096;
 /// The main thread's locals are gone here, and other threads may still run.
 extern "C" fn at_exit() {
     work::report();
+    if check::is_ours() {
+        // The verdict may end the process, and with it what C programs have not written yet.
+        // SAFETY: null stands for all streams.
+        unsafe { libc::fflush(core::ptr::null_mut()) };
+        check::end();
+    }
 }
 
 /// What the handler posts to and the helper waits for.

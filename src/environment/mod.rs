@@ -5,6 +5,7 @@
 //! HEAPLEDGER=profile,signal=USR2,file=heap-{n}.pb.gz ./server &
 //! kill -USR2 $!                                            # heap-1.pb.gz now, and it goes on
 //! HEAPLEDGER=profile,every=allocation,file=a.txt,file=a.folded ./tool
+//! HEAPLEDGER=leaks,exit=23 ./tool                          # what is alive at its end
 //! ```
 //!
 //! The program must have been built with the feature `profile` and have a
@@ -15,10 +16,10 @@
 //!
 //! # Settings
 //!
-//! `HEAPLEDGER` is `profile` or `off`, then settings, all divided by commas.
-//! An empty value is `off`.
+//! `HEAPLEDGER` is `profile`, `leaks` or `off`, then settings, all divided by
+//! commas. An empty value is `off`.
 //!
-//! | setting | what it says | if it is not there |
+//! | `profile` | what it says | if it is not there |
 //! |---|---|---|
 //! | `every=512k` | one sample in so many bytes on average, with `k`, `m` or `g`; `1` or `allocation` records every allocation | `512k` |
 //! | `file=NAME` | where a report goes; several make several reports | `heap-{pid}.html`, or with a signal `heap-{pid}-{n}.html` |
@@ -26,10 +27,16 @@
 //! | `at=exit` | `exit`: when the program ends, signal or not; `signal`: only on the signal | `exit` |
 //! | `signal=USR2` | also whenever this signal comes: `HUP`, `USR1` or `USR2` | no signal |
 //!
+//! | `leaks` | what it says | if it is not there |
+//! |---|---|---|
+//! | `suppress=PATTERN` | leaves out blocks with such a function in their stack, as [`suppress`](crate::leaks::Check::suppress); several are accepted | nothing is left out |
+//! | `exit=23` | the exit code when there are leaks, 0 to 255 | the program's own |
+//! | `file=NAME` | where the report goes, empty when there are no leaks | standard error |
+//!
 //! In a file's name `{pid}` is the number of the process, `{n}` that of the
 //! report in the process, from 1. A name without `{n}` is written over by the
 //! process's next report. A name without a leading `/` begins where the program
-//! was started, wherever it goes later.
+//! was started, wherever it goes later. There is no way to write a comma.
 //!
 //! A setting that is wrong is told in one line on standard error, as is a file
 //! that cannot be written. The program then runs as if nothing had been set,
@@ -48,18 +55,24 @@
 //! - All names are looked up, also for pprof, which costs some tens of
 //!   milliseconds and megabytes with the first report. None of what reports
 //!   allocate is profiled.
-//! - There is one profile at a time: a [`Profiler`](crate::Profiler) that the
-//!   program starts itself gets an error while the variable is set.
+//! - There is one profile or leak check of the whole process at a time: one that
+//!   the program starts itself gets an error while the variable is set. Checks of
+//!   closures are not touched by it.
+//! - `leaks` finds all that is alive when the program ends, also what statics
+//!   keep: see [`leaks::Process`](crate::leaks::Process). With an exit code, the
+//!   exit handlers that were there before the program's own are not called.
 //! - A program that is started by this one inherits the variable, and does the
 //!   same when it is built so; `{pid}` keeps the reports apart.
 //! - A child of `fork` that ends by `exit` writes a report of its own. Where the
 //!   name has no `{pid}` its number is put before the ending, so that it never
 //!   writes over its parent's. It has no thread for the signal, and says so.
+//!   It gives no verdict on leaks, as it has all that its parent had.
 //! - Set-user-id programs, and all that gain rights by being started, do not
 //!   heed the variable, and say so: it would let others write files.
 //! - A shared library with a heapledger of its own does not heed it either, and
 //!   says so: it is for the program.
 
+mod check;
 #[expect(
     unsafe_code,
     reason = "runs before `main` and at exit, and handles a signal"

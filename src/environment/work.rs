@@ -1,11 +1,12 @@
 //! The profile that the variable has asked for, and its reports.
 
 use std::io::Write;
+use std::path::Path;
 
 use once_cell::sync::OnceCell;
 
-use crate::environment::VARIABLE;
 use crate::environment::settings::{Order, Report, Signal, Wanted, parse};
+use crate::environment::{VARIABLE, check};
 use crate::profile::Profiler;
 use crate::record;
 use crate::sync::{AtomicU64, Mutex, Ordering};
@@ -40,33 +41,31 @@ pub(super) fn tell(what: &str) {
 /// Does what the variable's value says; nothing more is to be arranged when
 /// that is nothing, or cannot be done.
 pub(super) fn begin(value: &str) -> Option<Moments> {
+    let folder = std::env::current_dir().unwrap_or_default();
     let begun = match parse(value) {
         Ok(Order::Nothing) => return None,
-        Ok(Order::Profile(wanted)) => start(wanted),
-        Ok(Order::Leaks(_)) => Err(String::from(
-            "leaks is not in this version; use assert_no_leaks! or leaks::check in a test, \
-             or HEAPLEDGER=profile",
-        )),
+        Ok(Order::Profile(wanted)) => start(wanted, &folder),
+        Ok(Order::Leaks(wanted)) => check::start(wanted, &folder).map(|()| Moments {
+            at_exit: true,
+            signal: None,
+        }),
         Err(wrong) => Err(wrong),
     };
     begun
         .map_err(|why| {
-            tell(&format!(
-                "{VARIABLE}={}: {why}. Nothing is profiled.",
-                value.escape_debug()
-            ));
+            let value = value.escape_debug();
+            tell(&format!("{VARIABLE}={value} does nothing: {why}"));
         })
         .ok()
 }
 
-fn start(wanted: Wanted) -> Result<Moments, String> {
+fn start(wanted: Wanted, folder: &Path) -> Result<Moments, String> {
     let profiler = Profiler::builder()
         .sample_every(wanted.every)
         .start()
         .map_err(|error| error.to_string())?;
-    let folder = std::env::current_dir().unwrap_or_default();
     let bound = |report: Report| Report {
-        name: report.name.from(&folder),
+        name: report.name.from(folder),
         ..report
     };
     let running = Running {
