@@ -19,12 +19,16 @@ mod units;
 mod allocator;
 #[cfg(not(loom))]
 mod assertions;
+#[cfg(all(not(loom), feature = "profile", target_os = "linux"))]
+pub mod environment;
 #[cfg(all(not(loom), feature = "profile"))]
 mod export;
 #[cfg(not(loom))]
 mod installed;
 #[cfg(all(not(loom), feature = "profile"))]
 pub mod leaks;
+#[cfg(not(loom))]
+pub mod metrics;
 #[cfg(all(not(loom), feature = "profile"))]
 pub mod profile;
 #[cfg(not(loom))]

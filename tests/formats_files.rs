@@ -14,11 +14,12 @@ use heapledger::profile::{Format, Mode, Value};
 #[path = "fixtures/sample_profile.rs"]
 mod sample_profile;
 
-const FORMATS: [Format; 4] = [
+const FORMATS: [Format; 5] = [
     Format::Text,
     Format::Dhat,
     Format::Pprof,
     Format::Folded(Value::TotalBytes),
+    Format::Html,
 ];
 
 fn profile() -> HeapProfile {
@@ -31,6 +32,7 @@ fn write(profile: &HeapProfile, format: Format, to: &mut dyn Write) -> io::Resul
         Format::Dhat => profile.write_dhat(to),
         Format::Pprof => profile.write_pprof(to),
         Format::Folded(value) => profile.write_folded(to, value),
+        Format::Html => profile.write_html(to),
         other => panic!("{other:?} is not tested here"),
     }
 }
@@ -113,7 +115,11 @@ fn save_writes_what_the_writer_writes() {
         write(&profile, format, &mut expected).expect("memory takes it");
         assert_eq!(fs::read(&path).expect("a file"), expected, "{format:?}");
     }
-    assert_eq!(names_in(&folder).len(), 4, "nothing else is left there");
+    assert_eq!(
+        names_in(&folder).len(),
+        FORMATS.len(),
+        "nothing else is left there"
+    );
 }
 
 /// Bug prevented: an error that says that something failed, and not what.

@@ -4,7 +4,7 @@
 
 use heapledger::__private::profile::empty;
 use heapledger::HeapProfile;
-use heapledger::profile::{Amount, Mapping, Mode, StackProfile};
+use heapledger::profile::{Amount, Mapping, Mode, StackProfile, Value};
 use proptest::prelude::*;
 
 #[path = "support/proto.rs"]
@@ -192,6 +192,28 @@ fn the_head_says_when_how_long_and_how() {
             "1 stack could not be followed to its thread's beginning",
         ]
     );
+}
+
+/// Bug prevented: a page that is asked for what was ever allocated, and tools
+/// that show what is alive.
+#[test]
+fn any_figure_can_be_the_one_that_is_shown_first() {
+    let table = [
+        (Value::TotalBlocks, "alloc_objects"),
+        (Value::TotalBytes, "alloc_space"),
+        (Value::LiveBlocks, "inuse_objects"),
+        (Value::LiveBytes, "inuse_space"),
+        (Value::PeakBlocks, "peak_objects"),
+        (Value::PeakBytes, "peak_space"),
+    ];
+    for (value, name) in table {
+        let mut gzip = Vec::new();
+        let written = exact().write_pprof_showing(&mut gzip, value);
+        written.expect("memory takes it");
+        let read = proto::decoded(&gzip);
+        assert_eq!(read.text(read.default_sample_type), name);
+        assert_eq!(read.sample.len(), proto::read(&exact()).sample.len());
+    }
 }
 
 #[test]

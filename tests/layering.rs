@@ -1,7 +1,8 @@
 //! The house has storeys, and what stands on one may use only what is below.
 //!
 //! ```text
-//!   export
+//!   environment
+//!   export   metrics
 //!   assertions   leaks   profile
 //!   scope   allocator
 //!   reading   record
@@ -32,7 +33,8 @@ const STOREYS: &[&[&str]] = &[
     &["reading", "record"],
     &["scope", "allocator"],
     &["assertions", "leaks", "profile"],
-    &["export"],
+    &["export", "metrics"],
+    &["environment"],
 ];
 
 /// What stands apart, and all that it may use.

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use crate::export::protobuf::Message;
 use crate::export::{gzip, words};
-use crate::profile::{Frame, HeapProfile, Mapping, Mode, Names, StackProfile};
+use crate::profile::{Frame, HeapProfile, Mapping, Mode, Names, StackProfile, Value};
 use crate::record;
 use crate::symbols;
 
@@ -49,10 +49,48 @@ impl HeapProfile {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn write_pprof<W: Write>(&self, mut w: W) -> io::Result<()> {
-        let file = record::quietly(|| gzip::file(&encode(self)));
+    pub fn write_pprof<W: Write>(&self, w: W) -> io::Result<()> {
+        self.write_pprof_showing(w, Value::LiveBytes)
+    }
+
+    /// [`write_pprof`](Self::write_pprof), with another figure that tools show
+    /// first; they have all of them in any case.
+    ///
+    /// What Go's servers give as `/debug/pprof/allocs` is
+    /// [`Value::TotalBytes`].
+    ///
+    /// # Errors
+    ///
+    /// What `w` answers.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # let mode = heapledger::profile::Mode::EveryAllocation;
+    /// # let profile = heapledger::__private::profile::empty(mode, None);
+    /// use heapledger::profile::Value;
+    ///
+    /// let mut gzip = Vec::new();
+    /// profile.write_pprof_showing(&mut gzip, Value::TotalBytes)?;
+    /// # assert!(gzip.starts_with(&[0x1f, 0x8b]));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn write_pprof_showing<W: Write>(&self, mut w: W, value: Value) -> io::Result<()> {
+        let file = record::quietly(|| gzip::file(&encode(self, value)));
         w.write_all(&file)?;
         w.flush()
+    }
+}
+
+/// The sample type that has this figure.
+const fn sample_type(value: Value) -> &'static str {
+    match value {
+        Value::TotalBlocks => "alloc_objects",
+        Value::TotalBytes => "alloc_space",
+        Value::LiveBlocks => "inuse_objects",
+        Value::LiveBytes => "inuse_space",
+        Value::PeakBlocks => "peak_objects",
+        Value::PeakBytes => "peak_space",
     }
 }
 
@@ -82,7 +120,7 @@ const SAMPLE_TYPES: [(&str, &str); 6] = [
     ("peak_space", "bytes"),
 ];
 
-fn encode(profile: &HeapProfile) -> Vec<u8> {
+fn encode(profile: &HeapProfile, shown: Value) -> Vec<u8> {
     let mut to = Message::default();
     let mut strings = Strings::new();
     let value_type = |to: &mut Message, field, strings: &mut Strings, (kind, unit)| {
@@ -178,7 +216,8 @@ fn encode(profile: &HeapProfile) -> Vec<u8> {
         .map(|note| strings.number(note))
         .collect();
     to.packed(field::COMMENT, comments.into_iter());
-    to.number(field::DEFAULT_SAMPLE_TYPE, strings.number("inuse_space"));
+    let shown = strings.number(sample_type(shown));
+    to.number(field::DEFAULT_SAMPLE_TYPE, shown);
     for text in strings.list() {
         to.text(field::STRING, text);
     }

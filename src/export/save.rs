@@ -79,6 +79,7 @@ impl HeapProfile {
             Format::Dhat => self.write_dhat(w),
             Format::Pprof => self.write_pprof(w),
             Format::Folded(value) => self.write_folded(w, value),
+            Format::Html => self.write_html(w),
         }
     }
 }

@@ -78,6 +78,8 @@ pub enum Format {
     Pprof,
     /// For flame graphs: [`HeapProfile::write_folded`](crate::HeapProfile::write_folded).
     Folded(Value),
+    /// For a browser: [`HeapProfile::write_html`](crate::HeapProfile::write_html).
+    Html,
 }
 
 impl Format {
@@ -88,6 +90,7 @@ impl Format {
             Self::Dhat => "json",
             Self::Pprof => "pb.gz",
             Self::Folded(_) => "folded",
+            Self::Html => "html",
         }
     }
 }

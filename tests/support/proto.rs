@@ -114,8 +114,15 @@ pub(crate) struct Function {
 pub(crate) fn read(profile: &HeapProfile) -> Proto {
     let mut gzip = Vec::new();
     profile.write_pprof(&mut gzip).expect("memory takes it");
+    let proto = decoded(&gzip);
+    assert_eq!(proto.text(proto.default_sample_type), "inuse_space");
+    proto
+}
+
+/// What is in such a file.
+pub(crate) fn decoded(gzip: &[u8]) -> Proto {
     // The reader compares the checksum and the length.
-    let message = DeflateDecoder::new(&gzip)
+    let message = DeflateDecoder::new(gzip)
         .decode_gzip()
         .expect("a gzip file");
     let proto = Proto::decode(&*message).expect("a message");
@@ -162,7 +169,6 @@ impl Proto {
                 ("peak_space", "bytes"),
             ]
         );
-        assert_eq!(self.text(self.default_sample_type), "inuse_space");
         let period = self.period_type.expect("a period");
         assert_eq!(
             (self.text(period.kind), self.text(period.unit)),

@@ -1,0 +1,56 @@
+//! The leak check that the variable has asked for, and its verdict.
+
+use std::path::Path;
+
+use once_cell::sync::OnceCell;
+
+use crate::environment::settings::LeaksWanted;
+use crate::leaks::{Process, ProcessGuard};
+use crate::sync::Mutex;
+
+/// What std makes for itself before `main` and keeps: a check that begins in
+/// `main` does not meet it. By two names, as the first may be inlined.
+const BEFORE_MAIN: [&str; 2] = ["^std::rt::init$", "^std::sys::pal::unix::stack_overflow::"];
+
+static CHECK: OnceCell<Check> = OnceCell::new();
+
+/// A check under way, to the end of the process.
+struct Check {
+    /// None when it is over.
+    guard: Mutex<Option<ProcessGuard>>,
+    /// The process that began it; another is its child.
+    pid: u32,
+}
+
+pub(super) fn start(wanted: LeaksWanted, folder: &Path) -> Result<(), String> {
+    let pid = std::process::id();
+    let mut check = Process::new();
+    let said = wanted.suppressions.iter().map(String::as_str);
+    for pattern in BEFORE_MAIN.into_iter().chain(said) {
+        check = check.suppress(pattern);
+    }
+    if let Some(code) = wanted.exit_code {
+        check = check.exit_code(code);
+    }
+    if let Some(name) = wanted.file {
+        check = check.to_file(name.from(folder).path(pid, 1, false));
+    }
+    let guard = check.start().map_err(|error| error.to_string())?;
+    let guard = Mutex::new(Some(guard));
+    // Only `start` fills it, and it runs once.
+    drop(CHECK.set(Check { guard, pid }));
+    Ok(())
+}
+
+/// Whether this process is to give a verdict.
+pub(super) fn is_ours() -> bool {
+    CHECK
+        .get()
+        .is_some_and(|check| check.pid == std::process::id())
+}
+
+/// Gives the verdict; does not come back when the exit code says it.
+pub(super) fn end() {
+    let guard = CHECK.get().and_then(|check| check.guard.lock().take());
+    drop(guard);
+}

@@ -1,0 +1,190 @@
+//! The ways into this module that no Rust code calls.
+//!
+//! ```text
+//!   the loader, before `main` ──▶ start ──▶ look, and mostly that is all
+//!                                   ├──▶ atexit(at_exit)
+//!                                   └──▶ sigaction(on_signal) ──post──▶ helper ──▶ report
+//! ```
+
+use core::cell::UnsafeCell;
+use core::ffi::{c_int, c_void};
+use core::mem::MaybeUninit;
+use std::io;
+
+use crate::environment::settings::Signal;
+use crate::environment::{VARIABLE, check, work};
+use crate::record;
+use crate::sync::{AtomicU32, Ordering};
+
+/// What the loader calls before `main`, after the C library's own beginnings and std's.
+// `used` is kept through the linking of a library into a program, also by all kinds of LTO.
+// SAFETY: the section holds functions of this type; C passes three arguments, and one that takes
+// none leaves them alone.
+#[used]
+#[unsafe(link_section = ".init_array")]
+static START: extern "C" fn() = start;
+
+extern "C" fn start() {
+    let Some(value) = std::env::var_os(VARIABLE) else {
+        return;
+    };
+    record::quietly(|| match value.to_str() {
+        Some("") => {}
+        _ if gains_rights() => work::tell("HEAPLEDGER is not heeded by a set-user-id program"),
+        _ if !is_the_program() => {
+            work::tell("HEAPLEDGER is for the program, and is not heeded by a shared library");
+        }
+        Some(value) => arrange(value),
+        None => work::tell("HEAPLEDGER does nothing: it is not UTF-8"),
+    });
+}
+
+fn arrange(value: &str) {
+    let Some(moments) = work::begin(value) else {
+        return;
+    };
+    if let Some(signal) = moments.signal
+        && let Err(error) = listen(signal)
+    {
+        work::tell(&format!("{VARIABLE}: no report on a signal: {error}"));
+    }
+    // SAFETY: the handler lives as long as the program, which we are a part of.
+    if moments.at_exit && unsafe { libc::atexit(at_exit) } != 0 {
+        work::tell(&format!("{VARIABLE}: no report at exit: no memory"));
+    }
+}
+
+/// Whether the one who started the program has fewer rights than it has.
+fn gains_rights() -> bool {
+    // SAFETY: only asks for a number that the kernel has given to the process.
+    unsafe { libc::getauxval(libc::AT_SECURE) != 0 }
+}
+
+/// Whether this code is a part of the program itself.
+///
+/// A library can be closed, and a handler of it would then lead nowhere.
+fn is_the_program() -> bool {
+    // SAFETY: as above; the program's own table of segments lies behind its beginning.
+    let headers = unsafe { libc::getauxval(libc::AT_PHDR) };
+    let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
+    let here = start as extern "C" fn() as *const c_void;
+    // SAFETY: `info` is a place for the answer; zeros are one.
+    let found = unsafe { libc::dladdr(here, info.as_mut_ptr()) };
+    // SAFETY: all of its fields may be zero.
+    let base = unsafe { info.assume_init() }.dli_fbase.addr();
+    // A program without a loader has nothing but itself.
+    found == 0 || headers == 0 || {
+        let headers = usize::try_from(headers).unwrap_or(0);
+        headers.checked_sub(base).is_some_and(|far| far < PAGE)
+    }
+}
+
+/// The table of segments follows the file's head at once in all that linkers make.
+const PAGE: usize = 4096;
+
+/// The main thread's locals are gone here, and other threads may still run.
+extern "C" fn at_exit() {
+    work::report();
+    if check::is_ours() {
+        // The verdict may end the process, and with it what C programs have not written yet.
+        // SAFETY: null stands for all streams.
+        unsafe { libc::fflush(core::ptr::null_mut()) };
+        check::end();
+    }
+}
+
+/// What the handler posts to and the helper waits for.
+///
+/// In memory, and so nobody can close it who closes all files.
+struct Post(UnsafeCell<MaybeUninit<libc::sem_t>>);
+
+// SAFETY: a semaphore is made for use by several threads at once; it is initialised before the
+// handler is installed and the helper started, and never destroyed.
+unsafe impl Sync for Post {}
+
+static POST: Post = Post(UnsafeCell::new(MaybeUninit::uninit()));
+
+/// The process that has the helper.
+static OWNER: AtomicU32 = AtomicU32::new(0);
+
+/// Only posts: nothing else may be done where a signal has interrupted.
+extern "C" fn on_signal(_: c_int) {
+    // SAFETY: the place is the calling thread's own.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: as above.
+    let before = unsafe { *errno };
+    // SAFETY: takes nothing, and may be called in a handler.
+    let pid = unsafe { libc::getpid() };
+    if pid.cast_unsigned() == OWNER.load(Ordering::Relaxed) {
+        // SAFETY: initialised before this handler was installed; may be called in a handler.
+        unsafe { libc::sem_post(POST.0.get().cast()) };
+    } else {
+        const LINE: &[u8] = b"heapledger: no report on a signal in the child of a fork\n";
+        // SAFETY: the bytes are there for ever; may be called in a handler.
+        unsafe { libc::write(2, LINE.as_ptr().cast(), LINE.len()) };
+    }
+    // SAFETY: as above.
+    unsafe { *errno = before };
+}
+
+fn helper() {
+    record::quietly(|| {
+        loop {
+            // SAFETY: initialised before this thread was started.
+            if unsafe { libc::sem_wait(POST.0.get().cast()) } == 0 {
+                work::report();
+            }
+        }
+    });
+}
+
+/// Starts the helper, and then has the handler called on this signal.
+fn listen(signal: Signal) -> io::Result<()> {
+    let number = match signal {
+        Signal::Hup => libc::SIGHUP,
+        Signal::Usr1 => libc::SIGUSR1,
+        Signal::Usr2 => libc::SIGUSR2,
+    };
+    // SAFETY: its own memory, not yet used by anybody: for this process, and at nothing.
+    checked(unsafe { libc::sem_init(POST.0.get().cast(), 0, 0) })?;
+    OWNER.store(std::process::id(), Ordering::Relaxed);
+    without_signals(|| {
+        std::thread::Builder::new()
+            .name(String::from("heapledger"))
+            .spawn(helper)
+    })??;
+    // SAFETY: zeros are an action.
+    let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
+    action.sa_sigaction = on_signal as extern "C" fn(c_int) as usize;
+    // What the program waits for goes on, where the system can.
+    action.sa_flags = libc::SA_RESTART;
+    // SAFETY: the action is whole, and its handler does nothing but what a handler may.
+    checked(unsafe { libc::sigaction(number, &raw const action, core::ptr::null_mut()) })
+}
+
+/// Runs `work` with all signals blocked: a thread that it starts never gets any.
+fn without_signals<R>(work: impl FnOnce() -> R) -> io::Result<R> {
+    let mut all = MaybeUninit::<libc::sigset_t>::uninit();
+    let mut before = MaybeUninit::<libc::sigset_t>::uninit();
+    // SAFETY: a place for the set.
+    checked(unsafe { libc::sigfillset(all.as_mut_ptr()) })?;
+    let set = |set, old| {
+        // SAFETY: `set` is filled in, and `old` a place for a set or null.
+        match unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, set, old) } {
+            0 => Ok(()),
+            error => Err(io::Error::from_raw_os_error(error)),
+        }
+    };
+    set(all.as_ptr(), before.as_mut_ptr())?;
+    let result = work();
+    set(before.as_ptr(), core::ptr::null_mut())?;
+    Ok(result)
+}
+
+fn checked(answer: c_int) -> io::Result<()> {
+    if answer == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}

@@ -1,0 +1,86 @@
+//! `HEAPLEDGER=…`: an installed program profiles itself, without a rebuild.
+//!
+//! ```sh
+//! HEAPLEDGER=profile ./server                              # heap-4711.html when it ends
+//! HEAPLEDGER=profile,signal=USR2,file=heap-{n}.pb.gz ./server &
+//! kill -USR2 $!                                            # heap-1.pb.gz now, and it goes on
+//! HEAPLEDGER=profile,every=allocation,file=a.txt,file=a.folded ./tool
+//! HEAPLEDGER=leaks,exit=23 ./tool                          # what is alive at its end
+//! ```
+//!
+//! The program must have been built with the feature `profile` and have a
+//! [`TrackingAllocator`](crate::TrackingAllocator) as its global allocator;
+//! nothing is to be called. Linux only: elsewhere the variable is not looked
+//! at. A program that runs without the variable has looked for it once before
+//! `main`, and that is all.
+//!
+//! # Settings
+//!
+//! `HEAPLEDGER` is `profile`, `leaks` or `off`, then settings, all divided by
+//! commas. An empty value is `off`.
+//!
+//! | `profile` | what it says | if it is not there |
+//! |---|---|---|
+//! | `every=512k` | one sample in so many bytes on average, with `k`, `m` or `g`; `1` or `allocation` records every allocation | `512k` |
+//! | `file=NAME` | where a report goes; several make several reports | `heap-{pid}.html`, or with a signal `heap-{pid}-{n}.html` |
+//! | `format=html` | `html`, `text`, `dhat`, `pprof` or `folded`; without a file also several | by the ending of the file: `.html`, `.txt`, `.json`, `.pb.gz` or `.pb`, `.folded` |
+//! | `at=exit` | `exit`: when the program ends, signal or not; `signal`: only on the signal | `exit` |
+//! | `signal=USR2` | also whenever this signal comes: `HUP`, `USR1` or `USR2` | no signal |
+//!
+//! | `leaks` | what it says | if it is not there |
+//! |---|---|---|
+//! | `suppress=PATTERN` | leaves out blocks with such a function in their stack, as [`suppress`](crate::leaks::Check::suppress); several are accepted | nothing is left out |
+//! | `exit=23` | the exit code when there are leaks, 0 to 255 | the program's own |
+//! | `file=NAME` | where the report goes, empty when there are no leaks | standard error |
+//!
+//! In a file's name `{pid}` is the number of the process, `{n}` that of the
+//! report in the process, from 1. A name without `{n}` is written over by the
+//! process's next report. A name without a leading `/` begins where the program
+//! was started, wherever it goes later. There is no way to write a comma.
+//!
+//! A setting that is wrong is told in one line on standard error, as is a file
+//! that cannot be written. The program then runs as if nothing had been set,
+//! and ends as it would.
+//!
+//! # What to know
+//!
+//! - The report at the end is written by `exit`: when `main` returns, also by a
+//!   panic that unwinds, and by [`std::process::exit`]. There is none when the
+//!   process is killed or aborts, which is what a panic does with
+//!   `panic = "abort"`, and none after `_exit`.
+//! - On the signal a thread of ours writes the report; its name is `heapledger`,
+//!   it blocks all signals and sleeps in between. There is no such thread unless
+//!   a signal is set. Signals that come while one report is written make one
+//!   more. A program that takes the signal for itself later has taken it.
+//! - All names are looked up, also for pprof, which costs some tens of
+//!   milliseconds and megabytes with the first report. None of what reports
+//!   allocate is profiled.
+//! - There is one profile or leak check of the whole process at a time: one that
+//!   the program starts itself gets an error while the variable is set. Checks of
+//!   closures are not touched by it.
+//! - `leaks` finds all that is alive when the program ends, also what statics
+//!   keep: see [`leaks::Process`](crate::leaks::Process). With an exit code, the
+//!   exit handlers that were there before the program's own are not called.
+//! - A program that is started by this one inherits the variable, and does the
+//!   same when it is built so; `{pid}` keeps the reports apart.
+//! - A child of `fork` that ends by `exit` writes a report of its own. Where the
+//!   name has no `{pid}` its number is put before the ending, so that it never
+//!   writes over its parent's. It has no thread for the signal, and says so.
+//!   It gives no verdict on leaks, as it has all that its parent had.
+//! - Set-user-id programs, and all that gain rights by being started, do not
+//!   heed the variable, and say so: it would let others write files.
+//! - A shared library with a heapledger of its own does not heed it either, and
+//!   says so: it is for the program.
+
+mod check;
+#[expect(
+    unsafe_code,
+    reason = "runs before `main` and at exit, and handles a signal"
+)]
+mod door;
+mod names;
+mod settings;
+mod work;
+
+/// The variable.
+const VARIABLE: &str = "HEAPLEDGER";

@@ -1,0 +1,99 @@
+//! Names of files with places for numbers.
+
+use std::path::{Path, PathBuf};
+
+/// A file's name, with its `{pid}` and `{n}`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Name(String);
+
+impl Name {
+    /// The name; in words what is wrong when it has other braces.
+    pub(super) fn new(text: &str) -> Result<Self, String> {
+        if text.is_empty() {
+            return Err(String::from("file= has no name"));
+        }
+        let rest = text.replace("{pid}", "").replace("{n}", "");
+        if rest.contains(['{', '}']) {
+            return Err(format!(
+                "file={text} has braces that are neither {{pid}} nor {{n}}"
+            ));
+        }
+        Ok(Self(String::from(text)))
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.0
+    }
+
+    /// The path of the process's report number `n`. A name that tells no
+    /// processes apart gets the number of one that is `forked`.
+    pub(super) fn path(&self, pid: u32, n: u64, forked: bool) -> PathBuf {
+        let name = if forked && !self.0.contains("{pid}") {
+            &with_pid(&self.0)
+        } else {
+            &self.0
+        };
+        let name = name.replace("{pid}", &pid.to_string());
+        PathBuf::from(name.replace("{n}", &n.to_string()))
+    }
+
+    /// The same name, beginning at the root when it begins at this folder.
+    pub(super) fn from(&self, folder: &Path) -> Self {
+        // A folder's own braces are no places for numbers; a name that is not UTF-8 stays relative.
+        match folder.join(&self.0).to_str() {
+            Some(name) if !folder.to_string_lossy().contains(['{', '}']) => {
+                Self(String::from(name))
+            }
+            _ => self.clone(),
+        }
+    }
+}
+
+/// `heap.pb.gz` as `heap-{pid}.pb.gz`.
+fn with_pid(name: &str) -> String {
+    let file = name.rfind('/').map_or(0, |slash| slash + 1);
+    // What begins with a dot is hidden, and that dot no ending's.
+    let hidden = usize::from(name[file..].starts_with('.'));
+    let end = name[file + hidden..]
+        .find('.')
+        .map_or(name.len(), |dot| file + hidden + dot);
+    format!("{}-{{pid}}{}", &name[..end], &name[end..])
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::Name;
+
+    /// Bug prevented: a child writes its report over its parent's.
+    #[test]
+    fn a_forked_process_never_has_its_parents_name() {
+        let table = [
+            ("heap-{pid}.html", "heap-7.html", "heap-7.html"),
+            ("heap.pb.gz", "heap.pb.gz", "heap-7.pb.gz"),
+            ("a.b/heap", "a.b/heap", "a.b/heap-7"),
+            ("/x/.heap.txt", "/x/.heap.txt", "/x/.heap-7.txt"),
+            ("{n}/{n}-{pid}", "3/3-7", "3/3-7"),
+        ];
+        for (name, own, forked) in table {
+            let name = Name::new(name).expect("a name");
+            assert_eq!(name.path(7, 3, false), Path::new(own));
+            assert_eq!(name.path(7, 3, true), Path::new(forked));
+        }
+    }
+
+    /// Bug prevented: a report goes where the program has gone meanwhile.
+    #[test]
+    fn a_name_is_bound_to_the_folder_of_the_start() {
+        let table = [
+            ("heap.txt", "/home", "/home/heap.txt"),
+            ("/tmp/heap.txt", "/home", "/tmp/heap.txt"),
+            ("heap.txt", "/{n}", "heap.txt"),
+        ];
+        for (name, folder, bound) in table {
+            let name = Name::new(name).expect("a name");
+            assert_eq!(name.from(Path::new(folder)).text(), bound);
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! The profile that the variable has asked for, and its reports.
+
+use std::io::Write;
+use std::path::Path;
+
+use once_cell::sync::OnceCell;
+
+use crate::environment::settings::{Order, Report, Signal, Wanted, parse};
+use crate::environment::{VARIABLE, check};
+use crate::profile::Profiler;
+use crate::record;
+use crate::sync::{AtomicU64, Mutex, Ordering};
+
+static RUNNING: OnceCell<Running> = OnceCell::new();
+
+/// A profile under way, to the end of the process.
+struct Running {
+    profiler: Profiler,
+    reports: Vec<Report>,
+    /// The process that began it; another is its child.
+    pid: u32,
+    reported: AtomicU64,
+    /// Held while a report is written: one of them may be the last, at exit.
+    writing: Mutex<()>,
+}
+
+/// What is still to be arranged once the profile runs.
+pub(super) struct Moments {
+    pub(super) at_exit: bool,
+    pub(super) signal: Option<Signal>,
+}
+
+/// Says a line to the person who has set the variable: there is nobody else
+/// who could be told, as no code has called us.
+pub(super) fn tell(what: &str) {
+    let line = format!("heapledger: {what}\n");
+    // Where standard error is closed there is no one left to tell.
+    drop(std::io::stderr().write_all(line.as_bytes()));
+}
+
+/// Does what the variable's value says; nothing more is to be arranged when
+/// that is nothing, or cannot be done.
+pub(super) fn begin(value: &str) -> Option<Moments> {
+    let folder = std::env::current_dir().unwrap_or_default();
+    let begun = match parse(value) {
+        Ok(Order::Nothing) => return None,
+        Ok(Order::Profile(wanted)) => start(wanted, &folder),
+        Ok(Order::Leaks(wanted)) => check::start(wanted, &folder).map(|()| Moments {
+            at_exit: true,
+            signal: None,
+        }),
+        Err(wrong) => Err(wrong),
+    };
+    begun
+        .map_err(|why| {
+            let value = value.escape_debug();
+            tell(&format!("{VARIABLE}={value} does nothing: {why}"));
+        })
+        .ok()
+}
+
+fn start(wanted: Wanted, folder: &Path) -> Result<Moments, String> {
+    let profiler = Profiler::builder()
+        .sample_every(wanted.every)
+        .start()
+        .map_err(|error| error.to_string())?;
+    let bound = |report: Report| Report {
+        name: report.name.from(folder),
+        ..report
+    };
+    let running = Running {
+        profiler,
+        reports: wanted.reports.into_iter().map(bound).collect(),
+        pid: std::process::id(),
+        reported: AtomicU64::new(0),
+        writing: Mutex::new(()),
+    };
+    // Only `start` fills it, and it runs once.
+    drop(RUNNING.set(running));
+    Ok(Moments {
+        at_exit: wanted.at_exit,
+        signal: wanted.signal,
+    })
+}
+
+/// Writes the reports.
+pub(super) fn report() {
+    if let Some(running) = RUNNING.get() {
+        record::quietly(|| running.report());
+    }
+}
+
+impl Running {
+    fn report(&self) {
+        let pid = std::process::id();
+        let forked = pid != self.pid;
+        // In a child the lock may be held by a thread that is not there, and no other writes.
+        let _one_at_a_time = (!forked).then(|| self.writing.lock());
+        let n = self.reported.fetch_add(1, Ordering::Relaxed) + 1;
+        let mut profile = self.profiler.snapshot();
+        // It is now or never: who reads it later has not the process.
+        profile.symbolize();
+        for Report { name, format } in &self.reports {
+            if let Err(error) = profile.save(name.path(pid, n, forked), *format) {
+                tell(&error.to_string());
+            }
+        }
+    }
+}
