@@ -12,6 +12,7 @@
 use core::alloc::{GlobalAlloc, Layout};
 
 use crate::ledger::Slot;
+use crate::record::clock;
 use crate::record::everywhere;
 use crate::record::hooks::{self, TABLE, capture, recent_ms};
 use crate::record::profiling::{self, Current, NOBODY};
@@ -188,7 +189,7 @@ fn look_around(slot: &Slot, thread: &Thread, current: Option<Current>) {
         let now = if current.is_every() {
             u64::from(recent_ms(thread))
         } else {
-            hooks::clock_now()
+            clock::look()
         };
         Current::look_around(slot, now);
     }

@@ -26,6 +26,12 @@
 )]
 mod blocks;
 #[cfg(not(loom))]
+#[cfg_attr(
+    all(target_os = "linux", target_arch = "x86_64"),
+    expect(unsafe_code, reason = "asks the system for the time")
+)]
+mod clock;
+#[cfg(not(loom))]
 mod everywhere;
 #[cfg_attr(
     not(loom),

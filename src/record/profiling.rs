@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use crate::error::Error;
 use crate::installed;
 use crate::ledger::{self, Slot};
+use crate::record::clock;
 use crate::record::everywhere;
 use crate::record::hooks::{self, Lost, TABLE};
 use crate::record::recording::{self, Recording};
@@ -180,9 +181,9 @@ impl Current {
     /// Enters that a block was freed.
     pub(super) fn freed(self, record: &Record) {
         let now = if self.is_every() {
-            hooks::recent()
+            clock::recent()
         } else {
-            hooks::clock_ms()
+            clock::look_ms()
         };
         let life = now.saturating_sub(record.birth);
         let weighed = self.weigh(record.size);
@@ -243,7 +244,7 @@ impl Profiling {
         HIGHEST.clear();
         TIMELINE.clear();
         TALLY.clear(HIGHEST.number());
-        BEGAN_MS.store(hooks::clock(), Ordering::Relaxed);
+        BEGAN_MS.store(clock::now(), Ordering::Relaxed);
         ID.store(self.id, Ordering::Relaxed);
         INTERVAL.store(interval, Ordering::Release);
         match &self.recording {
@@ -251,7 +252,7 @@ impl Profiling {
             Some(recording) => everywhere::enter(recording)?,
         }
         if let Some(slot) = ledger::own() {
-            Current::look_around(slot, hooks::clock());
+            Current::look_around(slot, clock::now());
         }
         Ok(())
     }
@@ -268,7 +269,7 @@ impl Profiling {
             return self.snapshot_of(stacks);
         };
         if let Some(slot) = ledger::own() {
-            Current::look_around(slot, hooks::clock());
+            Current::look_around(slot, clock::now());
         }
         for (node, figures) in TALLY.figures(HIGHEST.number()) {
             let stack = stacks.entry(node).or_default();

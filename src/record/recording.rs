@@ -13,6 +13,7 @@ use parking_lot::{Mutex, MutexGuard};
 use crate::arena;
 use crate::error::Error;
 use crate::installed;
+use crate::record::clock;
 use crate::record::fork;
 use crate::record::hooks::{self, Lost, TABLE};
 use crate::record::loader;
@@ -272,7 +273,7 @@ impl Recording {
     pub(crate) fn survivors(&self) -> Vec<Survivor> {
         visits::quietly(|| {
             let mut survivors = Vec::new();
-            let now = hooks::clock_ms();
+            let now = clock::look_ms();
             let mine = office().numbers(self.tag.id);
             TABLE.for_each(|_, record| {
                 if mine.contains(&record.recording) {
@@ -296,7 +297,7 @@ impl Recording {
         visits::quietly(|| {
             let mut office = office();
             self.tag.entry.id.store(0, Ordering::Release);
-            let now = hooks::clock_ms();
+            let now = clock::look_ms();
             let parent = self.parent.filter(|parent| parent.is_under_way());
             let mine = office.take_numbers(self.tag.id, parent.map(|parent| parent.id));
             let mut survivors = Vec::new();

@@ -17,6 +17,7 @@
 //! each size it has been chosen with `p` of that size, as if it had been asked
 //! for at once. One that shrinks stays chosen with `p(new) / p(old)`.
 
+use crate::record::clock;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Blocks and bytes that something stands for, with the variances of both.
@@ -150,11 +151,7 @@ impl Line {
 
 #[cold]
 fn seed(address: u64) -> u64 {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::from(since.subsec_nanos()) ^ since.as_secs() << 30
-        });
+    let now = clock::system_ns();
     let count = SEEDS.fetch_add(0x2545_f491_4f6c_dd1d, Ordering::Relaxed);
     (mix(now) ^ mix(address) ^ mix(count)).max(1)
 }
