@@ -72,6 +72,9 @@ pub(super) fn probability(size: u64, interval: u64) -> f64 {
     (-(-(size as f64) / interval as f64).exp_m1()).max(f64::MIN_POSITIVE)
 }
 
+/// How far ahead a point may lie: nobody gets there.
+const FURTHEST: u64 = 1 << 62;
+
 /// A thread's place on its line.
 #[derive(Debug)]
 pub(super) struct Line {
@@ -132,8 +135,9 @@ impl Line {
     fn draw(&self, from: u64, interval: u64) {
         // Rounded up: a whole number of bytes reaches the point exactly when it reaches that.
         let gap = (-self.uniform().ln() * interval as f64).ceil() as u64;
-        self.next
-            .store(from.wrapping_add(gap.max(1)), Ordering::Relaxed);
+        // A point too far ahead would look like one that is past.
+        let gap = gap.clamp(1, FURTHEST);
+        self.next.store(from.wrapping_add(gap), Ordering::Relaxed);
     }
 
     /// A number above 0 and up to 1, by splitmix64 (Steele, Lea and Flood, 2014).
