@@ -30,9 +30,10 @@ const PAGES: u64 = PAGE as u64 - 1;
 /// record when it is freed, however much later.
 static HAS_SAMPLED: AtomicU32 = AtomicU32::new(0);
 
-/// Blocks that threads without a page of the ledger allocated while all should
-/// have been recorded.
-static PAGELESS: AtomicU64 = AtomicU64::new(0);
+/// Blocks that should have been recorded but never came as far as the table:
+/// of threads without a page of the ledger, of signal handlers that interrupt
+/// the recorder, and samples for which there was no memory.
+static UNRECORDED: AtomicU64 = AtomicU64::new(0);
 
 /// The clock is read once in so many records: reading it costs more than a record.
 const CLOCK_EVERY: u32 = 64;
@@ -58,7 +59,7 @@ impl Lost {
             blocks: table
                 .full
                 .wrapping_add(table.busy)
-                .wrapping_add(PAGELESS.load(Ordering::Relaxed))
+                .wrapping_add(UNRECORDED.load(Ordering::Relaxed))
                 .wrapping_add(profiling::lost()),
             frames: tree.full.wrapping_add(tree.busy),
             cut: CUT.load(Ordering::Relaxed),
@@ -138,8 +139,8 @@ pub(super) fn recent_ms(thread: &Thread) -> u32 {
 
 /// Counts a block that nobody could record.
 #[cold]
-pub(super) fn lose_pageless() {
-    PAGELESS.fetch_add(1, Ordering::Relaxed);
+pub(super) fn lose() {
+    UNRECORDED.fetch_add(1, Ordering::Relaxed);
 }
 
 /// Notes in the thread's traces, if it has any, where its last request came from.

@@ -69,7 +69,7 @@ mod visits;
 mod zone;
 
 #[cfg(not(loom))]
-pub(crate) use blocks::{Freed, New, Resize, allocated, freed};
+pub(crate) use blocks::{New, Resize, allocated, freed};
 #[cfg(not(loom))]
 pub(crate) use hooks::{Lost, frames, is_on, looks_at, mapped, note_site, prepare_sites};
 #[cfg(not(loom))]
@@ -80,8 +80,6 @@ pub(crate) use profiling::{Profiling, Snapshot, StackFigures};
 pub(crate) use recording::{Key, Recording, Survivor};
 #[cfg(not(loom))]
 pub(crate) use sampler::Weighed;
-#[cfg(not(loom))]
-pub(crate) use stand_in::wide;
 #[cfg(not(loom))]
 pub use table::{DEFAULT_RECORDS, Record, Table, TableLosses};
 pub use tree::{DEFAULT_NODES, OVERFLOW, ROOT, Tree, TreeLosses};

@@ -35,6 +35,10 @@ static BEGAN_MS: AtomicU64 = AtomicU64::new(0);
 /// Whether there is one, or one is being made or ended.
 static TAKEN: AtomicU32 = AtomicU32::new(0);
 
+/// Whether a profile that is over has left samples in a part of the table that
+/// could not be had.
+static LEFT_OVER: AtomicU32 = AtomicU32::new(0);
+
 static TALLY: Tally = Tally::new();
 static HIGHEST: Highest = Highest::new();
 static TIMELINE: Timeline = Timeline::new();
@@ -86,15 +90,15 @@ pub(super) struct Current {
 /// The profile under way.
 #[inline]
 pub(super) fn current() -> Option<Current> {
-    // Acquire: the number, and all that was made ready.
+    // Acquire: all that was made ready.
     let interval = INTERVAL.load(Ordering::Acquire);
     if interval == 0 {
         return None;
     }
-    Some(Current {
-        id: ID.load(Ordering::Relaxed),
-        interval,
-    })
+    // Acquire: whoever sees the next profile's number sees below that this one's interval is
+    // gone, and takes neither for the other's.
+    let id = ID.load(Ordering::Acquire);
+    (INTERVAL.load(Ordering::Relaxed) == interval).then_some(Current { id, interval })
 }
 
 impl Current {
@@ -199,7 +203,7 @@ impl Current {
     }
 }
 
-/// How many changes the tally could not enter.
+/// How many changes the tally could not enter, ever.
 pub(super) fn lost() -> u64 {
     TALLY.lost()
 }
@@ -226,6 +230,11 @@ impl Profiling {
             return Err(Error::no_memory());
         }
         let id = recording.id();
+        let lost = Lost::now();
+        if LEFT_OVER.load(Ordering::Relaxed) != 0 {
+            // What cannot be had this time either counts as lost.
+            forget_samples();
+        }
         let recording = (interval == 1).then_some(recording);
         if recording.is_none() {
             recording::look_for_samples();
@@ -233,7 +242,7 @@ impl Profiling {
         let profiling = Self {
             recording,
             id,
-            lost: Lost::now(),
+            lost,
             began: std::time::Instant::now(),
         };
         profiling.begin(interval)?;
@@ -245,7 +254,8 @@ impl Profiling {
         TIMELINE.clear();
         TALLY.clear(HIGHEST.number());
         BEGAN_MS.store(clock::now(), Ordering::Relaxed);
-        ID.store(self.id, Ordering::Relaxed);
+        // Release: the last profile's end.
+        ID.store(self.id, Ordering::Release);
         INTERVAL.store(interval, Ordering::Release);
         match &self.recording {
             None => ledger::call_everyone(),
@@ -308,11 +318,17 @@ impl Drop for Profiling {
     fn drop(&mut self) {
         INTERVAL.store(0, Ordering::Release);
         match self.recording.take() {
-            None => TABLE.amend(forget),
+            None => forget_samples(),
             Some(recording) => everywhere::leave(&recording),
         }
         TAKEN.store(0, Ordering::Release);
     }
+}
+
+/// Takes the samples of a profile that is over out of the table.
+fn forget_samples() {
+    let is_done = TABLE.amend(forget);
+    LEFT_OVER.store(u32::from(!is_done), Ordering::Relaxed);
 }
 
 /// What becomes of a record when the profile that sampled it is over.

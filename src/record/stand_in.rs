@@ -44,15 +44,6 @@ pub(super) unsafe fn request<A: GlobalAlloc>(inner: &A, layout: Layout, zeroed: 
     }
 }
 
-/// A block of exactly this layout; null without memory.
-///
-/// # Safety
-/// The layout is not empty.
-pub(super) unsafe fn give<A: GlobalAlloc>(inner: &A, layout: Layout) -> *mut u8 {
-    // SAFETY: the caller.
-    unsafe { inner.alloc(layout) }
-}
-
 /// Moves what is in `block` to `place` and gives `block` back.
 ///
 /// # Safety
