@@ -247,15 +247,11 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
     unsafe fn realloc_watched(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         let Some(resize) = record::Resize::begin(block, layout, new_size) else {
             // SAFETY: the caller upholds the contract of `realloc`.
-            return unsafe { self.realloc_leaving(block, layout, new_size) };
+            return unsafe { self.realloc_apart(block, layout, new_size) };
         };
-        let moved = match resize.wanted() {
-            Some(wanted) if wanted == resize.layout() => block,
-            // SAFETY: the block came from `inner` with the layout that the recorder says; the new
-            // size is that of a layout of the same alignment, and not zero as the caller's is not.
-            Some(wanted) => unsafe { self.inner.realloc(block, resize.layout(), wanted.size()) },
-            None => core::ptr::null_mut(),
-        };
+        // SAFETY: the caller upholds the contract of `realloc`; the block came from `inner` with
+        // this layout, says the recorder.
+        let moved = unsafe { self.inner.realloc(block, layout, new_size) };
         enter_resized(moved, layout.size(), new_size);
         if moved.is_null() {
             resize.refused();
@@ -265,25 +261,35 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
         unsafe { resize.ended(&self.inner, moved) }
     }
 
-    /// `realloc` of a block of which nobody knows how it was requested (see
-    /// [`record::Freed::Unknown`]): what is in it moves, and it stays where it is.
+    /// `realloc` of a block that was not requested with the program's layout, or
+    /// of which nobody knows: what is in it moves. Only when there is memory for
+    /// that is the block struck from the table, so that no refusal and no want of
+    /// room there ever leaves a block behind that would be freed with a layout
+    /// that is not its own. ([`System`] moves blocks of such an alignment too.)
     ///
     /// # Safety
     /// As `GlobalAlloc::realloc`.
     #[cfg(feature = "profile")]
     #[cold]
     #[inline(never)]
-    unsafe fn realloc_leaving(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+    unsafe fn realloc_apart(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: the caller: the new size can be rounded up to the alignment.
         let wanted = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
         // SAFETY: the caller: the new size is not zero.
         let place = unsafe { self.inner.alloc(wanted) };
         enter_resized(place, layout.size(), new_size);
-        if !place.is_null() {
-            // SAFETY: the caller's block has so many bytes, and so has the new one.
-            unsafe { core::ptr::copy_nonoverlapping(block, place, layout.size().min(new_size)) };
+        if place.is_null() {
+            return place;
         }
-        place
+        // SAFETY: the caller's block has so many bytes, and so has the new one.
+        unsafe { core::ptr::copy_nonoverlapping(block, place, layout.size().min(new_size)) };
+        let (resize, left) = record::Resize::leave(block, layout, new_size);
+        if let Some(requested) = left.layout(layout) {
+            // SAFETY: the block came from `inner` with this layout, and the program has left it.
+            unsafe { self.inner.dealloc(block, requested) };
+        }
+        // SAFETY: just given by `inner`, with the layout that the program knows.
+        unsafe { resize.ended(&self.inner, place) }
     }
 
     /// `dealloc`, with its arguments in the order in which the compiler's shim
@@ -354,11 +360,7 @@ fn requested_as(block: *mut u8, layout: Layout) -> Option<Layout> {
     if !record::is_on() {
         return Some(layout);
     }
-    match record::freed(block, layout.size()) {
-        record::Freed::Plain => Some(layout),
-        record::Freed::Padded => Some(record::wide(layout)),
-        record::Freed::Unknown => None,
-    }
+    record::freed(block, layout.size()).layout(layout)
 }
 
 /// Whether the free of this block must be told to the recorder.

@@ -26,12 +26,6 @@ pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 #[cfg(all(feature = "profile", not(loom)))]
 pub(crate) use std::thread::yield_now;
 
-/// Gives the core away for 100 µs.
-#[cfg(all(feature = "profile", not(loom)))]
-pub(crate) fn nap() {
-    std::thread::sleep(core::time::Duration::from_micros(100));
-}
-
 /// A counter that one thread at a time writes and any thread reads.
 ///
 /// The owner needs no atomic read-modify-write: a relaxed load, an add and a

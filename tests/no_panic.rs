@@ -8,9 +8,9 @@
 //! the binary, and calls through the global offset table where it tells
 //! statically where they go. A twin with a planted index check must be found.
 //!
-//! What this does not see: calls through a register or through memory that is
-//! filled in at run time (they are counted, and there may be none that are not
-//! explained below); what libc does; the destructor that gives the slot back,
+//! What this does not see: calls through memory that is filled in at run time
+//! (they are counted, and there may be none that are not explained below), and
+//! through a register where the code does not lie in the order in which it runs; what libc does, and the system's unwinder; the destructor that gives the slot back,
 //! which the thread's end calls and not the allocator.
 
 #![cfg(all(target_os = "linux", target_arch = "x86_64"))]
@@ -19,7 +19,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, OpKind, Register};
+use iced_x86::{Decoder, DecoderOptions, FlowControl, Instruction, Mnemonic, OpKind, Register};
 use object::read::elf::ElfFile64;
 use object::{
     Object, ObjectSection, ObjectSymbol, ObjectSymbolTable, RelocationTarget, SymbolKind,
@@ -60,7 +60,28 @@ const FORBIDDEN: [&str; 14] = [
 ///   over us, which aborts when it cannot grow, or when it is entered while it
 ///   is being changed; the `panic` in there is that abort's message failing to
 ///   be written.
-const EXPLAINED: [(&str, &str); 1] = [("thread_local11destructors10linux_like8register", "claim")];
+const EXPLAINED: &[(&str, &str)] = &[
+    ("thread_local11destructors10linux_like8register", "claim"),
+    // Looked into by people, gimli 0.34: what it unwraps is the last row of its stack of rows,
+    // which begins with one and refuses to give the last away; what it calls unreachable are
+    // encodings of pointers that it has looked at before.
+    #[cfg(feature = "profile")]
+    (
+        "FrameDescriptionEntry$LT$R$GT$23unwind_info_for_address",
+        "derive",
+    ),
+    #[cfg(feature = "profile")]
+    ("gimli4read3cfi19parse_encoded_value", "gimli4read3cfi"),
+];
+
+/// Functions that call what only the running program knows. Parts of their names.
+///
+/// - The loader's `_dl_find_object`, by the address that it was found at, in
+///   `modules::find`.
+const EXPLAINED_BLIND: &[&str] = &[
+    #[cfg(feature = "profile")]
+    "unwind6tables6derive",
+];
 
 /// Builds the fixture and gives the folder of its programs.
 fn fixture() -> PathBuf {
@@ -74,6 +95,9 @@ fn fixture() -> PathBuf {
         .arg(&target);
     if cfg!(feature = "histogram") {
         cargo.args(["--features", "histogram"]);
+    }
+    if cfg!(feature = "profile") {
+        cargo.args(["--features", "profile"]);
     }
     // The code that users get, whatever instrumentation we are built with ourselves.
     for variable in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
@@ -204,10 +228,16 @@ fn examine(program: &Program) -> Found {
         let mut targets = Vec::new();
         let mut decoder = Decoder::with_ip(64, code, begin, DecoderOptions::NONE);
         let mut instruction = Instruction::default();
+        let mut held = Held::default();
         while decoder.can_decode() {
             decoder.decode_out(&mut instruction);
             assert!(!instruction.is_invalid(), "{name} is not code");
-            match leads_to(program, &instruction) {
+            let leads = match leads_to(program, &instruction) {
+                Leads::Anywhere => held.leads_to(&instruction),
+                known => known,
+            };
+            held.note(program, &instruction);
+            match leads {
                 Leads::On => {}
                 Leads::To(address) => targets.push(address),
                 Leads::Outside(outside) => {
@@ -249,6 +279,61 @@ fn examine(program: &Program) -> Found {
     found
 }
 
+/// What registers hold, by the last instruction that wrote to them, in the
+/// order in which the code lies.
+#[derive(Default)]
+struct Held {
+    slots: HashMap<Register, Slot>,
+    /// The register that the last instruction has added to: an address out of
+    /// the table of a `match`, if it is jumped to next. That stays inside.
+    sum: Option<Register>,
+}
+
+impl Held {
+    fn note(&mut self, program: &Program, instruction: &Instruction) {
+        self.sum = None;
+        if instruction.op0_kind() != OpKind::Register {
+            return;
+        }
+        let register = instruction.op0_register();
+        match instruction.mnemonic() {
+            Mnemonic::Mov
+                if instruction.op1_kind() == OpKind::Memory
+                    && instruction.memory_base() == Register::RIP =>
+            {
+                let slot = program.slots.get(&instruction.memory_displacement64());
+                self.slots.extend(slot.map(|slot| (register, slot.clone())));
+            }
+            Mnemonic::Add => self.sum = Some(register),
+            _ => {}
+        }
+    }
+
+    /// Where a call or a jump by a register leads.
+    fn leads_to(&self, instruction: &Instruction) -> Leads {
+        if instruction.op0_kind() != OpKind::Register {
+            return Leads::Anywhere;
+        }
+        let register = instruction.op0_register();
+        let is_jump = instruction.flow_control() == FlowControl::IndirectBranch;
+        if is_jump && self.sum == Some(register) {
+            return Leads::On;
+        }
+        self.slots
+            .get(&register)
+            .map_or(Leads::Anywhere, Slot::leads)
+    }
+}
+
+impl Slot {
+    fn leads(&self) -> Leads {
+        match self {
+            Self::Inside(address) => Leads::To(*address),
+            Self::Outside(name) => Leads::Outside(name.clone()),
+        }
+    }
+}
+
 /// Where an instruction may go on besides the next one.
 enum Leads {
     On,
@@ -273,11 +358,7 @@ fn leads_to(program: &Program, instruction: &Instruction) -> Leads {
             let slot = fixed
                 .then(|| program.slots.get(&instruction.memory_displacement64()))
                 .flatten();
-            match slot {
-                Some(Slot::Inside(address)) => Leads::To(*address),
-                Some(Slot::Outside(name)) => Leads::Outside(name.clone()),
-                None => Leads::Anywhere,
-            }
+            slot.map_or(Leads::Anywhere, Slot::leads)
         }
     }
 }
@@ -323,9 +404,34 @@ fn no_panic_is_reachable_from_the_four_allocator_functions() {
     for name in ["malloc", "free", "realloc", "calloc"] {
         assert!(found.outside.contains(name), "no {name}: {found:#?}");
     }
+    // And in the recorder, which the cold paths end in.
+    #[cfg(feature = "profile")]
+    for part in [
+        "record6blocks9allocated",
+        "record6blocks5freed",
+        "record6blocks6Resize5begin",
+        "record6blocks6Resize5ended",
+        "record5hooks7capture",
+        "unwind6tables6derive",
+    ] {
+        assert!(
+            found.read.iter().any(|name| name.contains(part)),
+            "{part} was not read: {found:#?}"
+        );
+    }
     // An exception that is not met any more is to be taken off the list.
-    assert_eq!(found.explained.len(), EXPLAINED.len(), "{found:#?}");
-    assert!(found.blind.is_empty(), "calls into the blue: {found:#?}");
+    for (part, _) in EXPLAINED {
+        assert!(
+            found.explained.iter().any(|name| name.contains(part)),
+            "{part} was not met: {found:#?}"
+        );
+    }
+    for name in &found.blind {
+        assert!(
+            EXPLAINED_BLIND.iter().any(|part| name.contains(part)),
+            "{name} calls into the blue: {found:#?}"
+        );
+    }
 }
 
 /// Bug prevented: an examination that finds nothing because it sees nothing.

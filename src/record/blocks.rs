@@ -12,6 +12,7 @@
 use core::alloc::{GlobalAlloc, Layout};
 
 use crate::ledger::Slot;
+use crate::record::clock;
 use crate::record::everywhere;
 use crate::record::hooks::{self, TABLE, capture, recent_ms};
 use crate::record::profiling::{self, Current, NOBODY};
@@ -29,6 +30,18 @@ pub(crate) enum Freed {
     Padded,
     /// Nobody can tell, which is counted: leave the block alone.
     Unknown,
+}
+
+impl Freed {
+    /// The layout that a block of the program's `given` was requested with;
+    /// `None` when it must be left alone.
+    pub(crate) fn layout(self, given: Layout) -> Option<Layout> {
+        match self {
+            Self::Plain => Some(given),
+            Self::Padded => Some(stand_in::wide(given)),
+            Self::Unknown => None,
+        }
+    }
 }
 
 /// A block that the inner allocator has just given for `layout`.
@@ -58,7 +71,7 @@ fn recorder() -> Option<(&'static Slot, &'static Thread, Option<Tag>, Option<Cur
         // All threads record, also those that have not done so before.
         let made = visits::make();
         if made.is_none() {
-            hooks::lose_pageless();
+            hooks::lose_unseen(everywhere::tag());
         }
         made
     } else {
@@ -92,6 +105,9 @@ pub(crate) unsafe fn allocated<A: GlobalAlloc>(inner: &A, new: New) -> *mut u8 {
         look_around(slot, thread, current);
         block
     });
+    if result.is_none() && thread.is_interrupted() && (tag.is_some() || is_hit) {
+        hooks::lose_unseen(tag);
+    }
     result.unwrap_or(new.block)
 }
 
@@ -115,13 +131,17 @@ unsafe fn enter<A: GlobalAlloc>(
     }
     let padded = !stand_in.is_null();
     let block = if padded { stand_in } else { new.block };
+    // A small one that could not be padded would not be found again.
+    let sampled = chosen.is_some() && (padded || !is_hidden);
+    if sampled != chosen.is_some() {
+        hooks::lose_unseen(None);
+    }
     let record = Record {
         node: capture(thread, tag),
         size: size as u64,
         birth: recent_ms(thread),
         recording: tag.map_or(NOBODY, |tag| tag.id),
-        // A small one that could not be padded would not be found again.
-        sampled: chosen.is_some() && (padded || !is_hidden),
+        sampled,
         padded,
     };
     if !(record.sampled || tag.is_some()) || !keep(block, &record, tag, chosen) {
@@ -145,7 +165,7 @@ unsafe fn enter<A: GlobalAlloc>(
 fn counts_for(record: &Record, chosen: Option<Current>) -> Option<Current> {
     chosen
         .or_else(profiling::current)
-        .filter(|profile| profile.has(record))
+        .filter(|profile| profile.has(record) && profile.is_under_way())
 }
 
 /// Puts a record into the table; `false` when there is no place. What ends
@@ -200,7 +220,7 @@ fn look_around(slot: &Slot, thread: &Thread, current: Option<Current>) {
         let now = if current.is_every() {
             u64::from(recent_ms(thread))
         } else {
-            hooks::clock_now()
+            clock::look()
         };
         Current::look_around(slot, now);
     }
@@ -230,63 +250,86 @@ pub(crate) fn freed(block: *mut u8, size: usize) -> Freed {
                 Freed::Plain
             }
         }
-        // Only what begins a page can be padded.
-        Err(_) if block.addr().is_multiple_of(stand_in::PAGE) && hooks::has_sampled() => {
-            Freed::Unknown
-        }
+        Err(_) if may_be_padded(block) => Freed::Unknown,
         Ok(None) | Err(_) => Freed::Plain,
     }
 }
 
+/// Whether the block may have been requested with another layout than the
+/// program's.
+fn may_be_padded(block: *mut u8) -> bool {
+    block.addr().is_multiple_of(stand_in::PAGE) && hooks::has_sampled()
+}
+
 impl Resize {
     /// Takes a block from the table, if it is there; it is about to be resized.
-    /// `None` when nobody can tell how it was requested, which is counted.
+    /// `None` when it was not requested with the program's layout, or nobody can
+    /// tell: then it is as it was, and is not to be resized but to be moved, and
+    /// afterwards [left](Self::leave).
     #[cold]
     #[inline(never)]
     pub(crate) fn begin(block: *mut u8, given: Layout, new_size: usize) -> Option<Self> {
-        let profile = profiling::current();
-        let mut record = None;
-        if hooks::looks_at(block) || is_large(given.size()) {
-            record = match TABLE.try_remove(block.addr()) {
-                Ok(found) => found,
-                Err(_) if block.addr().is_multiple_of(stand_in::PAGE) && hooks::has_sampled() => {
-                    return None;
-                }
-                Err(_) => None,
-            };
+        let mut resize = Self::unknown(block, given, new_size);
+        if may_be_padded(block) {
+            match TABLE.look(block.addr()) {
+                Ok(Some(record)) if record.padded => return None,
+                Err(_) => return None,
+                Ok(_) => {}
+            }
         }
-        Some(Self {
+        if hooks::looks_at(block) || is_large(given.size()) {
+            // Not padded, as only its owner makes a block so: it may go without its record.
+            resize.record = TABLE.remove(block.addr());
+        }
+        Some(resize)
+    }
+
+    fn unknown(block: *mut u8, given: Layout, new_size: usize) -> Self {
+        Self {
             block,
             given,
             new_size,
-            record,
-            profile,
-        })
+            record: None,
+            profile: profiling::current(),
+        }
     }
 
-    /// What the block was requested with.
-    pub(crate) fn layout(&self) -> Layout {
-        self.requested_as(self.given)
-    }
-
-    /// What it is to be requested with from now on; `None` when that cannot be.
-    pub(crate) fn wanted(&self) -> Option<Layout> {
-        let wanted = Layout::from_size_align(self.new_size, self.given.align()).ok()?;
-        let requested = self.requested_as(wanted);
-        (requested.align() == self.layout().align()).then_some(requested)
-    }
-
-    fn requested_as(&self, layout: Layout) -> Layout {
-        if self.record.is_some_and(|record| record.padded) {
-            stand_in::wide(layout)
-        } else {
-            layout
+    /// Takes a block from the table that the program has moved away from. Says
+    /// how the block it has left was requested, which is counted when nobody can
+    /// tell.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn leave(block: *mut u8, given: Layout, new_size: usize) -> (Self, Freed) {
+        let mut resize = Self::unknown(block, given, new_size);
+        match TABLE.try_remove(block.addr()) {
+            Ok(Some(record)) => {
+                // Where the program is now was requested with its own layout.
+                resize.record = Some(Record {
+                    padded: false,
+                    ..record
+                });
+                let left = if record.padded {
+                    Freed::Padded
+                } else {
+                    Freed::Plain
+                };
+                (resize, left)
+            }
+            Ok(None) => (resize, Freed::Plain),
+            Err(_) => (resize, Freed::Unknown),
         }
     }
 
     /// Enters that the inner allocator has refused.
     pub(crate) fn refused(&self) {
-        if let Some(record) = self.record {
+        let Some(mut record) = self.record else {
+            return;
+        };
+        // When this fails, it is counted; the block is freed as the program says in any case.
+        put(self.block, &record);
+        // As in `keep`.
+        if record.sampled && !self.profile.is_some_and(Current::is_under_way) {
+            record.sampled = false;
             put(self.block, &record);
         }
     }
@@ -294,6 +337,11 @@ impl Resize {
     /// By how many bytes it grows.
     fn growth(&self) -> u64 {
         (self.new_size as u64).saturating_sub(self.given.size() as u64)
+    }
+
+    /// The layout that the resized block has now.
+    fn resized_layout(&self) -> Layout {
+        Layout::from_size_align(self.new_size, self.given.align()).unwrap_or(self.given)
     }
 
     /// Enters that the block is at `moved` now. Gives the block that the program
@@ -305,30 +353,35 @@ impl Resize {
     /// was not recorded is older than the recording, and no new block.
     ///
     /// # Safety
-    /// The block is from `inner` with the [`wanted`](Self::wanted) layout, and
-    /// nobody else knows it.
+    /// The block is from `inner` with the program's new layout, and nobody else
+    /// knows it.
     #[cold]
     #[inline(never)]
     pub(crate) unsafe fn ended<A: GlobalAlloc>(&self, inner: &A, moved: *mut u8) -> *mut u8 {
         let fresh = recorder().and_then(|(slot, thread, tag, current)| {
             let growth = self.growth();
             let is_hit = growth > 0 && current.is_some_and(|c| c.hits(thread, slot, growth));
-            thread.unless_quiet(|| {
+            let fresh = thread.unless_quiet(|| {
                 let after = self.enter(thread, tag, current, is_hit);
                 look_around(slot, thread, current);
-                after
-            })
+                (after, current)
+            });
+            if fresh.is_none() && is_hit && thread.is_interrupted() {
+                hooks::lose_unseen(None);
+            }
+            fresh
         });
         // By nobody, or by the recorder itself: what was known stays known.
-        let record = fresh.unwrap_or_else(|| {
-            self.record.map(|record| Record {
+        let (record, profile) = fresh.unwrap_or_else(|| {
+            let record = self.record.map(|record| Record {
                 size: self.new_size as u64,
                 ..record
-            })
+            });
+            (record, self.profile)
         });
         match record {
             // SAFETY: the caller.
-            Some(record) => unsafe { self.place(inner, moved, record) },
+            Some(record) => unsafe { self.place(inner, moved, record, profile) },
             None => moved,
         }
     }
@@ -350,7 +403,9 @@ impl Resize {
         if let Some(profile) = every.or(current.filter(|_| is_hit)) {
             profile.resized(node, self.growth());
         }
-        let was = self.record.unwrap_or_default();
+        let mut was = self.record.unwrap_or_default();
+        // A sample of a profile that has ended meanwhile is not the next one's.
+        was.sampled &= current.is_some_and(|now| self.profile.is_some_and(|p| p.id == now.id));
         let is_recorded = was.recording != NOBODY;
         let stays = was.sampled && current.is_some_and(|c| c.stays(thread, old, new));
         let record = Record {
@@ -362,7 +417,7 @@ impl Resize {
                 _ => was.recording,
             },
             sampled: stays || is_hit,
-            padded: was.padded,
+            padded: false,
         };
         if let Some(profile) = current {
             if self.record.is_some() && profile.has(&was) {
@@ -372,10 +427,11 @@ impl Resize {
                 profile.joined(node, new);
             }
         }
-        (is_recorded || record.sampled || record.padded).then_some(record)
+        (is_recorded || record.sampled).then_some(record)
     }
 
     /// Puts the record where the block is, and the block where it can be found.
+    /// A stand-in is given out only once its record is in the table.
     ///
     /// # Safety
     /// As [`ended`](Self::ended).
@@ -384,57 +440,77 @@ impl Resize {
         inner: &A,
         moved: *mut u8,
         mut record: Record,
+        profile: Option<Current>,
     ) -> *mut u8 {
-        let mut block = moved;
-        let pads = self.profile.is_some_and(Current::pads);
-        if record.sampled
-            && !record.padded
-            && pads
-            && !is_large(self.new_size)
-            && let Some(layout) = self.wanted()
-        {
+        let entered = record;
+        let layout = self.resized_layout();
+        let mut stand_in = core::ptr::null_mut();
+        if record.sampled && !is_large(self.new_size) && profile.is_some_and(Current::pads) {
             // SAFETY: the layout is that of a block, so it is not empty.
-            let stand_in = unsafe { stand_in::request(inner, layout, false) };
-            if stand_in.is_null() {
+            stand_in = unsafe { stand_in::request(inner, layout, false) };
+            record.padded = !stand_in.is_null();
+            if !record.padded {
                 record.sampled = false;
-            } else {
-                // SAFETY: the caller: the block is ours alone; the stand-in is another, as large.
-                unsafe { stand_in::replace(inner, moved, layout, stand_in, layout.size()) };
-                (block, record.padded) = (stand_in, true);
+                hooks::lose_unseen(None);
             }
         }
-        if !put(block, &record) && record.padded {
-            // SAFETY: the caller, and as above: the block is ours alone.
-            return unsafe { self.unpad(inner, block) };
+        let block = if record.padded { stand_in } else { moved };
+        let is_kept = put(block, &record);
+        if !(is_kept && record.sampled == entered.sampled)
+            && let Some(profile) = profile
+            && profile.has(&entered)
+        {
+            // Entered a moment ago, and not to be found when it is freed.
+            profile.left(&entered);
+        }
+        if record.padded && !is_kept {
+            // SAFETY: just requested with this layout, and nobody has seen it.
+            unsafe { stand_in::give_back(inner, stand_in, stand_in::wide(layout)) };
+            return moved;
+        }
+        if record.padded {
+            // SAFETY: the caller: the block is ours alone; the stand-in is another, as large.
+            unsafe { stand_in::replace(inner, moved, layout, stand_in) };
         }
         // As in `keep`.
-        if record.sampled && !self.profile.is_some_and(Current::is_under_way) {
+        if record.sampled && !profile.is_some_and(Current::is_under_way) {
             record.sampled = false;
             put(block, &record);
         }
         block
     }
+}
 
-    /// Moves a padded block that can have no record to where it needs none.
-    ///
-    /// # Safety
-    /// The block is from `inner` with the wide layout, and nobody else knows it.
-    #[cold]
-    unsafe fn unpad<A: GlobalAlloc>(&self, inner: &A, block: *mut u8) -> *mut u8 {
-        let Ok(plain) = Layout::from_size_align(self.new_size, self.given.align()) else {
-            return block;
+#[cfg(test)]
+mod tests {
+    use core::alloc::Layout;
+
+    use super::{Freed, Resize, TABLE, hooks};
+    use crate::record::table::Record;
+
+    /// Bug prevented: the record of a block that was requested with another
+    /// layout is out of the table while the inner allocator is asked, which
+    /// refuses; there is no room any more to put it back, and the block is freed
+    /// with the program's layout.
+    #[test]
+    fn a_padded_block_keeps_its_record_until_the_program_has_left_it() {
+        assert!(hooks::make_room());
+        hooks::look_for_samples();
+        // Where no user's block is.
+        let block = core::ptr::without_provenance_mut::<u8>(0x10_0000);
+        let record = Record {
+            size: 40,
+            sampled: true,
+            padded: true,
+            ..Record::default()
         };
-        let wide = stand_in::wide(plain);
-        // SAFETY: the layout is that of a block, so it is not empty.
-        let place = unsafe { stand_in::give(inner, plain) };
-        if place.is_null() {
-            // Then it will be freed with the program's own alignment, which allocators that do
-            // not look at it forgive. It takes two shortages of memory at once to get here.
-            return block;
-        }
-        // SAFETY: the caller: the block is ours alone; the place is another, with room for what the
-        // program has in it.
-        unsafe { stand_in::replace(inner, block, wide, place, plain.size()) };
-        place
+        let layout = Layout::new::<[u64; 5]>();
+        assert!(TABLE.insert(block.addr(), &record));
+        assert!(Resize::begin(block, layout, 80).is_none());
+        assert_eq!(TABLE.look(block.addr()), Ok(Some(record)));
+        let (resize, left) = Resize::leave(block, layout, 80);
+        assert_eq!(left, Freed::Padded);
+        assert!(resize.record.is_some_and(|record| !record.padded));
+        assert_eq!(TABLE.look(block.addr()), Ok(None));
     }
 }

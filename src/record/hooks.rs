@@ -1,12 +1,8 @@
 //! What all that records has in common: the switch, the clock, the table and
 //! the tree, and captures.
 
-use std::time::Instant;
-
-use once_cell::sync::OnceCell;
-
 use crate::ledger;
-use crate::record::everywhere;
+use crate::record::clock;
 use crate::record::loader;
 use crate::record::profiling;
 use crate::record::recording::{self, Tag};
@@ -35,17 +31,14 @@ const PAGES: u64 = PAGE as u64 - 1;
 /// record when it is freed, however much later.
 static HAS_SAMPLED: AtomicU32 = AtomicU32::new(0);
 
-/// Blocks that threads without a page of the ledger allocated while all should
-/// have been recorded.
-static PAGELESS: AtomicU64 = AtomicU64::new(0);
+/// Blocks that should have been recorded but never came as far as the table:
+/// of threads without a page of the ledger, of signal handlers that interrupt
+/// the recorder, and samples for which there was no memory.
+static UNSEEN: AtomicU64 = AtomicU64::new(0);
 
 /// Records that were not put back, of recordings that are over: they were part
 /// of others, which may still be under way.
 static ORPHANS: AtomicU64 = AtomicU64::new(0);
-
-/// Milliseconds since the first recording, as of some recent record.
-static CLOCK_MS: AtomicU32 = AtomicU32::new(0);
-static EPOCH: OnceCell<Instant> = OnceCell::new();
 
 /// The clock is read once in so many records: reading it costs more than a record.
 const CLOCK_EVERY: u32 = 64;
@@ -86,7 +79,7 @@ impl Lost {
             blocks: table
                 .full
                 .wrapping_add(table.busy)
-                .wrapping_add(PAGELESS.load(Ordering::Relaxed))
+                .wrapping_add(UNSEEN.load(Ordering::Relaxed))
                 .wrapping_add(profiling::lost()),
             frames: tree.full.wrapping_add(tree.busy),
             cut: CUT.load(Ordering::Relaxed),
@@ -147,7 +140,7 @@ pub(super) fn look_for_samples() {
 /// Makes room for records; `false` when there is no memory for any. A recording
 /// without room for stacks still counts. Behind the [`loader`]'s door.
 pub(super) fn make_room() -> bool {
-    EPOCH.get_or_init(Instant::now);
+    clock::start();
     let records = TABLE.open(DEFAULT_RECORDS);
     TREE.open(DEFAULT_NODES);
     records > 0
@@ -158,48 +151,25 @@ pub(super) fn nodes() -> u32 {
     TREE.room()
 }
 
-/// Milliseconds since the first recording.
-pub(super) fn clock() -> u64 {
-    EPOCH.get().map_or(0, |epoch| {
-        u64::try_from(epoch.elapsed().as_millis()).unwrap_or(u64::MAX)
-    })
-}
-
-/// The same, remembered for [`recent`].
-pub(super) fn clock_now() -> u64 {
-    let now = clock();
-    CLOCK_MS.store(u32::try_from(now).unwrap_or(u32::MAX), Ordering::Relaxed);
-    now
-}
-
-/// The same as records keep it, which stops after 49 days.
-pub(super) fn clock_ms() -> u32 {
-    u32::try_from(clock_now()).unwrap_or(u32::MAX)
-}
-
-/// The same as somebody has last read it.
-pub(super) fn recent() -> u32 {
-    CLOCK_MS.load(Ordering::Relaxed)
-}
-
 /// Whether blocks may have been sampled, ever.
 pub(super) fn has_sampled() -> bool {
     HAS_SAMPLED.load(Ordering::Relaxed) != 0
 }
 
+/// The time as records keep it, read once in a while.
 pub(super) fn recent_ms(thread: &Thread) -> u32 {
     if thread.tick().is_multiple_of(CLOCK_EVERY) {
-        clock_ms()
+        clock::look_ms()
     } else {
-        recent()
+        clock::recent()
     }
 }
 
-/// Counts a block that nobody could record.
+/// Counts a block that nobody could record, and that this recording wanted.
 #[cold]
-pub(super) fn lose_pageless() {
-    PAGELESS.fetch_add(1, Ordering::Relaxed);
-    if let Some(tag) = everywhere::tag() {
+pub(super) fn lose_unseen(tag: Option<Tag>) {
+    UNSEEN.fetch_add(1, Ordering::Relaxed);
+    if let Some(tag) = tag {
         tag.lose_block();
     }
 }

@@ -17,10 +17,11 @@
 
 use core::mem;
 
+use crate::record::clock::nap;
 use crate::record::fork;
 use crate::record::lock::{Guard, Lock};
 use crate::symbols::Symbols;
-use crate::sync::{AtomicU32, Ordering, nap};
+use crate::sync::{AtomicU32, Ordering};
 
 /// How long those who come to a door let a fork go first, in naps of 100 µs.
 const COURTESY: u32 = 100;

@@ -27,8 +27,12 @@
 //! fork would have to wait for all of them, could not happen in a signal
 //! handler, and a bare `clone` would still get past.
 
+#[cfg(not(loom))]
+use crate::record::clock::nap;
 use crate::record::fork;
-use crate::sync::{AtomicU64, Ordering, nap, spin_loop, yield_now};
+#[cfg(loom)]
+use crate::sync::nap;
+use crate::sync::{AtomicU64, Ordering, spin_loop, yield_now};
 
 /// Looks at a held lock before the thread gives up its core, and after it is condemned.
 #[cfg(not(loom))]

@@ -26,6 +26,12 @@
 )]
 mod blocks;
 #[cfg(not(loom))]
+#[cfg_attr(
+    all(target_os = "linux", target_arch = "x86_64"),
+    expect(unsafe_code, reason = "asks the system for the time")
+)]
+mod clock;
+#[cfg(not(loom))]
 mod everywhere;
 #[cfg_attr(
     not(loom),
@@ -65,7 +71,7 @@ mod visits;
 mod zone;
 
 #[cfg(not(loom))]
-pub(crate) use blocks::{Freed, New, Resize, allocated, freed};
+pub(crate) use blocks::{New, Resize, allocated, freed};
 #[cfg(not(loom))]
 pub(crate) use hooks::{Lost, frames, is_on, looks_at, mapped, note_site, prepare_sites};
 #[cfg(not(loom))]
@@ -80,8 +86,6 @@ pub(crate) use profiling::{Profiling, Snapshot, StackFigures, set_dense_below};
 pub(crate) use recording::{Key, Recording, Survivor};
 #[cfg(not(loom))]
 pub(crate) use sampler::Weighed;
-#[cfg(not(loom))]
-pub(crate) use stand_in::wide;
 #[cfg(not(loom))]
 pub use table::{DEFAULT_RECORDS, Record, Table, TableLosses};
 pub use tree::{DEFAULT_NODES, OVERFLOW, ROOT, Tree, TreeLosses};

@@ -16,6 +16,7 @@ use std::collections::HashMap;
 use crate::error::Error;
 use crate::installed;
 use crate::ledger::{self, Slot};
+use crate::record::clock;
 use crate::record::everywhere;
 use crate::record::hooks::{self, Lost, TABLE};
 use crate::record::recording::{self, Recording};
@@ -37,6 +38,10 @@ static DENSE_BELOW: AtomicU64 = AtomicU64::new(32 * 1024);
 static BEGAN_MS: AtomicU64 = AtomicU64::new(0);
 /// Whether there is one, or one is being made or ended.
 static TAKEN: AtomicU32 = AtomicU32::new(0);
+
+/// Whether a profile that is over has left samples in a part of the table that
+/// could not be had.
+static LEFT_OVER: AtomicU32 = AtomicU32::new(0);
 
 static TALLY: Tally = Tally::new();
 static HIGHEST: Highest = Highest::new();
@@ -90,15 +95,15 @@ pub(super) struct Current {
 /// The profile under way.
 #[inline]
 pub(super) fn current() -> Option<Current> {
-    // Acquire: the number, and all that was made ready.
+    // Acquire: all that was made ready.
     let interval = INTERVAL.load(Ordering::Acquire);
     if interval == 0 {
         return None;
     }
-    Some(Current {
-        id: ID.load(Ordering::Relaxed),
-        interval,
-    })
+    // Acquire: whoever sees the next profile's number sees below that this one's interval is
+    // gone, and takes neither for the other's.
+    let id = ID.load(Ordering::Acquire);
+    (INTERVAL.load(Ordering::Relaxed) == interval).then_some(Current { id, interval })
 }
 
 impl Current {
@@ -190,9 +195,9 @@ impl Current {
     /// Enters that a block was freed.
     pub(super) fn freed(self, record: &Record) {
         let now = if self.is_every() {
-            hooks::recent()
+            clock::recent()
         } else {
-            hooks::clock_ms()
+            clock::look_ms()
         };
         let life = now.saturating_sub(record.birth);
         let weighed = self.weigh(record.size);
@@ -224,7 +229,7 @@ pub(crate) fn set_dense_below(interval: u64) {
     DENSE_BELOW.store(interval, Ordering::Relaxed);
 }
 
-/// How many changes the tally could not enter.
+/// How many changes the tally could not enter, ever.
 pub(super) fn lost() -> u64 {
     TALLY.lost()
 }
@@ -251,6 +256,11 @@ impl Profiling {
             return Err(Error::no_memory());
         }
         let id = recording.id();
+        let lost = Lost::now();
+        if LEFT_OVER.load(Ordering::Relaxed) != 0 {
+            // What cannot be had this time either counts as lost.
+            forget_samples();
+        }
         let looks_at_all = interval < DENSE_BELOW.load(Ordering::Relaxed).max(2);
         let recording = looks_at_all.then_some(recording);
         if recording.is_none() {
@@ -259,7 +269,7 @@ impl Profiling {
         let profiling = Self {
             recording,
             id,
-            lost: Lost::now(),
+            lost,
             began: std::time::Instant::now(),
         };
         profiling.begin(interval)?;
@@ -270,15 +280,16 @@ impl Profiling {
         HIGHEST.clear();
         TIMELINE.clear();
         TALLY.clear(HIGHEST.number());
-        BEGAN_MS.store(hooks::clock(), Ordering::Relaxed);
-        ID.store(self.id, Ordering::Relaxed);
+        BEGAN_MS.store(clock::now(), Ordering::Relaxed);
+        // Release: the last profile's end.
+        ID.store(self.id, Ordering::Release);
         INTERVAL.store(interval, Ordering::Release);
         match &self.recording {
             Some(recording) if interval == 1 => everywhere::enter(recording)?,
             _ => ledger::call_everyone(),
         }
         if let Some(slot) = ledger::own() {
-            Current::look_around(slot, hooks::clock());
+            Current::look_around(slot, clock::now());
         }
         Ok(())
     }
@@ -295,7 +306,7 @@ impl Profiling {
             return self.snapshot_of(stacks);
         };
         if let Some(slot) = ledger::own() {
-            Current::look_around(slot, hooks::clock());
+            Current::look_around(slot, clock::now());
         }
         for (node, figures) in TALLY.figures(HIGHEST.number()) {
             let stack = stacks.entry(node).or_default();
@@ -333,14 +344,21 @@ impl Profiling {
 impl Drop for Profiling {
     fn drop(&mut self) {
         INTERVAL.store(0, Ordering::Release);
-        if let Some(recording) = &self.recording {
+        let recording = self.recording.take();
+        if let Some(recording) = &recording {
             everywhere::leave(recording);
         }
-        TABLE.amend(forget);
+        forget_samples();
         // Now, so that a profile which starts next does not meet it.
-        drop(self.recording.take());
+        drop(recording);
         give_back();
     }
+}
+
+/// Takes the samples of a profile that is over out of the table.
+fn forget_samples() {
+    let is_done = TABLE.amend(forget);
+    LEFT_OVER.store(u32::from(!is_done), Ordering::Relaxed);
 }
 
 /// What becomes of a record when the profile that sampled it is over.

@@ -15,6 +15,7 @@ use once_cell::sync::OnceCell;
 use crate::arena;
 use crate::error::Error;
 use crate::installed;
+use crate::record::clock;
 use crate::record::hooks::{self, Lost, TABLE};
 use crate::record::loader::{self, Door};
 use crate::record::lock::Guard;
@@ -355,7 +356,7 @@ impl Recording {
     pub(crate) fn survivors(&self) -> Vec<Survivor> {
         visits::quietly(|| {
             let mut survivors = Vec::new();
-            let now = hooks::clock_ms();
+            let now = clock::look_ms();
             let mine = office().map_or(vec![self.tag.id], |office| office.numbers(self.tag.id));
             TABLE.for_each(|_, record| {
                 if mine.contains(&record.recording) {
@@ -380,7 +381,7 @@ impl Recording {
             // go on being looked up.
             let mut office = office();
             self.tag.entry.id.store(0, Ordering::Release);
-            let now = hooks::clock_ms();
+            let now = clock::look_ms();
             let parent = self.parent.filter(|parent| parent.is_under_way());
             let mine = office.as_mut().map_or(vec![self.tag.id], |office| {
                 office.take_numbers(self.tag.id, parent.map(|parent| parent.id))

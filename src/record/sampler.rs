@@ -17,6 +17,7 @@
 //! each size it has been chosen with `p` of that size, as if it had been asked
 //! for at once. One that shrinks stays chosen with `p(new) / p(old)`.
 
+use crate::record::clock;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Blocks and bytes that something stands for, with the variances of both.
@@ -70,6 +71,9 @@ pub(super) fn probability(size: u64, interval: u64) -> f64 {
     // A block of no bytes is never chosen; the least keeps divisions in bounds.
     (-(-(size as f64) / interval as f64).exp_m1()).max(f64::MIN_POSITIVE)
 }
+
+/// How far ahead a point may lie: nobody gets there.
+const FURTHEST: u64 = 1 << 62;
 
 /// A thread's place on its line.
 #[derive(Debug)]
@@ -131,8 +135,9 @@ impl Line {
     fn draw(&self, from: u64, interval: u64) {
         // Rounded up: a whole number of bytes reaches the point exactly when it reaches that.
         let gap = (-self.uniform().ln() * interval as f64).ceil() as u64;
-        self.next
-            .store(from.wrapping_add(gap.max(1)), Ordering::Relaxed);
+        // A point too far ahead would look like one that is past.
+        let gap = gap.clamp(1, FURTHEST);
+        self.next.store(from.wrapping_add(gap), Ordering::Relaxed);
     }
 
     /// A number above 0 and up to 1, by splitmix64 (Steele, Lea and Flood, 2014).
@@ -150,11 +155,7 @@ impl Line {
 
 #[cold]
 fn seed(address: u64) -> u64 {
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .map_or(0, |since| {
-            u64::from(since.subsec_nanos()) ^ since.as_secs() << 30
-        });
+    let now = clock::system_ns();
     let count = SEEDS.fetch_add(0x2545_f491_4f6c_dd1d, Ordering::Relaxed);
     (mix(now) ^ mix(address) ^ mix(count)).max(1)
 }

@@ -48,29 +48,19 @@ pub(super) unsafe fn request<A: GlobalAlloc>(inner: &A, layout: Layout, zeroed: 
     }
 }
 
-/// A block of exactly this layout; null without memory.
-///
-/// # Safety
-/// The layout is not empty.
-pub(super) unsafe fn give<A: GlobalAlloc>(inner: &A, layout: Layout) -> *mut u8 {
-    // SAFETY: the caller.
-    unsafe { inner.alloc(layout) }
-}
-
-/// Moves the first `len` bytes of `block` to `place` and gives `block` back.
+/// Moves what is in `block` to `place` and gives `block` back.
 ///
 /// # Safety
 /// `block` is from `inner` with the layout `given`, and nobody uses it after
-/// this; `place` is another block. Both have at least `len` bytes.
+/// this; `place` is another block of at least as many bytes.
 pub(super) unsafe fn replace<A: GlobalAlloc>(
     inner: &A,
     block: *mut u8,
     given: Layout,
     place: *mut u8,
-    len: usize,
 ) {
     // SAFETY: the caller: both have so many bytes, and are different blocks.
-    unsafe { core::ptr::copy_nonoverlapping(block, place, len) };
+    unsafe { core::ptr::copy_nonoverlapping(block, place, given.size()) };
     // SAFETY: the caller.
     unsafe { inner.dealloc(block, given) };
 }

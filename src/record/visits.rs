@@ -20,12 +20,15 @@ use crate::ledger::{self, Figures, Slot};
 use crate::record::everywhere;
 use crate::record::recording::{Entry, Tag};
 use crate::record::sampler::{Line, Sizes};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, compiler_fence, fence};
 use crate::unwind::Stack;
 
 /// Recordings that a thread can be in at once; what is lost by those that come
 /// after is counted for them.
 const VISITS: usize = 32;
+
+/// In `quiet`: within [`Thread::unless_quiet`], and not merely [`quietly`].
+const AT_WORK: u32 = 1 << 31;
 
 /// A thread's own state. Zero bytes are its fresh state.
 #[derive(Debug)]
@@ -108,14 +111,17 @@ pub(super) fn make() -> Option<(&'static Slot, &'static Thread)> {
     let thread = unsafe { slot.attachment().cast::<Thread>().as_ref() }?;
     if !thread.is_of(slot) {
         // The slot's last owner was another thread, with another stack.
-        thread.tenancy.set(slot.tenancy());
-        thread.os_id.store(os_id(), Ordering::Relaxed);
-        thread.seen_tenancy.store(slot.tenancy(), Ordering::Release);
         thread.quiet.set(0);
         thread.depth.set(0);
         // SAFETY: only the owner is here, and no capture is running on this thread: it would have
-        // needed the tenancy that is only now set.
+        // needed the tenancy that is only set below.
         unsafe { (*thread.stack.get()).pass_on() };
+        thread.os_id.store(os_id(), Ordering::Relaxed);
+        // Last: a signal handler that allocates in between must not read by the bounds of the
+        // last owner's stack, which may be gone.
+        compiler_fence(Ordering::SeqCst);
+        thread.tenancy.set(slot.tenancy());
+        thread.seen_tenancy.store(slot.tenancy(), Ordering::Release);
     }
     Some((slot, thread))
 }
@@ -160,10 +166,10 @@ impl Thread {
 
     /// Runs `work` unless the thread is already at work for the recorder.
     pub(super) fn unless_quiet<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
-        if self.quiet.get() > 0 {
+        if self.is_quiet() {
             return None;
         }
-        self.quiet.set(1);
+        self.quiet.set(AT_WORK);
         let result = work();
         self.quiet.set(0);
         Some(result)
@@ -186,6 +192,12 @@ impl Thread {
 
     fn is_quiet(&self) -> bool {
         self.quiet.get() > 0
+    }
+
+    /// Whether the thread is at work on a block: what it allocates meanwhile is
+    /// a signal handler's, as that work allocates nothing.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.quiet.get() >= AT_WORK
     }
 
     /// Lends the stack. Only within [`unless_quiet`](Self::unless_quiet).
@@ -223,19 +235,32 @@ pub(super) fn possible() -> Result<(), Error> {
 pub(crate) fn threads() -> (Vec<(u64, Figures)>, Figures) {
     let (mut seen, mut rest) = (Vec::new(), Figures::default());
     for slot in ledger::slots() {
+        // SAFETY: an attachment is a `Thread` from `arena::forever`; only atomics of it are read.
+        let thread = unsafe { slot.attachment().cast::<Thread>().as_ref() };
+        let tenant = thread.and_then(|thread| tenant(slot, thread));
+        // After the base, which they are never behind.
         let figures = slot.figures();
         rest = rest.plus(&figures);
-        // SAFETY: an attachment is a `Thread` from `arena::forever`; only atomics of it are read.
-        let Some(thread) = (unsafe { slot.attachment().cast::<Thread>().as_ref() }) else {
-            continue;
-        };
-        if thread.seen_tenancy.load(Ordering::Acquire) == slot.tenancy() {
-            let own = figures.since(&slot.base());
-            rest = rest.since(&own);
-            seen.push((thread.os_id.load(Ordering::Relaxed), own));
+        if let Some((tenancy, os_id, base)) = tenant {
+            // Otherwise the slot has changed hands while we looked.
+            fence(Ordering::Acquire);
+            if slot.tenancy() == tenancy {
+                let own = figures.since(&base);
+                rest = rest.since(&own);
+                seen.push((os_id, own));
+            }
         }
     }
     (seen, rest)
+}
+
+/// Who owns the slot, if it was seen here: which tenancy it is, the system's
+/// number for the thread, and where it began.
+fn tenant(slot: &Slot, thread: &Thread) -> Option<(u64, u64, Figures)> {
+    // Acquire: where that tenant began, and its number.
+    let tenancy = thread.seen_tenancy.load(Ordering::Acquire);
+    let os_id = thread.os_id.load(Ordering::Relaxed);
+    (slot.tenancy() == tenancy).then(|| (tenancy, os_id, slot.base()))
 }
 
 /// Makes the calling thread's samples repeatable: for tests.

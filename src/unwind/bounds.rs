@@ -21,6 +21,11 @@ use crate::sync::{AtomicU64, Ordering};
 static MAIN_LOW: AtomicU64 = AtomicU64::new(0);
 static MAIN_HIGH: AtomicU64 = AtomicU64::new(0);
 
+/// So far below the main stack's end there is nothing else: Linux keeps that much
+/// free for it on x86-64. A limit that was raised while the program ran may reach
+/// down to other threads' stacks.
+const MAIN_ALONE: u64 = 128 << 20;
+
 /// A stack without a limit is taken to be this large: there must be an end.
 const UNLIMITED: u64 = 1 << 30;
 
@@ -45,7 +50,7 @@ impl Bounds {
             high: MAIN_HIGH.load(Ordering::Relaxed),
         };
         // Not by the thread's number: after `fork` another thread may be the first.
-        if main.contains(sp) {
+        if main.contains(sp) && main.high - sp <= MAIN_ALONE {
             return Some(main);
         }
         from_pthread()

@@ -130,6 +130,13 @@ impl Table {
             .map_or(Ok(None), |shard| shard.remove(address))
     }
 
+    /// What is known of the block at `address`, which stays there.
+    pub(crate) fn look(&self, address: usize) -> Result<Option<Record>, Busy> {
+        let address = address as u64;
+        self.shard_of(address)
+            .map_or(Ok(None), |shard| shard.look(address))
+    }
+
     /// Takes out all records of one recording, shard by shard, and shows them to
     /// `visit`, which may allocate. `false` when a shard had to be left out
     /// (counted as busy).
@@ -144,17 +151,25 @@ impl Table {
         self.sweep(|_| true, false, visit)
     }
 
-    /// Changes all records as `amend` says. What comes meanwhile is changed or not.
-    pub(crate) fn amend(&self, amend: impl Fn(&Record) -> Amend) {
+    /// Changes all records as `amend` says. Each shard is looked into under its
+    /// lock, also an empty one: who inserts after that sees what the caller has
+    /// done before. `false` when a shard had to be left out (counted as busy).
+    pub(crate) fn amend(&self, amend: impl Fn(&Record) -> Amend) -> bool {
+        let mut complete = true;
         for shard in &self.shards {
             let mut at = 0;
-            while at < shard.used() {
+            loop {
                 let Some(next) = shard.amend(at, BATCH as u64, &amend) else {
+                    complete = false;
                     break;
                 };
                 at = next;
+                if at >= shard.used() {
+                    break;
+                }
             }
         }
+        complete
     }
 
     fn sweep(
@@ -166,8 +181,11 @@ impl Table {
         let mut complete = true;
         for shard in &self.shards {
             let mut at = 0;
+            // Who takes records out looks under the lock in any case, as `amend` does.
+            let mut once = take;
             // Not only `live`: a shard's memory is used from the front again once it was swept.
-            while at < shard.used() {
+            while once || at < shard.used() {
+                once = false;
                 let mut batch = [(0, Record::default()); BATCH];
                 let Some((count, next)) = shard.collect(at, &mut batch, &wanted, take) else {
                     complete = false;

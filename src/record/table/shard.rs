@@ -243,6 +243,16 @@ impl Shard {
         Ok(record)
     }
 
+    /// The record of an address, which stays.
+    #[cold]
+    pub(crate) fn look(&self, address: u64) -> Result<Option<Record>, Busy> {
+        let _guard = self.acquire().ok_or(Busy)?;
+        let found = self.find_locked(address, hash(address));
+        Ok(found
+            .and_then(|found| self.entry(found.id))
+            .map(Entry::read))
+    }
+
     /// Copies up to `batch.len()` of the `wanted` records from entry `from` on,
     /// and takes them out if told so; samples stay, in no recording. Returns how many, and the entry to go on
     /// from; `None` when the lock could not be had.

@@ -309,3 +309,17 @@ fn a_handler_on_the_thread_that_holds_a_shard_loses_its_own_operations_only() {
     assert_eq!((table.losses().busy, table.losses().missed), (3, 2));
     assert_eq!(table.remove(16), Some(record(1)));
 }
+
+/// Bug prevented: a shard that looks empty is passed by, while another thread
+/// puts a record into it and has not yet seen that the recording is over.
+#[test]
+fn whoever_ends_something_looks_into_empty_shards_too_under_their_locks() {
+    let table = table();
+    let shard = &table.shards[SHARDS / 2];
+    shard.held(|| {
+        assert!(!table.amend(|_| super::Amend::Keep));
+        assert!(!table.drain(1, |_, _| {}));
+    });
+    assert!(table.amend(|_| super::Amend::Keep));
+    assert!(table.drain(1, |_, _| {}));
+}

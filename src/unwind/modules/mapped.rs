@@ -63,7 +63,7 @@ fn add(list: &mut Vec<Mapped>, base: u64, headers: &[libc::Elf64_Phdr], name: &C
     };
     let build_id = headers
         .iter()
-        .filter(|header| header.p_type == libc::PT_NOTE)
+        .filter(|header| header.p_type == libc::PT_NOTE && is_loaded(header, headers))
         .find_map(|header| build_id(base, header))
         .unwrap_or_default();
     let is_code = |header: &&libc::Elf64_Phdr| {
@@ -82,13 +82,24 @@ fn add(list: &mut Vec<Mapped>, base: u64, headers: &[libc::Elf64_Phdr], name: &C
     }
 }
 
+/// Whether all of a segment is in memory: notes need not be.
+fn is_loaded(part: &libc::Elf64_Phdr, headers: &[libc::Elf64_Phdr]) -> bool {
+    let end = |header: &libc::Elf64_Phdr| header.p_vaddr.checked_add(header.p_memsz);
+    headers.iter().any(|header| {
+        header.p_type == libc::PT_LOAD
+            && header.p_flags & libc::PF_R != 0
+            && header.p_vaddr <= part.p_vaddr
+            && end(part).is_some_and(|last| end(header).is_some_and(|end| last <= end))
+    })
+}
+
 /// The build id in a segment of notes: each is the lengths of its name and its
 /// content, a type, and both of these, padded to four bytes.
 fn build_id(base: u64, header: &libc::Elf64_Phdr) -> Option<String> {
     let len = usize::try_from(header.p_memsz).ok()?;
     let address = usize::try_from(base.wrapping_add(header.p_vaddr)).ok()?;
     let first: *const u8 = core::ptr::with_exposed_provenance(address);
-    // SAFETY: a segment of a loaded file, which stays mapped while the loader's lock is held, as
+    // SAFETY: a segment that is loaded, as the caller has seen, which stays mapped while the loader's lock is held, as
     // it is in its callback; notes are never written to.
     let mut notes = unsafe { core::slice::from_raw_parts(first, len) };
     while let Some((lengths, rest)) = notes.split_first_chunk::<12>() {
@@ -115,6 +126,35 @@ fn build_id(base: u64, header: &libc::Elf64_Phdr) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::mapped;
+
+    /// Bug prevented: notes that the file has and the memory has not are read.
+    #[test]
+    fn notes_outside_of_what_is_loaded_are_left_alone() {
+        // SAFETY: integers only.
+        let header = |p_type, p_vaddr, p_memsz| libc::Elf64_Phdr {
+            p_type,
+            p_vaddr,
+            p_memsz,
+            p_flags: libc::PF_R,
+            ..unsafe { core::mem::zeroed() }
+        };
+        let headers = [
+            header(libc::PT_LOAD, 0x1000, 0x1000),
+            header(libc::PT_NOTE, 0x1100, 0x20),
+            header(libc::PT_NOTE, 0x1ff0, 0x20),
+            header(libc::PT_NOTE, 0x9_0000_0000, 0x20),
+            header(libc::PT_NOTE, 0x1100, u64::MAX),
+        ];
+        let loaded: Vec<_> = headers
+            .iter()
+            .map(|h| super::is_loaded(h, &headers))
+            .collect();
+        assert_eq!(loaded, [true, true, false, false, false]);
+        let mut list = Vec::new();
+        // Would read there otherwise, and crash.
+        super::add(&mut list, 0, &headers[3..], c"no file");
+        assert!(list.is_empty());
+    }
 
     #[test]
     fn the_program_comes_first_and_holds_this_function() {

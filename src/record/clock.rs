@@ -1,0 +1,102 @@
+//! The recorder's clock, which may be read, and waited for, inside the allocator.
+//!
+//! Not `Instant`: it panics when the system has no time for it, and when it
+//! subtracts, and the compiler cannot tell that neither ever happens. Nor
+//! `sleep`, which panics when the system refuses.
+
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
+
+/// When the clock was started, in nanoseconds of the system's; 0 before.
+static START: AtomicU64 = AtomicU64::new(0);
+
+/// Milliseconds since the start, as of some recent look.
+static RECENT: AtomicU32 = AtomicU32::new(0);
+
+/// Starts the clock at 0, the first time.
+pub(super) fn start() {
+    let now = system_ns().max(1);
+    let _ = START.compare_exchange(0, now, Ordering::Relaxed, Ordering::Relaxed);
+}
+
+/// Milliseconds since the start; 0 before.
+pub(super) fn now() -> u64 {
+    match START.load(Ordering::Relaxed) {
+        0 => 0,
+        start => system_ns().saturating_sub(start) / 1_000_000,
+    }
+}
+
+/// The same, remembered for [`recent`].
+pub(super) fn look() -> u64 {
+    let now = now();
+    RECENT.store(u32::try_from(now).unwrap_or(u32::MAX), Ordering::Relaxed);
+    now
+}
+
+/// The same as records keep it, which stops after 49 days.
+pub(super) fn look_ms() -> u32 {
+    u32::try_from(look()).unwrap_or(u32::MAX)
+}
+
+/// The same as somebody has last read it.
+pub(super) fn recent() -> u32 {
+    RECENT.load(Ordering::Relaxed)
+}
+
+/// Nanoseconds since some moment of the system's; they never go back.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(super) fn system_ns() -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: fills the record in, or leaves it as it is; may be called from a signal handler.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    seconds
+        .saturating_mul(1_000_000_000)
+        .saturating_add(u64::try_from(time.tv_nsec).unwrap_or(0))
+}
+
+/// The same since the first call, as std has it.
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+pub(super) fn system_ns() -> u64 {
+    static FIRST: once_cell::sync::OnceCell<std::time::Instant> = once_cell::sync::OnceCell::new();
+    let first = FIRST.get_or_init(std::time::Instant::now);
+    // One more, so that the first call's answer is a start.
+    u64::try_from(first.elapsed().as_nanos()).map_or(u64::MAX, |ns| ns.saturating_add(1))
+}
+
+/// Gives the core away for 100 µs, or until a signal comes.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(super) fn nap() {
+    let time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 100_000,
+    };
+    // SAFETY: reads the record; what was left to wait for is not asked.
+    unsafe { libc::nanosleep(&raw const time, core::ptr::null_mut()) };
+}
+
+/// The same, as std has it.
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+pub(super) fn nap() {
+    std::thread::sleep(core::time::Duration::from_micros(100));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{now, recent, start, system_ns};
+
+    #[test]
+    fn it_goes_forward_at_the_pace_of_the_system_s_clock() {
+        start();
+        let (before, ns) = (now(), system_ns());
+        let std = std::time::Instant::now();
+        while std.elapsed().as_millis() < 30 {
+            std::thread::yield_now();
+        }
+        assert!(now() >= before + 29 && system_ns() >= ns + 30_000_000);
+        assert!(u64::from(super::look_ms()) >= before + 29 && recent() > 0);
+    }
+}
