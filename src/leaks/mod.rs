@@ -25,7 +25,9 @@
 //!
 //! A child of `fork` can check, whatever the other threads of its parent were
 //! doing in theirs: a fork waits while one of them starts or ends a check, or
-//! looks up a name.
+//! looks up a name. What std cannot do there it still cannot: a child that was
+//! forked while another thread was just starting or ending may hang in
+//! `std::thread::spawn`.
 //!
 //! # With `cargo test` and `cargo nextest`
 //!

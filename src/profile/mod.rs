@@ -1,7 +1,54 @@
 //! Heap profiles: where the memory went.
 //!
-//! A [`HeapProfile`] is plain data, and says for each stack what is alive, what
-//! was alive when the process was at its peak, and what was ever allocated.
+//! ```
+//! # #[global_allocator]
+//! # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use heapledger::Profiler;
+//! use heapledger::profile::Format;
+//!
+//! let profiler = Profiler::builder().every_allocation().start()?;
+//! let words: Vec<String> = "where does the memory go".split(' ').map(String::from).collect();
+//! let profile = profiler.snapshot();
+//! println!("{} bytes alive at {} stacks", profile.live().bytes, profile.stacks.len());
+//! # let path = std::env::temp_dir().join(format!("heap-{}.html", std::process::id()));
+//! # #[cfg(any())]
+//! let path = "heap.html";
+//! profile.save(&path, Format::Html)?;
+//! # std::fs::remove_file(&path)?;
+//! # drop(words);
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # Every allocation, or samples
+//!
+//! [`every_allocation`](ProfilerBuilder::every_allocation) gives exact figures;
+//! the program runs two to four times as long. [`sample_every`](ProfilerBuilder::sample_every)
+//! looks at one in so many bytes: a block of `s` bytes is chosen with
+//! `1 − exp(−s / interval)` and stands for as many as that is improbable, each
+//! block on its own, so totals are right on average whatever the sizes, and each
+//! figure comes with its standard error.
+//!
+//! A sampled block of less than 32 KiB gets a page of its own, so that frees
+//! need not look for it: at an interval of 512 KiB that is up to one part in a
+//! hundred more memory. Below 32 KiB between samples it gets none, and every free
+//! is looked up instead.
+//!
+//! # What is counted
+//!
+//! What happened since the profile began, on all threads. Totals are those of
+//! the [counters](crate::Stats): a `realloc` that grows a block adds the
+//! difference to the stack that called it, and is no other block; the block
+//! moves to that stack. The *peak share* of a stack is what was alive of it when
+//! the process had the most bytes alive; shares add up to the peak, less what is
+//! older than the profile. With samples the peak is looked for every 64 KiB that
+//! a thread allocates.
+//!
+//! A [`HeapProfile`] is plain data. Names are looked up when a format for people
+//! is written, in the process that the profile is of; [`write_pprof`](HeapProfile::write_pprof)
+//! writes addresses with mappings and build ids unless
+//! [`symbolize`](HeapProfile::symbolize) was called, as a server wants it.
 
 mod collect;
 mod data;
