@@ -502,7 +502,7 @@ fn leaks_are_reported_at_exit_where_and_how_it_was_said() {
         "{said}"
     );
     assert!(
-        said.contains("leaky_here at tests/environment.rs:"),
+        said.contains("leaky_here at ") && said.contains("tests/environment.rs:"),
         "{said}"
     );
 
