@@ -59,7 +59,8 @@ use crate::stats::Stats;
 ///
 /// Any [`GlobalAlloc`] will do. All four calls are forwarded as they are, so
 /// its in-place growth and its zeroed pages are kept. It must itself not
-/// allocate through the global allocator.
+/// allocate through the global allocator, and must not be a tracking allocator
+/// over another: each block would be counted, and recorded, twice.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TrackingAllocator<A = System> {
     inner: A,
