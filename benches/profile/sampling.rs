@@ -63,6 +63,36 @@ fn main() {
         }
     }
     println!("{}", table(&GOALS, &goals));
+    if cfg!(feature = "jemalloc") {
+        beside_jemalloc(programs, rounds);
+    }
+}
+
+/// What sampling at 512 KiB adds, beside jemalloc's own profiler, which samples
+/// at 512 KiB unless told otherwise; each against itself without sampling.
+fn beside_jemalloc(programs: Programs, rounds: usize) {
+    const OFF: [(&str, &str); 1] = [("_RJEM_MALLOC_CONF", "prof:false")];
+    const ON: [(&str, &str); 1] = [("_RJEM_MALLOC_CONF", "prof:true,lg_prof_sample:19")];
+    let directory = env!("CARGO_MANIFEST_DIR");
+    let programs = programs.with_feature(directory, "with_jemalloc", "jemalloc");
+    let mut rows = Vec::new();
+    for work in ["pairs"].iter().chain(&REAL) {
+        let mut times = vec![Vec::new(); 4];
+        for _ in 0..rounds {
+            times[0].push(programs.run("with_heapledger", &[work, "count"])[0]);
+            times[1].push(programs.run("with_heapledger", &[work, "524288"])[0]);
+            times[2].push(programs.run_with("with_jemalloc", &[work], &OFF)[0]);
+            times[3].push(programs.run_with("with_jemalloc", &[work], &ON)[0]);
+        }
+        let (ours, theirs) = (ratio(&times[1], &times[0]), ratio(&times[3], &times[2]));
+        rows.push(vec![
+            (*work).to_owned(),
+            format!("{:.3}", ours.median),
+            format!("{:.3}", theirs.median),
+        ]);
+    }
+    println!("Sampling at 512 KiB, against the same without ({rounds} rounds):\n");
+    println!("{}", table(&["", "heapledger", "jemalloc"], &rows));
 }
 
 fn row(name: &str, own: &[f64], counting: &[f64]) -> Vec<String> {

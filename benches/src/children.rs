@@ -20,6 +20,14 @@ impl Programs {
         Self(build_in(directory, &["--release", "--bins"]))
     }
 
+    /// Adds the program `name` of the package in `directory`, built with `feature`.
+    #[must_use]
+    pub fn with_feature(mut self, directory: &str, name: &str, feature: &str) -> Self {
+        let args = ["--release", "--bin", name, "--features", feature];
+        self.0.extend(build_in(directory, &args));
+        self
+    }
+
     /// Builds `names` with all optimisation there is, across crates.
     pub fn build_whole(names: &[&str]) -> Self {
         let bins = names.iter().flat_map(|name| ["--bin", name]);
@@ -46,8 +54,14 @@ impl Programs {
 
     /// Runs `name` with `args` and gives the numbers that it prints.
     pub fn run(&self, name: &str, args: &[&str]) -> Vec<f64> {
+        self.run_with(name, args, &[])
+    }
+
+    /// The same with these variables in its environment.
+    pub fn run_with(&self, name: &str, args: &[&str], variables: &[(&str, &str)]) -> Vec<f64> {
         let output = Command::new(self.path(name))
             .args(args)
+            .envs(variables.iter().copied())
             .stderr(Stdio::inherit())
             .output()
             .expect("the program starts");
