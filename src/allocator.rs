@@ -246,6 +246,19 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
     #[cold]
     #[inline(never)]
     unsafe fn realloc_watched(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        if !record::concerns(block, layout.size()) {
+            // SAFETY: the caller upholds the contract of `realloc`; such a block was requested as
+            // the program says.
+            let moved = unsafe { self.inner.realloc(block, layout, new_size) };
+            let is_event = enter_resized(moved, layout.size(), new_size);
+            if moved.is_null() || !is_event {
+                return moved;
+            }
+            // It may have grown by a sample.
+            let resize = record::Resize::unknown(block, layout, new_size);
+            // SAFETY: just given by `inner`, with the layout that was asked for.
+            return unsafe { resize.ended(&self.inner, moved) };
+        }
         let Some(resize) = record::Resize::begin(block, layout, new_size) else {
             // SAFETY: the caller upholds the contract of `realloc`.
             return unsafe { self.realloc_apart(block, layout, new_size) };
@@ -335,9 +348,9 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
     }
 }
 
-/// Enters the outcome of a `realloc`.
+/// Enters the outcome of a `realloc`; whether that was done on the cold path.
 #[inline]
-fn enter_resized(moved: *mut u8, old_size: usize, new_size: usize) {
+fn enter_resized(moved: *mut u8, old_size: usize, new_size: usize) -> bool {
     let is_watched = if moved.is_null() {
         // The old block is untouched and still the caller's: nothing to strike out.
         ledger::refused(new_size);
@@ -349,8 +362,7 @@ fn enter_resized(moved: *mut u8, old_size: usize, new_size: usize) {
     if is_watched {
         record::note_site();
     }
-    #[cfg(not(feature = "profile"))]
-    let _ = is_watched;
+    is_watched
 }
 
 /// Tells the recorder that a block of the program's `layout` is about to be

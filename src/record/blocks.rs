@@ -234,7 +234,7 @@ fn look_around(slot: &Slot, thread: &Thread, current: Option<Current>) {
 #[cold]
 #[inline(never)]
 pub(crate) fn freed(block: *mut u8, size: usize) -> Freed {
-    if !(hooks::looks_at(block) || is_large(size)) {
+    if !concerns(block, size) {
         return Freed::Plain;
     }
     match TABLE.try_remove(block.addr()) {
@@ -253,6 +253,12 @@ pub(crate) fn freed(block: *mut u8, size: usize) -> Freed {
         Err(_) if may_be_padded(block) => Freed::Unknown,
         Ok(None) | Err(_) => Freed::Plain,
     }
+}
+
+/// Whether the block may be in the table: most are not while there are only samples.
+#[inline]
+pub(crate) fn concerns(block: *mut u8, size: usize) -> bool {
+    hooks::looks_at(block) || is_large(size)
 }
 
 /// Whether the block may have been requested with another layout than the
@@ -277,14 +283,15 @@ impl Resize {
                 Ok(_) => {}
             }
         }
-        if hooks::looks_at(block) || is_large(given.size()) {
+        if concerns(block, given.size()) {
             // Not padded, as only its owner makes a block so: it may go without its record.
             resize.record = TABLE.remove(block.addr());
         }
         Some(resize)
     }
 
-    fn unknown(block: *mut u8, given: Layout, new_size: usize) -> Self {
+    /// The same of a block that is not in the table.
+    pub(crate) fn unknown(block: *mut u8, given: Layout, new_size: usize) -> Self {
         Self {
             block,
             given,

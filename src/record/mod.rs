@@ -71,7 +71,7 @@ mod visits;
 mod zone;
 
 #[cfg(not(loom))]
-pub(crate) use blocks::{New, Resize, allocated, freed};
+pub(crate) use blocks::{New, Resize, allocated, concerns, freed};
 #[cfg(not(loom))]
 pub(crate) use hooks::{Lost, frames, is_on, looks_at, mapped, note_site, prepare_sites};
 #[cfg(not(loom))]
