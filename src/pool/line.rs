@@ -26,8 +26,8 @@ use crate::sync::{Counter, UnsafeCell};
 
 /// Pointers in a magazine. Where objects change threads, half of them go through
 /// the depot at once, and its cache lines with them: with 30 pointers that was
-/// 7.7 ns an object, with 62 it is 0.4 ns (and 8.4 and 10.0 with crossbeam's
-/// queue in the same runs; 2026-11-21, benches/pool, the workload's own 6.7 ns
+/// 7.7 ns an object, with 62 it is 0.1 to 1.0 ns (and 1.1 to 1.5 with crossbeam's
+/// queue in the same run; 2026-11-21, benches/pool, the workload's own 6.7 ns
 /// taken off).
 #[cfg(not(loom))]
 pub(crate) const MAGAZINE: usize = 62;

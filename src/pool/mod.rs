@@ -23,22 +23,22 @@
 //! # When a pool pays, and when not
 //!
 //! Nanoseconds for one acquire and release of a `Vec` with room for 1 KiB,
-//! medians of 2026-11-20 (2 cores, Intel Xeon, Linux, Rust 1.95, on a machine that
-//! had other work, which makes the columns with two threads too high), by
-//! `cargo run --release -p heapledger-pool-bench`:
+//! medians of 2026-11-21 (2 cores, Intel Xeon, Linux, Rust 1.95, nothing else
+//! running), by `cargo run --release -p heapledger-pool-bench`. The last column
+//! contains the 6.7 of the channel between the threads:
 //!
 //! | | one thread | 256 held | two threads | acquired here, given back there |
 //! |---|---:|---:|---:|---:|
-//! | malloc and free | 11.2 | 73.9 | 23.1 | 89.3 |
-//! | [`Pool`] | 2.9 | 8.4 | 6.1 | 46.9 |
-//! | [`Pool`] with a reset | 4.5 | 11.1 | 11.0 | 48.6 |
-//! | [`Pool`], [`OwnedPooled`] | 15.5 | 19.4 | 31.6 | 56.2 |
-//! | [`BoundedPool`], `try_acquire` | 21.6 | 40.9 | 41.8 | 81.3 |
-//! | `parking_lot::Mutex<Vec<Box<_>>>` | 31.8 | 32.9 | 60.1 | 75.0 |
-//! | crossbeam's `ArrayQueue<Box<_>>` | 14.8 | 24.9 | 45.6 | 61.4 |
+//! | malloc and free | 7.1 | 41.8 | 8.3 | 294.4 |
+//! | [`Pool`] | 1.5 | 3.3 | 1.5 | 6.8 |
+//! | [`Pool`] with a reset | 2.9 | 5.1 | 3.3 | 8.2 |
+//! | [`Pool`], [`OwnedPooled`] | 12.4 | 13.7 | 43.0 | 22.5 |
+//! | [`BoundedPool`], `try_acquire` | 11.1 | 27.8 | 146.3 | 140.1 |
+//! | `parking_lot::Mutex<Vec<Box<_>>>` | 22.4 | 22.7 | 96.7 | 50.2 |
+//! | crossbeam's `ArrayQueue<Box<_>>` | 12.7 | 12.0 | 29.1 | 7.8 |
 //!
-//! With room for 64 KiB, malloc and free took 40.7 on one thread and the [`Pool`] 1.7;
-//! with objects of 64 bytes, 17.8 and 3.0. The buffers are not written to: memory that is
+//! With room for 64 KiB, malloc and free took 43.2 on one thread and the [`Pool`] 1.5;
+//! with objects of 64 bytes, 10.2 and 1.6. The buffers are not written to: memory that is
 //! fresh from the system costs a page fault as well when it first is.
 //!
 //! - It pays for what is dear to create: connections, compiled programs, big
