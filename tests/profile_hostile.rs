@@ -732,7 +732,8 @@ fn samples_a_hundred_thousand_calls_deep_are_taken() {
         let deep = deep.spawn(|| descend(black_box(100_000)));
         assert_eq!(deep.expect("a thread").join().expect("no panic"), 100_000);
         let profile = profiler.finish();
-        assert!(profile.total().blocks > 900, "{:?}", profile.total());
+        // Some 1,010; with 400 bytes between samples, 60 of them are one standard error.
+        assert!(profile.total().blocks > 500, "{:?}", profile.total());
         assert_eq!(profile.incomplete.blocks, 0);
         assert!(profile.incomplete.cut_stacks > 0);
     }
