@@ -67,7 +67,8 @@ fn system(frames: &mut Vec<u64>) {
 
 /// Whether the walk finds what the system's unwinder finds.
 pub(super) fn self_test() -> bool {
-    let mut stack = Box::new(Stack::new());
+    // SAFETY: zero bytes are a fresh stack.
+    let mut stack = unsafe { Box::<Stack>::new_zeroed().assume_init() };
     black_box(first as fn(&mut Stack) -> bool)(&mut stack)
 }
 
@@ -101,6 +102,16 @@ fn third(stack: &mut Stack, values: &[u64]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{Both, self_test};
+
+    /// Bug prevented: the first check of a process, on a thread with a small stack,
+    /// builds a recorder's stack on it and kills the process.
+    #[test]
+    fn a_small_stack_is_enough() {
+        crate::unwind::prime();
+        let small = std::thread::Builder::new().stack_size(80 * 1024);
+        let thread = small.spawn(self_test).expect("a thread");
+        assert!(thread.join().expect("alive"));
+    }
 
     #[test]
     fn the_walk_is_right_here() {

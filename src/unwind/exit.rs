@@ -18,9 +18,9 @@ impl Exit {
     /// # Safety
     /// `start` holds the calling thread's registers, and its `sp` is in bounds.
     #[inline]
-    unsafe fn take(&self, start: Registers, bounds: &Bounds) -> Option<Frame> {
+    unsafe fn take(&self, start: Registers, high: u64) -> Option<Frame> {
         let slot = start.sp.wrapping_add(u64::from(self.slot));
-        if self.start != start.ip || slot >= bounds.high {
+        if self.start != start.ip || slot >= high {
             return None;
         }
         let mut differs = 0;
@@ -51,24 +51,34 @@ impl Exit {
 }
 
 impl Stack {
+    /// Where a remembered way leads to: mostly the first frame that is not the
+    /// allocator's own.
+    ///
+    /// # Safety
+    /// `start` holds the calling thread's registers, and its `sp` is in bounds.
+    #[inline]
+    pub(super) unsafe fn take_exit(&self, start: Registers) -> Option<Frame> {
+        // SAFETY: passed on.
+        self.exits
+            .iter()
+            .find_map(|exit| unsafe { exit.take(start, self.high) })
+    }
+
     /// Goes up from `start` to the first frame that is not the allocator's own;
     /// its rule comes along.
     ///
     /// # Safety
-    /// `start` holds the calling thread's registers, and its `sp` is in `bounds`.
+    /// `start` holds the calling thread's registers, and its `sp` is in `bounds`;
+    /// `exit` is what [`take_exit`](Self::take_exit) gives for them.
     #[inline]
     pub(super) unsafe fn leave_own(
         &mut self,
         start: Registers,
+        exit: Option<Frame>,
         bounds: &Bounds,
         roomy: bool,
     ) -> Option<(Frame, Option<Rule>)> {
-        // SAFETY: passed on.
-        let known = self
-            .exits
-            .iter()
-            .find_map(|exit| unsafe { exit.take(start, bounds) });
-        if let Some(frame) = known {
+        if let Some(frame) = exit {
             let rule = lookup(frame.ip, frame.slot, roomy);
             // Otherwise the way goes on from here.
             if rule.is_none_or(|rule| !rule.is_own()) {

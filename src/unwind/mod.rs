@@ -4,7 +4,7 @@
 //!   prime ─▶ self-test ─▶ native     Linux on x86-64: `walk`, some 30 ns
 //!                    └──▶ portable   elsewhere, or when the test fails
 //!
-//!   capture ─▶ walk ─▶ step ─▶ rules ──(not yet known)──▶ tables ─▶ modules
+//!   capture ─▶ exit ─▶ memo ──(not yet known)──▶ walk ─▶ step ─▶ rules ──(nor this)──▶ tables ─▶ modules
 //! ```
 //!
 //! [`capture`] runs inside the allocator, on every recorded allocation. So
@@ -27,11 +27,17 @@ mod bounds;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod check;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod entry;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod exit;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod memo;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod modules;
 mod own;
 mod portable;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod proofs;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod registers;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -33,6 +33,7 @@ impl Stack {
             kept,
             fresh: fresh - kept,
             root,
+            proven: false,
         };
         self.enter(&walk, sink)
     }

@@ -14,7 +14,7 @@
 //! out again. The low bits of return addresses are as good as any hash of them,
 //! and a hash would be on the longest path of a walk.
 
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::unwind::rule::{self, Rule};
 
 const SETS_LOG2: u32 = 13;
@@ -27,6 +27,7 @@ const _: () = assert!(TAG_BITS + rule::BITS == u64::BITS);
 
 /// 32 K rules in 256 KiB, of which only the pages that are used take memory.
 pub(crate) struct Rules {
+    era: AtomicU32,
     sets: [[AtomicU64; WAYS]; 1 << SETS_LOG2],
 }
 
@@ -36,6 +37,7 @@ pub(crate) static RULES: Rules = Rules::new();
 impl Rules {
     pub(crate) const fn new() -> Self {
         Self {
+            era: AtomicU32::new(0),
             #[expect(clippy::large_stack_arrays, reason = "made in a `static` only")]
             sets: [const { [const { AtomicU64::new(0) }; WAYS] }; 1 << SETS_LOG2],
         }
@@ -82,8 +84,16 @@ impl Rules {
         }
     }
 
+    /// How often everything was forgotten: what was found by rules of another era
+    /// is not to be relied on.
+    #[inline]
+    pub(crate) fn era(&self) -> u32 {
+        self.era.load(Ordering::Relaxed)
+    }
+
     /// Forgets everything, because addresses may have changed their meaning.
     pub(crate) fn clear(&self) {
+        self.era.fetch_add(1, Ordering::Relaxed);
         for word in self.sets.iter().flatten() {
             // A page that was never written stays so.
             if word.load(Ordering::Relaxed) != 0 {

@@ -22,11 +22,23 @@ pub struct Stack {
     pub(super) root: u32,
     /// Whether the bounds were asked for.
     pub(super) asked: u32,
-    /// Where the zero is that the stack ends at in place of a return address; 0
-    /// if it ends otherwise.
-    pub(super) end: u64,
     /// How the last captures left the allocator.
     pub(super) exits: [Exit; EXITS],
+    /// How many frames the last capture had.
+    pub(super) depth: usize,
+    /// How many captures had a memo.
+    #[cfg(test)]
+    pub(super) recalled: usize,
+    /// Which memos are good: those of another era are of other bounds, of another
+    /// call tree or of other rules.
+    pub(super) era: u32,
+    /// Which rules they follow; see `Rules::era`.
+    pub(super) rules: u32,
+    /// Ways from allocation sites to kept frames.
+    pub(super) names: [Names; SETS],
+    pub(super) memos: [[Memo; WAYS]; SETS],
+    /// What proves the kept frames unchanged.
+    pub(super) proofs: Proofs,
     /// Kept frames, the outermost first, from the beginning. The fresh ones of
     /// the capture that is running fill it from the end, downwards, so that
     /// they are in the same order.
@@ -35,8 +47,9 @@ pub struct Stack {
 
 /// Ways out of the allocator that are remembered: each of its methods is one.
 pub(super) const EXITS: usize = 4;
-/// Return addresses on such a way.
-pub(super) const EXIT_FRAMES: usize = 4;
+/// Return addresses on such a way. The compiler's inlining makes three to five of
+/// them; a longer way is not remembered, and then a capture takes twice as long.
+pub(super) const EXIT_FRAMES: usize = 5;
 
 /// A way from a capture through the allocator's own frames to its caller. All
 /// positions are distances from the stack pointer at the start.
@@ -45,7 +58,7 @@ pub(super) struct Exit {
     /// The instruction that it starts at; 0 if there is none.
     pub(super) start: u64,
     /// The return addresses in own functions, and where they are; unused ones
-    /// repeat the first.
+    /// repeat the first, as a loop of a fixed length is half as long.
     pub(super) ips: [u64; EXIT_FRAMES],
     pub(super) slots: [u32; EXIT_FRAMES],
     /// Where the caller's return address is.
@@ -67,7 +80,44 @@ impl Exit {
     };
 }
 
-const _: () = assert!(size_of::<Stack>() <= 16 * 1024);
+const _: () = assert!(size_of::<Stack>() <= 100 * 1024);
+
+/// A word of the stack, and what it was.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Proof {
+    pub(super) at: u64,
+    pub(super) word: u64,
+}
+
+impl Proof {
+    pub(super) const NONE: Self = Self { at: 0, word: 0 };
+}
+
+/// Two for each frame, return address and `rbp`, and one for the end.
+const PROOFS: usize = 2 * DEPTH + 1;
+
+/// No number of proofs.
+pub(super) const UNPROVABLE: u16 = u16::MAX;
+
+/// The words that have led to the kept frames: to the outermost, then to the
+/// next, and so on.
+pub(super) struct Proofs {
+    /// Where the zero is that the stack ends at in place of a return address; 0
+    /// if it ends otherwise.
+    pub(super) end: u64,
+    pub(super) words: [Proof; PROOFS],
+    /// How many of them prove a kept frame and all that are further out;
+    /// [`UNPROVABLE`] if one of these can never be found unchanged.
+    pub(super) count: [u16; DEPTH],
+}
+
+impl Proofs {
+    pub(super) const NONE: Self = Self {
+        end: 0,
+        words: [Proof::NONE; PROOFS],
+        count: [0; DEPTH],
+    };
+}
 
 /// A frame that is kept: its return address, and what proves it unchanged.
 #[derive(Clone, Copy, Debug)]
@@ -92,7 +142,7 @@ impl Entry {
     /// the words, which were written one by one a moment ago, have all arrived
     /// in the cache: that was a fifth of a capture.
     #[inline]
-    fn by_words(&self) -> Self {
+    pub(super) fn by_words(&self) -> Self {
         Self {
             // SAFETY: a plain word behind a reference.
             slot: unsafe { (&raw const self.slot).read_volatile() },
@@ -106,6 +156,82 @@ impl Entry {
     }
 }
 
+/// Memos of a thread, in sets of a few.
+pub(super) const SETS: usize = 1 << SETS_LOG2;
+pub(super) const SETS_LOG2: u32 = 6;
+pub(super) const WAYS: usize = 4;
+/// Words of a memo: return addresses, the base's too, and saved `rbp`s.
+pub(super) const WORDS: usize = 20;
+
+/// One way.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Memo {
+    /// The innermost frame.
+    pub(super) ip: u64,
+    pub(super) slot: u64,
+    pub(super) bp: u64,
+    /// What the base's `rbp` was, if `knows_bp`.
+    pub(super) base_bp: u64,
+    /// The nodes of the two ends.
+    pub(super) node: u32,
+    pub(super) base_node: u32,
+    /// When it was made; see `Stack::era`. Zero is no memo.
+    pub(super) era: u32,
+    /// Which of the kept frames is the base.
+    pub(super) base: u16,
+    /// How many frames, and how many words.
+    pub(super) frames: u8,
+    pub(super) len: u8,
+    /// Whether `bp` has decided anything.
+    pub(super) needs_bp: bool,
+    /// Whether the base's `rbp` follows from what is compared.
+    pub(super) knows_bp: bool,
+    /// Where the words are: so many words above `slot`. First the return
+    /// addresses, from the second frame's to the base's.
+    pub(super) at: [u16; WORDS],
+    pub(super) words: [u64; WORDS],
+}
+
+const _: () = assert!(size_of::<Memo>() == 256);
+
+/// What is known of the memos of a set without looking at them.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Names {
+    /// A number of the innermost frame of each.
+    pub(super) of: [u32; WAYS],
+    /// That of the frame which was looked for in vain, and which memo is the next
+    /// to go.
+    pub(super) missed: u32,
+    pub(super) turn: u32,
+}
+
+impl Names {
+    pub(super) const NONE: Self = Self {
+        of: [0; WAYS],
+        missed: 0,
+        turn: 0,
+    };
+}
+
+impl Memo {
+    pub(super) const NONE: Self = Self {
+        ip: 0,
+        slot: 0,
+        bp: 0,
+        base_bp: 0,
+        node: 0,
+        base_node: 0,
+        era: 0,
+        base: 0,
+        frames: 0,
+        len: 0,
+        needs_bp: false,
+        knows_bp: false,
+        at: [0; WORDS],
+        words: [0; WORDS],
+    };
+}
+
 /// What a walk has found: this many of the kept frames, inside of them this
 /// many fresh ones, and what the outermost of all has above it.
 #[derive(Clone, Copy, Debug)]
@@ -113,6 +239,8 @@ pub(super) struct Walk {
     pub(super) kept: usize,
     pub(super) fresh: usize,
     pub(super) root: u32,
+    /// Whether the kept ones are known to be unchanged.
+    pub(super) proven: bool,
 }
 
 impl Default for Stack {
@@ -131,7 +259,8 @@ impl core::fmt::Debug for Stack {
 }
 
 impl Stack {
-    /// A stack of no thread yet.
+    /// A stack of no thread yet. It is large: where it must not be built on the
+    /// calling thread's stack first, zero bytes will do.
     pub const fn new() -> Self {
         Self {
             low: 0,
@@ -139,8 +268,19 @@ impl Stack {
             len: 0,
             root: ROOT,
             asked: 0,
-            end: 0,
             exits: [Exit::NONE; EXITS],
+            depth: 0,
+            #[cfg(test)]
+            recalled: 0,
+            era: 0,
+            rules: 0,
+            names: [Names::NONE; SETS],
+            #[expect(
+                clippy::large_stack_arrays,
+                reason = "made in boxes of tests and benches"
+            )]
+            memos: [[Memo::NONE; WAYS]; SETS],
+            proofs: Proofs::NONE,
             entries: [Entry::NONE; DEPTH],
         }
     }
@@ -156,12 +296,20 @@ impl Stack {
     /// Forgets the frames and their nodes, as a new call tree demands.
     pub fn forget(&mut self) {
         self.len = 0;
+        self.depth = 0;
         self.root = ROOT;
+        self.era = self.era.wrapping_add(1);
+        if self.era == 0 {
+            // Memos of the first eras would be good again.
+            for memo in self.memos.iter_mut().flatten() {
+                memo.frames = 0;
+            }
+        }
     }
 
     /// How many frames the last capture had.
     pub fn depth(&self) -> usize {
-        self.len
+        self.depth
     }
 
     /// Gives the fresh frames their nodes, the outermost first, and keeps them.
@@ -178,11 +326,14 @@ impl Stack {
             };
             node = sink(node, entry.ip);
             entry.node = node;
+            #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+            self.proofs.add(walk.kept + index, &entry);
             if let Some(place) = self.entries.get_mut(walk.kept + index) {
                 *place = entry;
             }
         }
         self.len = walk.kept + walk.fresh;
+        self.depth = self.len;
         self.root = walk.root;
         Capture {
             node,

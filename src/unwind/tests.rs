@@ -13,6 +13,9 @@ const IPS: u64 = 60;
 const OWN: u64 = 6;
 const FIRST_IP: u64 = 0x1_0001;
 
+/// Who puts rules for these addresses: they are for all threads.
+static TURN: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
+
 /// Numbers that look random, the same each time.
 struct Dice(u64);
 
@@ -106,6 +109,7 @@ fn on(memory: &Memory) -> Box<Stack> {
 /// it, has changed: a return address, a saved `rbp`, the register itself.
 #[test]
 fn a_walk_that_meets_kept_frames_finds_what_a_walk_from_scratch_finds() {
+    let _turn = TURN.lock();
     let mut dice = Dice(0x1234_5678_9ABC_DEF1);
     let (mut whole, mut frames, mut fresh) = (0, 0, 0);
     for _ in 0..3_500 {
@@ -152,6 +156,82 @@ fn a_walk_that_meets_kept_frames_finds_what_a_walk_from_scratch_finds() {
     // It is about frames that are kept, and stacks that lead somewhere.
     assert!(whole > 80_000, "{whole}");
     assert!(fresh < frames * 2 / 3, "{fresh} of {frames}");
+}
+
+/// Bug prevented: a memo of a site leads on though a word that had decided it has
+/// changed, or though the frames that it leads to are others.
+#[test]
+fn a_memo_finds_what_a_walk_from_scratch_finds() {
+    let _turn = TURN.lock();
+    let mut dice = Dice(0x2718_2818_2845_9045);
+    let (mut recalled, mut captures) = (0, 0);
+    for _ in 0..2_000 {
+        add_rules(&mut dice);
+        // A short way out of the allocator, and then some call.
+        for own in 0..2 {
+            let rule = Rule::plain(false, 16, 0).expect("it fits");
+            RULES.put(ip(own) - 1, rule.owned(true));
+        }
+        let mut memory = Memory(vec![0; 64]);
+        for _ in 0..400 {
+            memory.change(&mut dice);
+        }
+        // A few sites that take turns: the inner part of the stack is one of these.
+        let mut sites = Vec::new();
+        for _ in 0..4 {
+            let depth = 4 + dice.roll(24);
+            for _ in 0..depth {
+                memory.change(&mut dice);
+            }
+            let bp = memory.address(dice.roll(16));
+            let words = memory.0.get(..usize::try_from(depth).expect("small"));
+            let mut words = words.expect("inside").to_vec();
+            if let [_, own, _, call, ..] = words.as_mut_slice() {
+                (*own, *call) = (ip(1), ip(OWN + dice.roll(IPS - OWN)));
+            }
+            sites.push((words, bp));
+        }
+        let (mut keeping, mut forgetful) = (on(&memory), on(&memory));
+        let mut tree = Tree::default();
+        for _ in 0..400 {
+            let site = usize::try_from(dice.roll(4)).expect("small");
+            let (words, bp) = sites.get_mut(site).expect("there are four");
+            if dice.one_in(8) {
+                *bp = memory.address(dice.roll(16));
+            }
+            if dice.one_in(8) {
+                let index = dice.roll(words.len() as u64);
+                let word = memory.word(index, &mut dice);
+                *words
+                    .get_mut(usize::try_from(index).expect("small"))
+                    .expect("inside") = word;
+            }
+            let (words, bp) = (words.clone(), *bp);
+            for (place, word) in memory.0.iter_mut().zip(words) {
+                // As in `change`.
+                // SAFETY: a place in the vector.
+                unsafe { core::ptr::from_mut(place).write_volatile(word) };
+            }
+            if dice.one_in(8) {
+                memory.change(&mut dice);
+            }
+            let start = Registers {
+                ip: ip(0),
+                sp: memory.address(0),
+                bp,
+            };
+            let kept = tree.capture(&mut keeping, start);
+            forgetful.forget();
+            forgetful.exits = Stack::new().exits;
+            let scratch = tree.capture(&mut forgetful, start);
+            assert_eq!(kept, scratch, "{start:x?} {:x?}", memory.0);
+            assert_eq!(keeping.depth(), forgetful.depth());
+            captures += 1;
+        }
+        recalled += keeping.recalled;
+        assert_eq!(forgetful.recalled, 0);
+    }
+    assert!(recalled > captures / 100, "{recalled} of {captures}");
 }
 
 /// A stack of equal frames of one word, the last of which is the end.

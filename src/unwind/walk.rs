@@ -32,10 +32,11 @@
 
 use crate::sync::{AtomicU64, Ordering};
 use crate::unwind::bounds::Bounds;
+use crate::unwind::entry::{BP_SHIFT, NEEDS_BP, STRANGE};
 use crate::unwind::registers::Registers;
 use crate::unwind::rule::{Kind, Rule};
 use crate::unwind::stack::{DEEP_START, DEPTH, Entry, Stack, Walk};
-use crate::unwind::step::{Frame, load};
+use crate::unwind::step::Frame;
 use crate::unwind::{Capture, DEEP, FOREIGN, ROOT, UNKNOWN, own, rules, tables};
 
 /// With fewer frames than this left of a cut stack, the walk goes on.
@@ -43,68 +44,6 @@ const DEEP_LEAST: usize = 32;
 
 /// The stack that working out a rule may need.
 const ROOM: u64 = if cfg!(debug_assertions) { 24 } else { 8 } * 1024;
-
-/// `Entry::about`: an older step needs `bp`.
-const NEEDS_BP: u32 = 1;
-/// `Entry::about`: found by a step that reads more than return address and `bp`.
-const STRANGE: u32 = 2;
-/// `Entry::about`: from here on, how many words below the slot `bp` was read; 0
-/// if it is the inner frame's.
-const BP_SHIFT: u32 = 2;
-
-impl Entry {
-    #[inline]
-    fn of(frame: &Frame) -> Self {
-        let mut about = 0;
-        if frame.bp_slot != 0 {
-            #[expect(clippy::cast_possible_truncation, reason = "stacks are below 8 GiB")]
-            let words = (frame.slot.wrapping_sub(frame.bp_slot) / 8) as u32;
-            about = words << BP_SHIFT;
-        }
-        if frame.strange {
-            about |= STRANGE;
-        }
-        Self {
-            slot: frame.slot,
-            ip: frame.ip,
-            bp: frame.bp,
-            node: 0,
-            about,
-        }
-    }
-
-    /// Whether `frame` is this one, as far as older frames can tell.
-    #[inline]
-    fn is(&self, frame: &Frame) -> bool {
-        self.ip == frame.ip
-            && self.about & STRANGE == 0
-            && !frame.strange
-            && (self.about & NEEDS_BP == 0 || self.bp == frame.bp)
-    }
-
-    /// Zero if memory still says what it did.
-    ///
-    /// # Safety
-    /// The entry's slot is on the calling thread's live stack, and so is its
-    /// callee's frame.
-    #[inline]
-    unsafe fn difference(&self) -> u64 {
-        // SAFETY: the word that the entry was read from, live, says the caller.
-        let differs = unsafe { load(self.slot) } ^ self.ip;
-        if self.about & (NEEDS_BP | STRANGE) == 0 {
-            return differs;
-        }
-        let below = u64::from(self.about >> BP_SHIFT) * 8;
-        if self.about & STRANGE != 0 {
-            1
-        } else if below == 0 {
-            differs
-        } else {
-            // SAFETY: `bp` was read there, in the callee's frame, live, says the caller.
-            differs | (unsafe { load(self.slot - below) } ^ self.bp)
-        }
-    }
-}
 
 /// The rule for the frame that goes on at `ip`, which was read at `slot`.
 #[inline]
@@ -142,7 +81,7 @@ impl Stack {
     #[inline(never)]
     fn learn(&mut self, sp: u64) {
         self.asked = 1;
-        self.len = 0;
+        self.forget();
         let bounds = Bounds::of_this_thread(sp).unwrap_or_default();
         (self.low, self.high) = (bounds.low, bounds.high);
     }
@@ -159,27 +98,43 @@ impl Stack {
         }
         let inside = self.low <= start.sp && start.sp < self.high;
         if !inside || !start.sp.is_multiple_of(8) {
-            self.len = 0;
+            (self.len, self.depth) = (0, 0);
             return Capture {
                 node: FOREIGN,
                 root: FOREIGN,
             };
         }
-        let roomy = start.sp - self.low >= ROOM;
+        if self.rules != rules::RULES.era() {
+            self.rules = rules::RULES.era();
+            self.forget();
+        }
         // SAFETY: `start` is the calling thread's, and its stack pointer is within its bounds.
-        let walk = unsafe { self.walk(start, roomy) };
+        let exit = unsafe { self.take_exit(start) };
+        if let Some(frame) = &exit
+            // SAFETY: the caller of the allocator on this thread, and this is the thread's stack.
+            && let Some(capture) = unsafe { self.recall(frame, sink) }
+        {
+            return capture;
+        }
+        let roomy = start.sp - self.low >= ROOM;
+        // SAFETY: as above.
+        let walk = unsafe { self.walk(start, exit, roomy) };
         let capture = self.enter(&walk, sink);
+        if walk.kept > 0 && walk.fresh > 0 {
+            self.remember_way(&walk, capture.node);
+        }
         if walk.root == UNKNOWN && !roomy {
             // Another time there may be room to find out more.
-            self.len = 0;
+            (self.len, self.depth) = (0, 0);
         }
         capture
     }
 
     /// # Safety
-    /// `start` holds the calling thread's registers, and its `sp` is in bounds.
+    /// `start` holds the calling thread's registers, and its `sp` is in bounds;
+    /// `exit` is what [`take_exit`](Self::take_exit) gives for them.
     #[inline]
-    unsafe fn walk(&mut self, start: Registers, roomy: bool) -> Walk {
+    unsafe fn walk(&mut self, start: Registers, exit: Option<Frame>, roomy: bool) -> Walk {
         let bounds = Bounds {
             low: self.low,
             high: self.high,
@@ -188,11 +143,13 @@ impl Stack {
             kept: self.len,
             fresh: 0,
             root: UNKNOWN,
+            proven: false,
         };
         // SAFETY: passed on.
-        let Some((mut frame, mut rule)) = (unsafe { self.leave_own(start, &bounds, roomy) }) else {
+        let left = unsafe { self.leave_own(start, exit, &bounds, roomy) };
+        let Some((mut frame, mut rule)) = left else {
             walk.kept = 0;
-            self.end = 0;
+            self.proofs.end = 0;
             return walk;
         };
         while !self.meet(&frame, &mut walk) {
@@ -203,7 +160,7 @@ impl Stack {
             walk.fresh += 1;
             let Some(known) = rule else {
                 walk.kept = 0;
-                self.end = 0;
+                self.proofs.end = 0;
                 break;
             };
             if known.uses_rbp() {
@@ -226,7 +183,7 @@ impl Stack {
     /// The walk ends, because there is no caller by this rule, or none with an address.
     #[cold]
     fn finish(&mut self, walk: &mut Walk, rule: Rule, last: Option<Frame>) {
-        self.end = last.map_or(0, |last| last.slot);
+        self.proofs.end = last.map_or(0, |last| last.slot);
         let is_end = rule.kind() == Kind::End;
         if last.is_some() || is_end {
             walk.root = ROOT;
@@ -250,7 +207,7 @@ impl Stack {
                 walk.kept = 0;
                 walk.fresh = DEEP_START;
                 walk.root = DEEP;
-                self.end = 0;
+                self.proofs.end = 0;
                 return None;
             }
             walk.kept = 0;
@@ -279,44 +236,30 @@ impl Stack {
     /// Whether everything above the frame that was met is as it was.
     #[inline]
     fn verify(&mut self, frame: &Frame, walk: &mut Walk) -> bool {
-        let Some((entry, older)) = self
-            .entries
-            .get_mut(..walk.kept)
-            .and_then(|kept| kept.split_last_mut())
-        else {
-            return false;
-        };
-        let mut differs = 0;
-        if self.end != 0 {
-            // SAFETY: a word further up than all slots, below the stack's end, as for those.
-            differs = unsafe { load(self.end) };
-        }
-        // No way out of the loop: it is nearly always run to its end.
-        for entry in older.iter() {
-            // SAFETY: an older slot is further up than `frame`'s, and was below the stack's end
-            // when it was first read; the bounds have not changed since, or nothing would be kept.
-            // Its callee is the frame that was met, or older.
-            differs |= unsafe { entry.difference() };
-        }
-        if differs != 0 {
-            // What lies inside of the innermost change must be unwound; what lies outside of it
-            // may be met.
-            // SAFETY: as above.
-            let change = older
-                .iter()
-                .rposition(|entry| unsafe { entry.difference() } != 0);
-            walk.kept = change.unwrap_or(0);
-            return false;
+        let met = walk.kept.wrapping_sub(1);
+        if !walk.proven {
+            // SAFETY: the frame that was met is live, and has called the innermost of these.
+            let unchanged = unsafe { self.proofs.unchanged(met) };
+            walk.proven = true;
+            if let Some(unchanged) = unchanged {
+                // What lies inside of the outermost change must be unwound.
+                walk.kept = unchanged;
+                return false;
+            }
         }
         if self.root == DEEP && walk.kept + walk.fresh < DEEP_LEAST {
             walk.kept = 0;
             return false;
         }
         // The callee may be another one, so `bp` may come from elsewhere.
+        let Some(entry) = self.entries.get_mut(met) else {
+            return false;
+        };
         let (node, needs_bp) = (entry.node, entry.about & NEEDS_BP);
         *entry = Entry::of(frame);
         entry.node = node;
         entry.about |= needs_bp;
+        self.proofs.add(met, entry);
         if needs_bp != 0 && frame.bp_slot == 0 {
             self.need_bp(walk.fresh);
         }

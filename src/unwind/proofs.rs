@@ -1,0 +1,123 @@
+//! What proves the kept frames unchanged.
+//!
+//! All words that have led to a kept frame and to those further out lie in a
+//! row, so that one loop compares them.
+
+use crate::unwind::entry::{NEEDS_BP, STRANGE};
+use crate::unwind::stack::{Entry, Proof, Proofs, UNPROVABLE};
+use crate::unwind::step::load;
+
+impl Proofs {
+    /// Notes what proves the kept frame `index`, which is `entry`; those further
+    /// out have theirs.
+    #[inline]
+    pub(super) fn add(&mut self, index: usize, entry: &Entry) {
+        let mut count = match index.checked_sub(1) {
+            Some(outer) => self.count.get(outer).copied().unwrap_or(UNPROVABLE),
+            None if self.end == 0 => 0,
+            None => {
+                if let Some(first) = self.words.first_mut() {
+                    *first = Proof {
+                        at: self.end,
+                        word: 0,
+                    };
+                }
+                1
+            }
+        };
+        if entry.about & STRANGE != 0 {
+            count = UNPROVABLE;
+        }
+        if count != UNPROVABLE {
+            self.put(&mut count, entry.slot, entry.ip);
+            if entry.about & NEEDS_BP != 0
+                && let Some(at) = entry.bp_slot()
+            {
+                self.put(&mut count, at, entry.bp);
+            }
+        }
+        if let Some(place) = self.count.get_mut(index) {
+            *place = count;
+        }
+    }
+
+    #[inline]
+    fn put(&mut self, count: &mut u16, at: u64, word: u64) {
+        if let Some(place) = self.words.get_mut(usize::from(*count)) {
+            *place = Proof { at, word };
+        }
+        *count += 1;
+    }
+
+    /// Of how many of the outermost `frames` memory still says what it did;
+    /// `None` if it does so of all.
+    ///
+    /// # Safety
+    /// The stack is the calling thread's, its bounds are those of the time when
+    /// these frames were kept, and the callee of the innermost of them is live,
+    /// at the slot that is kept for it.
+    #[inline]
+    pub(super) unsafe fn unchanged(&self, frames: usize) -> Option<usize> {
+        let count = match frames.checked_sub(1) {
+            Some(last) => self.count.get(last).copied().unwrap_or(UNPROVABLE),
+            // The end alone.
+            None => u16::from(self.end != 0),
+        };
+        if let Some(words) = self.words.get(..usize::from(count)) {
+            let mut differs = 0;
+            // No way out of the loop: it is nearly always run to its end.
+            let (fours, rest) = words.as_chunks::<4>();
+            for [a, b, c, d] in fours {
+                for proof in [a, b, c, d] {
+                    // SAFETY: the word was read when the frame was kept, so it is below the
+                    // stack's end; and it is in the frame of a callee that is live, or further up.
+                    differs |= unsafe { proof.difference() };
+                }
+            }
+            for proof in rest {
+                // SAFETY: as above.
+                differs |= unsafe { proof.difference() };
+            }
+            if differs == 0 {
+                return None;
+            }
+        }
+        // SAFETY: passed on.
+        Some(unsafe { self.count_unchanged(frames) })
+    }
+
+    /// The same, knowing that some have changed.
+    ///
+    /// # Safety
+    /// As [`unchanged`](Self::unchanged).
+    #[inline(never)]
+    unsafe fn count_unchanged(&self, frames: usize) -> usize {
+        let mut begin = 0;
+        for (index, count) in self.count.iter().take(frames).enumerate() {
+            // A range that ends beyond the words is of a frame that is never found unchanged.
+            let Some(words) = self.words.get(begin..usize::from(*count)) else {
+                return index;
+            };
+            for proof in words {
+                // SAFETY: as above.
+                if unsafe { proof.difference() } != 0 {
+                    return index;
+                }
+            }
+            begin = usize::from(*count);
+        }
+        frames
+    }
+}
+
+impl Proof {
+    /// Zero if memory still says what it did.
+    ///
+    /// # Safety
+    /// The word is one of the calling thread's live stack.
+    #[inline]
+    unsafe fn difference(&self) -> u64 {
+        // SAFETY: the caller.
+        unsafe { load(self.at) ^ self.word }
+    }
+}
