@@ -18,7 +18,7 @@ use crate::record::hooks::{self, TABLE, capture, recent_ms};
 use crate::record::profiling::{self, Current, NOBODY};
 use crate::record::recording::Tag;
 use crate::record::stand_in::{self, is_large};
-use crate::record::table::Record;
+use crate::record::table::{Record, Words};
 use crate::record::visits::{self, Thread};
 
 /// What the inner allocator must know to free a block.
@@ -177,16 +177,20 @@ fn keep(block: *mut u8, record: &Record, tag: Option<Tag>, chosen: Option<Curren
     }
     // Whoever ends something says so first and then looks into each shard, under its lock, as
     // we just did: he has seen our record, or we see that it is over.
-    let mut now = *record;
-    if tag.is_some_and(|tag| !tag.is_under_way()) {
-        now.recording = NOBODY;
-    }
-    if chosen.is_some_and(|profile| !profile.is_under_way()) {
-        now.sampled = false;
-    }
-    if now != *record {
+    let is_over = tag.is_some_and(|tag| !tag.is_under_way());
+    let is_unwanted = chosen.is_some_and(|profile| !profile.is_under_way());
+    if is_over || is_unwanted {
         // Nobody else knows the block, so nobody looks for it now.
-        put(block, &now);
+        let recording = if is_over { NOBODY } else { record.recording };
+        let sampled = record.sampled && !is_unwanted;
+        put(
+            block,
+            &Record {
+                sampled,
+                recording,
+                ..*record
+            },
+        );
     }
     true
 }
@@ -237,21 +241,28 @@ pub(crate) fn freed(block: *mut u8, size: usize) -> Freed {
     if !concerns(block, size) {
         return Freed::Plain;
     }
-    match TABLE.try_remove(block.addr()) {
-        Ok(Some(record)) => {
-            if let Some(current) = profiling::current()
-                && current.has(&record)
-            {
-                current.freed(&record);
+    let mut words = Words::default();
+    match TABLE.strike(block.addr(), &mut words) {
+        Ok(true) => {
+            if let Some(current) = profiling::current() {
+                tell(current, &words);
             }
-            if record.padded {
+            if words.is_padded() {
                 Freed::Padded
             } else {
                 Freed::Plain
             }
         }
         Err(_) if may_be_padded(block) => Freed::Unknown,
-        Ok(None) | Err(_) => Freed::Plain,
+        Ok(false) | Err(_) => Freed::Plain,
+    }
+}
+
+/// Tells the profile of a freed block, if it is one of its own.
+fn tell(current: Current, words: &Words) {
+    let record = words.record();
+    if current.has(&record) {
+        current.freed(&record);
     }
 }
 

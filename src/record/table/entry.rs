@@ -35,6 +35,36 @@ const SIZES: u64 = 1 << 46;
 const SAMPLED: u64 = 1 << 62;
 const PADDED: u64 = 1 << 63;
 
+/// A record as the table keeps it. To hand it on like that is cheap: it is
+/// written and read by whole words, as what is written in parts and read at once
+/// must first have arrived in the cache.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Words([u64; 3]);
+
+impl Words {
+    /// The record; meaningless when there is none.
+    #[inline]
+    pub(crate) fn record(&self) -> Record {
+        let [first, second, third] = &self.0;
+        let high = (first & !(SAMPLED | PADDED)) >> ADDRESS_BITS;
+        Record {
+            node: low_half(*second),
+            size: high << 32 | third >> 32,
+            sampled: first & SAMPLED != 0,
+            padded: first & PADDED != 0,
+            birth: low_half(*third),
+            recording: low_half(second >> 32),
+        }
+    }
+
+    /// Whether the record says so.
+    #[inline]
+    pub(crate) fn is_padded(&self) -> bool {
+        let [first, ..] = &self.0;
+        first & PADDED != 0
+    }
+}
+
 /// A place for a record. Written by the holder of the shard's lock, read by anyone.
 #[derive(Debug)]
 #[repr(transparent)]
@@ -78,18 +108,16 @@ impl Entry {
     /// The record; meaningless when there is none.
     #[inline]
     pub(crate) fn read(&self) -> Record {
-        let [first, second, third] = &self.0;
-        let first = first.load(Ordering::Relaxed);
-        let high = (first & !(SAMPLED | PADDED)) >> ADDRESS_BITS;
-        let second = second.load(Ordering::Relaxed);
-        let third = third.load(Ordering::Relaxed);
-        Record {
-            node: low_half(second),
-            size: high << 32 | third >> 32,
-            sampled: first & SAMPLED != 0,
-            padded: first & PADDED != 0,
-            birth: low_half(third),
-            recording: low_half(second >> 32),
+        let mut words = Words::default();
+        self.copy_to(&mut words);
+        words.record()
+    }
+
+    /// Copies the record as it is.
+    #[inline]
+    pub(crate) fn copy_to(&self, words: &mut Words) {
+        for (word, from) in words.0.iter_mut().zip(&self.0) {
+            *word = from.load(Ordering::Relaxed);
         }
     }
 

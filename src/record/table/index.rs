@@ -8,7 +8,7 @@ use crate::record::lock::Guard;
 use crate::sync::{Ordering, fence};
 
 /// Lines an index begins with.
-pub(super) const FIRST_LINES: u32 = 8;
+pub(super) const FIRST_LINES: u32 = 64;
 /// Records for each line, at most, before the index grows: 12 of 15.
 pub(super) const CROWDED: u64 = 12;
 /// The part of a shape that is a number of lines.
@@ -24,34 +24,45 @@ pub(super) enum Placed {
 
 /// Where an address was found.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Found {
-    pub(super) line: u64,
-    pub(super) position: u32,
+pub(super) struct Found<'a> {
+    home: &'a Line,
+    /// The home, or where it strayed to.
+    line: &'a Line,
+    position: u32,
     pub(super) id: u64,
-    pub(super) is_stray: bool,
+    pub(super) entry: &'a Entry,
+}
+
+impl Found<'_> {
+    /// Whether what was found without the lock is so under it, if the index is
+    /// the same.
+    #[inline]
+    pub(super) fn is_still(&self, address: u64) -> bool {
+        self.line.id(self.position) == self.id && self.entry.address() == address
+    }
+
+    /// Takes it out of the index. For the holder of the lock.
+    #[inline]
+    pub(super) fn take(&self) {
+        self.line.take(self.position);
+        if !core::ptr::eq(self.home, self.line) {
+            self.home.remove_stray();
+        }
+    }
 }
 
 /// How many lines an index of `room` records may need.
 pub(crate) fn lines_for(room: u64) -> u64 {
-    // Growing a third at a time, it may end a third beyond what is crowded.
-    (room / CROWDED + 1) * 4 / 3 + u64::from(FIRST_LINES)
+    // Growing by half at a time, it may end as far beyond what is crowded.
+    (room / CROWDED + 1) * 3 / 2 + u64::from(FIRST_LINES)
 }
 
 impl Shard {
-    /// Whether what was found without the lock is so under it.
-    #[inline]
-    pub(super) fn is_still(&self, found: &Found, address: u64) -> bool {
-        found.line < self.line_count()
-            && self
-                .line(found.line)
-                .and_then(|line| self.holds(line, found.position, address))
-                == Some(found.id)
-    }
-
     #[cold]
     #[inline(never)]
-    pub(super) fn find_locked(&self, address: u64, hash: u64) -> Option<Found> {
-        self.find(address, hash, self.line_count())
+    pub(super) fn find_locked(&self, address: u64, hash: u64) -> Option<Found<'_>> {
+        let lines = self.line_count();
+        self.find(address, hash, self.line(home(hash, lines))?, lines)
     }
 
     fn line_room(&self) -> u64 {
@@ -63,88 +74,77 @@ impl Shard {
         self.lines.all().get(usize::try_from(index).ok()?)
     }
 
+    /// Finds an address whose home among so many lines is `home`.
     #[inline(always)]
     #[expect(
         clippy::inline_always,
         reason = "measured: half of a hot removal was this call"
     )]
-    pub(super) fn find(&self, address: u64, hash: u64, lines: u64) -> Option<Found> {
-        let home = home(hash, lines);
+    pub(super) fn find<'a>(
+        &'a self,
+        address: u64,
+        hash: u64,
+        home: &'a Line,
+        lines: u64,
+    ) -> Option<Found<'a>> {
         let mark = Mark::of(hash);
-        let line = self.line(home)?;
-        for position in line.candidates(mark) {
-            if let Some(id) = self.holds(line, position, address) {
-                return Some(Found {
-                    line: home,
-                    position,
-                    id,
-                    is_stray: false,
-                });
+        let entries = self.entries.all();
+        for position in home.candidates(mark) {
+            if let Some(found) = holds(entries, home, home, position, address) {
+                return Some(found);
             }
         }
-        match line.reach(mark) {
+        match home.reach(mark) {
             0 => None,
-            reach => self.find_stray(address, mark, home, reach, lines),
+            reach => self.find_stray(address, hash, home, reach, lines),
         }
     }
 
     #[cold]
-    fn find_stray(
-        &self,
+    fn find_stray<'a>(
+        &'a self,
         address: u64,
-        mark: Mark,
-        home: u64,
+        hash: u64,
+        home_line: &'a Line,
         reach: u64,
         lines: u64,
-    ) -> Option<Found> {
+    ) -> Option<Found<'a>> {
+        let mark = Mark::of(hash);
+        let first = home(hash, lines);
         for distance in 1..=reach {
-            let at = around(home + distance, lines);
-            let line = self.line(at)?;
+            let line = self.line(around(first + distance, lines))?;
             for position in line.candidates(mark) {
-                if let Some(id) = self.holds(line, position, address) {
-                    return Some(Found {
-                        line: at,
-                        position,
-                        id,
-                        is_stray: true,
-                    });
+                let entries = self.entries.all();
+                if let Some(found) = holds(entries, home_line, line, position, address) {
+                    return Some(found);
                 }
             }
         }
         None
     }
 
+    /// Enters `id` in the index, whose line `home` is that of the hash.
     #[inline]
-    fn holds(&self, line: &Line, position: u32, address: u64) -> Option<u64> {
-        let id = line.id(position);
-        (self.entry(id)?.address() == address).then_some(id)
-    }
-
-    /// Enters `id` in the index.
-    #[inline]
-    pub(super) fn place(&self, hash: u64, id: u64, lines: u64) -> Placed {
-        let home = home(hash, lines);
+    pub(super) fn place(&self, hash: u64, id: u64, home: &Line, lines: u64) -> Placed {
         let mark = Mark::of(hash);
-        if let Some(line) = self.line(home)
-            && let Some(position) = line.free()
-        {
-            line.put(position, id, mark);
+        if let Some(position) = home.free() {
+            home.put(position, id, mark);
             return Placed::Yes;
         }
-        self.place_stray(home, id, mark, lines)
+        self.place_stray(hash, id, home, lines)
     }
 
     #[cold]
-    fn place_stray(&self, home: u64, id: u64, mark: Mark, lines: u64) -> Placed {
+    fn place_stray(&self, hash: u64, id: u64, home_line: &Line, lines: u64) -> Placed {
+        let mark = Mark::of(hash);
+        let first = home(hash, lines);
         for distance in 1..=REACH.min(lines - 1) {
-            let Some(line) = self.line(around(home + distance, lines)) else {
+            let Some(line) = self.line(around(first + distance, lines)) else {
                 break;
             };
             if let Some(position) = line.free() {
                 // The home first: who looks without the lock must not stop there.
-                if let Some(home) = self.line(home) {
-                    home.add_stray(distance, mark);
-                }
+                home_line.add_stray(distance, mark);
                 line.put(position, id, mark);
                 return Placed::Yes;
             }
@@ -157,7 +157,7 @@ impl Shard {
     #[inline(never)]
     pub(super) fn grow(&self, guard: &Guard<'_>) -> bool {
         let lines = self.line_count();
-        let wanted = (lines + lines.div_ceil(3)).min(self.line_room());
+        let wanted = (lines + lines.div_ceil(2)).min(self.line_room());
         wanted > lines && {
             self.rebuild(guard, wanted);
             true
@@ -175,7 +175,7 @@ impl Shard {
         fence(Ordering::Release);
         let mut lines = wanted;
         while !self.fill(lines) {
-            lines = (lines + lines.div_ceil(3)).min(self.line_room());
+            lines = (lines + lines.div_ceil(2)).min(self.line_room());
         }
         let rebuilds = rebuilds.wrapping_add(1) & LINES;
         // Release: the new index.
@@ -192,18 +192,44 @@ impl Shard {
         }
         for id in 0..self.used() {
             let address = self.entry(id).map_or(0, Entry::address);
-            if address != 0 && self.place(hash(address), id, lines) == Placed::Crowded {
+            let hash = hash(address);
+            if address != 0
+                && let Some(home) = self.line(home(hash, lines))
+                && self.place(hash, id, home, lines) == Placed::Crowded
+            {
                 if lines < self.line_room() {
                     return false;
                 }
                 // As good as impossible: 15 full lines in a row, in an index of the largest size.
-                self.free_entry(id);
+                if let Some(entry) = self.entry(id) {
+                    self.free_entry(id, entry);
+                }
                 add(&self.full, 1);
                 add(&self.live, 1_u64.wrapping_neg());
             }
         }
         true
     }
+}
+
+/// What a position of a line holds, if it is the address.
+#[inline]
+fn holds<'a>(
+    entries: &'a [Entry],
+    home: &'a Line,
+    line: &'a Line,
+    position: u32,
+    address: u64,
+) -> Option<Found<'a>> {
+    let id = line.id(position);
+    let entry = entries.get(usize::try_from(id).ok()?)?;
+    (entry.address() == address).then_some(Found {
+        home,
+        line,
+        position,
+        id,
+        entry,
+    })
 }
 
 /// A number that depends on every bit of the address.

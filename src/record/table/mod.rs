@@ -19,6 +19,7 @@ mod line;
 mod shard;
 
 pub use entry::Record;
+pub(crate) use entry::Words;
 use entry::{ADDRESSES, Entry};
 use line::Line;
 use shard::Shard;
@@ -29,7 +30,7 @@ use crate::record::zone::Zone;
 
 const SHARDS: usize = 64;
 /// Blocks whose addresses differ above this bit only by chance share a shard.
-const REGION_BITS: u32 = 20;
+const REGION_BITS: u32 = 18;
 /// Records a shard has room for at least: a mebibyte of the smallest blocks.
 const LEAST_ROOM: u64 = 1 << 16;
 /// How much more than its share a shard may take, as addresses are not spread evenly.
@@ -125,9 +126,17 @@ impl Table {
     /// that could not be looked for (counted as busy).
     #[inline]
     pub(crate) fn try_remove(&self, address: usize) -> Result<Option<Record>, Busy> {
+        let mut words = Words::default();
+        let was_there = self.strike(address, &mut words)?;
+        Ok(was_there.then(|| words.record()))
+    }
+
+    /// The same, into `words`; whether it was there.
+    #[inline]
+    pub(crate) fn strike(&self, address: usize, words: &mut Words) -> Result<bool, Busy> {
         let address = address as u64;
         self.shard_of(address)
-            .map_or(Ok(None), |shard| shard.remove(address))
+            .map_or(Ok(false), |shard| shard.remove(address, words))
     }
 
     /// What is known of the block at `address`, which stays there.

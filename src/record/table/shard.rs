@@ -16,7 +16,7 @@
 //! another cache line, so such a look-up meets nothing that others write but,
 //! perhaps, the home line itself.
 
-use super::entry::{Entry, Record};
+use super::entry::{Entry, Record, Words};
 use super::index::{CROWDED, FIRST_LINES, Found, LINES, Placed, hash, home};
 use super::line::{IDS, Line, Mark};
 use crate::record::lock::{Guard, Lock};
@@ -168,38 +168,47 @@ impl Shard {
         let Some(guard) = self.acquire() else {
             return false;
         };
-        if let Some(found) = self.find(address, hash, self.line_count()) {
-            if let Some(entry) = self.entry(found.id) {
-                entry.write(address, record);
-            }
-            add(&self.replaced, 1);
-            return true;
-        }
-        if self.live() >= self.line_count() * CROWDED {
-            self.grow(&guard);
-        }
-        let Some(id) = self.take_entry() else {
+        let mut lines = self.line_count();
+        let Some(mut line) = self.line(home(hash, lines)) else {
             add(&self.full, 1);
             return false;
         };
-        while self.place(hash, id, self.line_count()) == Placed::Crowded {
-            if !self.grow(&guard) {
-                self.free_entry(id);
+        if let Some(found) = self.find(address, hash, line, lines) {
+            found.entry.write(address, record);
+            add(&self.replaced, 1);
+            return true;
+        }
+        let mut is_crowded = self.live() >= lines * CROWDED;
+        let Some((id, entry)) = self.take_entry() else {
+            add(&self.full, 1);
+            return false;
+        };
+        loop {
+            // A crowded line may do when there is no room for more of them.
+            let has_grown = is_crowded && self.grow(&guard);
+            if has_grown {
+                lines = self.line_count();
+                line = self.line(home(hash, lines)).unwrap_or(line);
+            }
+            if self.place(hash, id, line, lines) == Placed::Yes {
+                break;
+            }
+            if is_crowded && !has_grown {
+                self.free_entry(id, entry);
                 add(&self.full, 1);
                 return false;
             }
+            is_crowded = true;
         }
-        if let Some(entry) = self.entry(id) {
-            entry.write(address, record);
-        }
+        entry.write(address, record);
         add(&self.live, 1);
         true
     }
 
-    /// Takes the record of an address out; the usual answer is `None`, and needs
-    /// no lock.
+    /// Takes the record of an address out, into `words`; whether there was one.
+    /// Where few blocks are recorded there is none, and no lock is needed.
     #[inline]
-    pub(crate) fn remove(&self, address: u64) -> Result<Option<Record>, Busy> {
+    pub(crate) fn remove(&self, address: u64, words: &mut Words) -> Result<bool, Busy> {
         let hash = hash(address);
         // Acquire: the index as the last rebuild left it.
         let shape = self.shape.load(Ordering::Acquire);
@@ -210,37 +219,41 @@ impl Shard {
             // Keeps the loads of the line before the second look.
             fence(Ordering::Acquire);
             if self.shape.load(Ordering::Relaxed) == shape {
-                return Ok(None);
+                return Ok(false);
             }
         }
-        self.remove_candidate(address, hash)
+        self.remove_candidate(address, hash, words)
     }
 
     /// The same for an address that something in its line looks like; apart, so
     /// that the usual answer saves no registers.
     #[inline(never)]
-    fn remove_candidate(&self, address: u64, hash: u64) -> Result<Option<Record>, Busy> {
+    fn remove_candidate(&self, address: u64, hash: u64, words: &mut Words) -> Result<bool, Busy> {
         // As above, but with a look at the records.
         let shape = self.shape.load(Ordering::Acquire);
         let mut seen = None;
         if (shape >> 32).is_multiple_of(2) {
-            seen = self.find(address, hash, shape & LINES);
+            let lines = shape & LINES;
+            seen = self
+                .line(home(hash, lines))
+                .and_then(|line| self.find(address, hash, line, lines));
             fence(Ordering::Acquire);
             if seen.is_none() && self.shape.load(Ordering::Relaxed) == shape {
-                return Ok(None);
+                return Ok(false);
             }
         }
         let _guard = self.acquire_or_miss().ok_or(Busy)?;
+        let is_same = self.shape.load(Ordering::Relaxed) == shape;
         let found = match seen {
-            Some(found) if self.is_still(&found, address) => found,
+            Some(found) if is_same && found.is_still(address) => found,
             _ => match self.find_locked(address, hash) {
                 Some(found) => found,
-                None => return Ok(None),
+                None => return Ok(false),
             },
         };
-        let record = self.entry(found.id).map(Entry::read);
-        self.erase(&found, hash);
-        Ok(record)
+        found.entry.copy_to(words);
+        self.erase(&found);
+        Ok(true)
     }
 
     /// The record of an address, which stays.
@@ -248,9 +261,7 @@ impl Shard {
     pub(crate) fn look(&self, address: u64) -> Result<Option<Record>, Busy> {
         let _guard = self.acquire().ok_or(Busy)?;
         let found = self.find_locked(address, hash(address));
-        Ok(found
-            .and_then(|found| self.entry(found.id))
-            .map(Entry::read))
+        Ok(found.map(|found| found.entry.read()))
     }
 
     /// Copies up to `batch.len()` of the `wanted` records from entry `from` on,
@@ -286,11 +297,8 @@ impl Shard {
                             },
                         );
                     }
-                } else if take {
-                    let hash = hash(address);
-                    if let Some(found) = self.find_locked(address, hash) {
-                        self.erase(&found, hash);
-                    }
+                } else if take && let Some(found) = self.find_locked(address, hash(address)) {
+                    self.erase(&found);
                 }
             }
             at += 1;
@@ -323,9 +331,8 @@ impl Shard {
                 Amend::Keep => {}
                 Amend::Replace(record) => entry.write(address, &record),
                 Amend::Remove => {
-                    let hash = hash(address);
-                    if let Some(found) = self.find_locked(address, hash) {
-                        self.erase(&found, hash);
+                    if let Some(found) = self.find_locked(address, hash(address)) {
+                        self.erase(&found);
                     }
                 }
             }
@@ -392,42 +399,31 @@ impl Shard {
 
     /// Takes a record out of index and slab.
     #[inline]
-    fn erase(&self, found: &Found, hash: u64) {
+    fn erase(&self, found: &Found<'_>) {
         // The slab first: it is the truth, should this thread vanish in a fork.
-        self.free_entry(found.id);
-        if let Some(line) = self.line(found.line) {
-            line.take(found.position);
-        }
-        if found.is_stray
-            && let Some(home) = self.line(home(hash, self.line_count()))
-        {
-            home.remove_stray();
-        }
+        self.free_entry(found.id, found.entry);
+        found.take();
         add(&self.live, 1_u64.wrapping_neg());
     }
 
     #[inline]
-    fn take_entry(&self) -> Option<u64> {
+    fn take_entry(&self) -> Option<(u64, &Entry)> {
         let id = self.free.load(Ordering::Relaxed);
         if id != NONE {
-            let next = self.entry(id)?.link();
-            self.free.store(next, Ordering::Relaxed);
-            return Some(id);
+            let entry = self.entry(id)?;
+            self.free.store(entry.link(), Ordering::Relaxed);
+            return Some((id, entry));
         }
         let id = self.used();
-        if id >= self.entries.all().len() as u64 {
-            return None;
-        }
+        let entry = self.entry(id)?;
         self.used.store(id + 1, Ordering::Relaxed);
-        Some(id)
+        Some((id, entry))
     }
 
     #[inline]
-    pub(super) fn free_entry(&self, id: u64) {
-        if let Some(entry) = self.entry(id) {
-            entry.erase(self.free.load(Ordering::Relaxed));
-            self.free.store(id, Ordering::Relaxed);
-        }
+    pub(super) fn free_entry(&self, id: u64, entry: &Entry) {
+        entry.erase(self.free.load(Ordering::Relaxed));
+        self.free.store(id, Ordering::Relaxed);
     }
 }
 
