@@ -14,6 +14,7 @@ mod support;
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
 use std::hint::black_box;
+use std::mem::MaybeUninit;
 use std::process::ExitCode;
 use std::thread;
 
@@ -163,11 +164,11 @@ fn unbiased_from<R>(start: impl Fn() -> Profiler, mut mix: impl FnMut() -> R) {
 }
 
 /// Allocates so many blocks of `size(n)` bytes and keeps every second one.
-fn every_second(count: usize, size: impl Fn(usize) -> usize) -> Vec<Box<[u8]>> {
+fn every_second(count: usize, size: impl Fn(usize) -> usize) -> Vec<Box<[MaybeUninit<u8>]>> {
     let mut kept = Vec::with_capacity(count);
     for n in 0..count {
-        // Zeroed by the system where it is large: never touched.
-        let block = black_box(vec![0u8; size(n)].into_boxed_slice());
+        // Never touched: the large ones are more memory, run after run, than there is time for.
+        let block = black_box(Box::new_uninit_slice(size(n)));
         if n % 2 == 0 {
             kept.push(block);
         }
@@ -236,7 +237,7 @@ fn dense_samples_are_estimated_without_bias() {
 }
 
 fn frees_on_another_thread_are_estimated_without_bias() {
-    let (to_free, blocks) = std::sync::mpsc::sync_channel::<Vec<Box<[u8]>>>(0);
+    let (to_free, blocks) = std::sync::mpsc::sync_channel::<Vec<Box<[MaybeUninit<u8>]>>>(0);
     let (done, freed) = std::sync::mpsc::sync_channel::<()>(0);
     let other = thread::spawn(move || {
         for some in blocks {
