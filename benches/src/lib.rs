@@ -8,6 +8,7 @@
 //!   instructions.rs              the pair under callgrind          children
 //!
 //!   src/bin/*.rs                 one program for each allocator    peers, programs
+//!   src/bin/alone_*.rs           the pair in a crate of its own
 //! ```
 
 pub mod children;
@@ -48,6 +49,30 @@ macro_rules! program {
         fn main() {
             $($start;)?
             $crate::programs::main();
+        }
+    };
+}
+
+/// One program whose boxes are made in its own crate, where the compiler sees
+/// their size and inlines what it likes of the allocator: installs it and makes
+/// and drops as many boxes as its last argument says. For callgrind. One that
+/// counts gives its count of allocations, because one that did not would win.
+#[macro_export]
+macro_rules! alone {
+    ($($type:ty, $value:expr $(, $counted:expr)?)?) => {
+        $(
+            #[global_allocator]
+            static HEAP: $type = $value;
+        )?
+
+        fn main() {
+            let count = std::env::args().last().and_then(|count| count.parse().ok());
+            let count: usize = count.expect("how many boxes");
+            // As `programs::boxes`, which is another crate's.
+            for _ in 0..count {
+                drop(std::hint::black_box(Box::new(std::hint::black_box([0_u64; 8]))));
+            }
+            $($(assert!($counted >= count as u64, "not all were counted");)?)?
         }
     };
 }
