@@ -78,8 +78,9 @@ fn main() {
             &both,
         ));
         // No goal: what costs time in them is not how many instructions they have.
-        compare_work(&programs, "json");
-        compare_work(&programs, "syn");
+        compare_work("json, release", &programs, &WHOLE, "json");
+        compare_work("json in a program of one crate", &programs, &ALONE, "json");
+        compare_work("syn, release", &programs, &WHOLE, "syn");
     }
     println!("{}", table(&GOALS, &goals));
 }
@@ -123,11 +124,12 @@ fn compare_pairs(
 }
 
 /// Prints what a whole program costs under each allocator.
-fn compare_work(programs: &Programs, work: &str) {
-    let all = WHOLE.map(|(program, _)| instructions(programs, program, &[work]));
-    let rows: Vec<Vec<String>> = WHOLE
+fn compare_work(what: &str, programs: &Programs, allocators: &[(&str, &str)], work: &str) {
+    let each = |(program, _): &(&str, &str)| instructions(programs, program, &[work]);
+    let all: Vec<f64> = allocators.iter().map(each).collect();
+    let rows: Vec<Vec<String>> = allocators
         .iter()
-        .zip(all)
+        .zip(&all)
         .map(|((_, name), own)| {
             vec![
                 (*name).to_owned(),
@@ -136,7 +138,7 @@ fn compare_work(programs: &Programs, work: &str) {
             ]
         })
         .collect();
-    println!("{work}, release:\n");
+    println!("{what}:\n");
     println!("{}", table(&["", "million instructions", "ratio"], &rows));
 }
 

@@ -53,10 +53,10 @@ macro_rules! program {
     };
 }
 
-/// One program whose boxes are made in its own crate, where the compiler sees
-/// their size and inlines what it likes of the allocator: installs it and makes
-/// and drops as many boxes as its last argument says. For callgrind. One that
-/// counts gives its count of allocations, because one that did not would win.
+/// One program whose work is compiled with its own crate, where the compiler sees
+/// what is asked of the allocator and inlines what it likes: `boxes <n>` or `json`,
+/// for callgrind. One that counts gives its count of allocations, because one that
+/// did not would win.
 #[macro_export]
 macro_rules! alone {
     ($($type:ty, $value:expr $(, $counted:expr)?)?) => {
@@ -65,14 +65,34 @@ macro_rules! alone {
             static HEAP: $type = $value;
         )?
 
-        fn main() {
-            let count = std::env::args().last().and_then(|count| count.parse().ok());
-            let count: usize = count.expect("how many boxes");
-            // As `programs::boxes`, which is another crate's.
+        // As in `programs`, which is another crate's.
+
+        #[inline(never)]
+        fn boxes(count: u64) {
             for _ in 0..count {
                 drop(std::hint::black_box(Box::new(std::hint::black_box([0_u64; 8]))));
             }
-            $($(assert!($counted >= count as u64, "not all were counted");)?)?
+        }
+
+        #[inline(never)]
+        fn json() {
+            let text = $crate::samples::json(3_000_000);
+            for _ in 0..4 {
+                let value: serde_json::Value = serde_json::from_str(&text).expect("valid JSON");
+                drop(std::hint::black_box(value));
+            }
+        }
+
+        fn main() {
+            let mut args = std::env::args().skip(1);
+            let work = args.next().unwrap_or_default();
+            let count = args.next().and_then(|count| count.parse().ok());
+            match (work.as_str(), count) {
+                ("boxes", Some(count)) => boxes(count),
+                ("json", _) => json(),
+                _ => panic!("usage: boxes <n> | json"),
+            }
+            $($(assert!($counted >= count.unwrap_or(1), "not all were counted");)?)?
         }
     };
 }
