@@ -20,7 +20,7 @@ const THREADS: usize = 1_000;
 
 fn main() {
     let rounds = if is_quick() { 5 } else { 101 };
-    let programs = Programs::build().with_histogram("heapledger");
+    let programs = Programs::build().with_variant("heapledger", "histogram");
     let mut goals = Vec::new();
     reading(rounds, &mut goals);
     memory(&programs, rounds / 10 + 3, &mut goals);

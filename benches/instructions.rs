@@ -7,6 +7,10 @@
 //!
 //! `cargo bench -p heapledger-benches --bench instructions`, some four minutes;
 //! with `-- --quick` the pair only, and only in release. Needs valgrind.
+//!
+//! Two kinds of release: a box that is made in a library, where the allocator is a
+//! function to be called, and one that is made in the program's own crate, where
+//! the compiler inlines what it is free to inline (`alone_*`).
 
 use std::process::Command;
 
@@ -15,11 +19,12 @@ use heapledger_benches::figures::{GOALS, goal, table};
 use heapledger_benches::is_quick;
 
 /// With the two that the others are compared with at the head.
-const PAIRS: [(&str, &str); 11] = [
+const PAIRS: [(&str, &str); 12] = [
     ("default", "no `#[global_allocator]`"),
     ("system", "System, installed"),
     ("heapledger", "heapledger"),
     ("heapledger_histogram", "heapledger, histogram"),
+    ("heapledger_profile", "heapledger, profile, off"),
     ("shared_atomics", "shared atomics"),
     ("stats_alloc", "stats_alloc"),
     ("cap", "cap"),
@@ -35,7 +40,16 @@ const WHOLE: [(&str, &str); 5] = [
     ("shared_atomics", "shared atomics"),
     ("alloc_tracker", "alloc_tracker"),
 ];
+const ALONE: [(&str, &str); 4] = [
+    ("alone_default", "no `#[global_allocator]`"),
+    ("alone_system", "System, installed"),
+    ("alone_heapledger", "heapledger"),
+    ("alone_heapledger_profile", "heapledger, profile, off"),
+];
 const AT_OURS: usize = 2;
+/// What ours is held against: the row, and its name in a goal.
+const OVER_DEFAULT: (usize, &str) = (0, "no `#[global_allocator]`");
+const OVER_SYSTEM: (usize, &str) = (1, "System installed");
 
 fn main() {
     if Command::new("valgrind").arg("--version").output().is_err() {
@@ -43,25 +57,41 @@ fn main() {
         return;
     }
     let pairs = if is_quick() { 2_000 } else { 20_000 };
-    let programs = Programs::build().with_histogram("heapledger");
-    let mut goals = compare_pairs("release", &programs, &PAIRS, pairs);
+    let programs = Programs::build()
+        .with_variant("heapledger", "histogram")
+        .with_variant("heapledger", "profile")
+        .with_variant("alone_heapledger", "profile");
+    let both = [OVER_DEFAULT, OVER_SYSTEM];
+    let mut goals = compare_pairs("a pair, release", &programs, &PAIRS, pairs, &both);
+    let alone = "a pair in a program of one crate";
+    // No goal beside `System` installed: that is inlined as well, and needs no look at what it gives.
+    let only = [OVER_DEFAULT];
+    goals.extend(compare_pairs(alone, &programs, &ALONE, pairs, &only));
     if !is_quick() {
         let names = WHOLE.map(|(program, _)| program);
         let whole = Programs::build_whole(&names);
-        goals.extend(compare_pairs("fat LTO", &whole, &WHOLE, pairs));
+        goals.extend(compare_pairs(
+            "a pair, fat LTO",
+            &whole,
+            &WHOLE,
+            pairs,
+            &both,
+        ));
         // No goal: what costs time in them is not how many instructions they have.
-        compare_work(&programs, "json");
-        compare_work(&programs, "syn");
+        compare_work("json, release", &programs, &WHOLE, "json");
+        compare_work("json in a program of one crate", &programs, &ALONE, "json");
+        compare_work("syn, release", &programs, &WHOLE, "syn");
     }
     println!("{}", table(&GOALS, &goals));
 }
 
 /// Prints what a pair costs under each allocator; gives the goals for ours.
 fn compare_pairs(
-    build: &str,
+    what: &str,
     programs: &Programs,
     allocators: &[(&str, &str)],
     pairs: u32,
+    bases: &[(usize, &str)],
 ) -> Vec<Vec<String>> {
     let each = |(program, _): &(&str, &str)| {
         let few = instructions(programs, program, &["boxes", &pairs.to_string()]);
@@ -78,7 +108,7 @@ fn compare_pairs(
         ]
     };
     let rows: Vec<Vec<String>> = allocators.iter().zip(&each).map(row).collect();
-    println!("A pair, {build}:\n");
+    println!("{what}:\n");
     let head = [
         "",
         "instructions",
@@ -86,22 +116,20 @@ fn compare_pairs(
         "over System installed",
     ];
     println!("{}", table(&head, &rows));
-    let over = |base: usize, name: &str| {
-        let asked = format!("a pair, {build}: more than with {name}");
-        goal(&asked, each[AT_OURS] - each[base], 12.0, 2)
+    let over = |(base, name): &(usize, &str)| {
+        let asked = format!("{what}: more than with {name}");
+        goal(&asked, each[AT_OURS] - each[*base], 12.0, 2)
     };
-    vec![
-        over(0, "no `#[global_allocator]`"),
-        over(1, "System installed"),
-    ]
+    bases.iter().map(over).collect()
 }
 
 /// Prints what a whole program costs under each allocator.
-fn compare_work(programs: &Programs, work: &str) {
-    let all = WHOLE.map(|(program, _)| instructions(programs, program, &[work]));
-    let rows: Vec<Vec<String>> = WHOLE
+fn compare_work(what: &str, programs: &Programs, allocators: &[(&str, &str)], work: &str) {
+    let each = |(program, _): &(&str, &str)| instructions(programs, program, &[work]);
+    let all: Vec<f64> = allocators.iter().map(each).collect();
+    let rows: Vec<Vec<String>> = allocators
         .iter()
-        .zip(all)
+        .zip(&all)
         .map(|((_, name), own)| {
             vec![
                 (*name).to_owned(),
@@ -110,7 +138,7 @@ fn compare_work(programs: &Programs, work: &str) {
             ]
         })
         .collect();
-    println!("{work}, release:\n");
+    println!("{what}:\n");
     println!("{}", table(&["", "million instructions", "ratio"], &rows));
 }
 

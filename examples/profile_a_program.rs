@@ -2,7 +2,7 @@
 //!
 //! ```sh
 //! cargo run --release --features profile --example profile_a_program
-//! cargo run --release --features profile --example profile_a_program -- /tmp/profile
+//! cargo run --release --features profile --example profile_a_program -- target/profile
 //! ```
 //!
 //! It parses some megabytes of JSON, builds an index, sorts, and drops half.

@@ -121,11 +121,13 @@ impl<A> TrackingAllocator<A> {
     }
 }
 
-// What is inlined where was measured, on a parse of JSON into `serde_json::Value` (45,000 blocks):
-// per block allocated and freed, 60 instructions more than `System` with everything inlined, which
-// keeps callers like `RawVec` from being inlined themselves; 35 with nothing inlined; 15 as it is:
-// the usual `alloc` inlined and small, all else out of line.
-// (2026-11-20, callgrind, release build without LTO.)
+// What is inlined where was measured, on a parse of JSON into `serde_json::Value` in a program of
+// one crate (233,000 blocks, four times). For each block, allocated and freed, it takes 27
+// instructions more than with `System`: the usual `alloc` inlined and small, with one cold call for
+// all that is rare after it, and all else out of line. It takes 43 with two cold calls, or with
+// `dealloc` inlined too, because callers (of `BTreeMap`, say) are then no longer inlined
+// themselves; and 42 with nothing inlined, when a box that could be takes 15 more.
+// (2026-11-21, `cargo bench -p heapledger-benches --bench instructions`.)
 
 // SAFETY: each call is forwarded with its arguments as they came, and its answer returned as it
 // is, so `A` upholds the contract and we add nothing to it. What we do besides is count, which
@@ -200,11 +202,9 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
         )
     )]
     unsafe fn entered(&self, block: *mut u8, layout: Layout, zeroed: bool) -> *mut u8 {
-        if block.is_null() {
-            ledger::refused(layout.size());
-        } else if !ledger::try_allocated(layout.size()) {
+        if block.is_null() || !ledger::try_allocated(layout.size()) {
             #[cfg(not(feature = "profile"))]
-            ledger::allocated_cold(layout.size());
+            return entered_cold(block, layout.size());
             #[cfg(feature = "profile")]
             // SAFETY: the caller.
             return unsafe { Self::entered_cold(block, layout, zeroed, self) };
@@ -214,14 +214,18 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
 
     /// Enters a block when the fast path would not, and tells the recorder: a
     /// thread that is recorded never takes the fast path. Gives the block that
-    /// the program gets.
+    /// the program gets. Or enters that there is none.
     ///
     /// # Safety
-    /// As [`entered`](Self::entered), and not null.
+    /// As [`entered`](Self::entered).
     #[cfg(feature = "profile")]
     #[cold]
     #[inline(never)]
     unsafe fn entered_cold(block: *mut u8, layout: Layout, zeroed: bool, heap: &Self) -> *mut u8 {
+        if block.is_null() {
+            ledger::refused(layout.size());
+            return block;
+        }
         ledger::allocated_cold(layout.size());
         let new = record::New {
             block,
@@ -346,6 +350,20 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
         // SAFETY: the caller upholds the contract of `dealloc`; the block came from `inner`.
         unsafe { heap.inner.dealloc(block, layout) };
     }
+}
+
+/// Enters what the inner allocator has given when the fast path would not, or
+/// that it has given nothing.
+#[cfg(not(feature = "profile"))]
+#[cold]
+#[inline(never)]
+fn entered_cold(block: *mut u8, size: usize) -> *mut u8 {
+    if block.is_null() {
+        ledger::refused(size);
+    } else {
+        ledger::allocated_cold(size);
+    }
+    block
 }
 
 /// Enters the outcome of a `realloc`; whether that was done on the cold path.

@@ -20,6 +20,9 @@ use heapledger::__private::unwind::{
     self, DEEP, FOREIGN, Method, ROOT, Stack, UNKNOWN, calibrate, capture,
 };
 
+#[path = "support/signal.rs"]
+mod signal;
+
 /// Forwards, and captures on each allocation of a thread that wants it.
 struct Hooked;
 
@@ -442,16 +445,6 @@ fn is_trampoline(ip: u64) -> bool {
     code == [0x48, 0xC7, 0xC0, 0x0F, 0, 0, 0, 0x0F, 0x05]
 }
 
-fn install(handler: unsafe extern "C" fn(c_int), signal: c_int, flags: c_int) {
-    // SAFETY: zero is a valid action.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = handler as *const () as usize;
-    action.sa_flags = flags;
-    // SAFETY: the handler has the type that these flags ask for.
-    let failed = unsafe { libc::sigaction(signal, &raw const action, std::ptr::null_mut()) };
-    assert_eq!(failed, 0);
-}
-
 #[inline(never)]
 fn interrupted(depth: u32) -> u32 {
     let more = black_box(depth);
@@ -466,7 +459,7 @@ fn interrupted(depth: u32) -> u32 {
 
 #[test]
 fn a_handler_and_what_it_interrupts_are_captured_as_the_system_does_it() {
-    install(on_signal, libc::SIGUSR1, 0);
+    signal::handle(libc::SIGUSR1, on_signal, 0);
     interrupted(2);
     agrees(20, || {
         for depth in 0..10 {
@@ -496,7 +489,7 @@ fn an_allocation_on_an_alternate_stack_has_a_node_that_says_so() {
         // SAFETY: the memory is never freed.
         let failed = unsafe { libc::sigaltstack(&raw const stack, std::ptr::null_mut()) };
         assert_eq!(failed, 0);
-        install(on_alternate, libc::SIGUSR2, libc::SA_ONSTACK);
+        signal::handle(libc::SIGUSR2, on_alternate, libc::SA_ONSTACK);
         let (seen, _) = record(false, || {
             black_box(String::from("before"));
             // SAFETY: the handler for it is installed.

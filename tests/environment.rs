@@ -551,7 +551,7 @@ fn a_set_user_id_program_does_not_heed_the_variable() {
         println!("skipped: only root can make such a program for this");
         return;
     }
-    let folder = PathBuf::from("/tmp").join(format!("heapledger-setuid-{}", std::process::id()));
+    let folder = std::env::temp_dir().join(format!("heapledger-setuid-{}", std::process::id()));
     fs::create_dir(&folder).expect("a folder");
     let program = folder.join("program");
     fs::copy(std::env::current_exe().expect("a path"), &program).expect("a copy");

@@ -5,6 +5,10 @@
     reason = "forks, raises signals, loads libraries and limits memory, as C does"
 )]
 
+#[path = "support/hostile.rs"]
+mod hostile;
+#[path = "support/signal.rs"]
+mod signal;
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
@@ -19,6 +23,7 @@ use std::time::{Duration, Instant};
 
 use heapledger::leaks::{self, Check, Incomplete, LeakReport};
 use heapledger::{Profiler, ScopeHandle, TrackingAllocator};
+use hostile::{run_on_a_stack_of, unwind, with_another_stack};
 
 #[global_allocator]
 static HEAP: TrackingAllocator<Reserve> = TrackingAllocator::over(Reserve);
@@ -111,23 +116,6 @@ fn figures(report: &LeakReport) -> (u64, u64) {
 // ------------------------------------------------- unwinding, dlopen, dlclose
 
 const TIMES: usize = 10_000;
-
-/// Allocates while it unwinds.
-struct Unwinding;
-
-impl Drop for Unwinding {
-    fn drop(&mut self) {
-        drop(block(40));
-    }
-}
-
-#[inline(never)]
-fn unwind(depth: usize) {
-    let _guard = Unwinding;
-    assert!(depth > 0, "as planned");
-    unwind(depth - 1);
-    black_box(());
-}
 
 fn panic_often(check: &ScopeHandle) {
     let _inside = check.enter();
@@ -382,31 +370,6 @@ fn a_leak_a_hundred_thousand_calls_deep_is_counted() {
     assert_eq!((report.incomplete.blocks, report.incomplete.frames), (0, 0));
 }
 
-/// A thread as C makes it, with so many bytes of stack.
-fn run_on_a_stack_of(
-    size: usize,
-    start: extern "C" fn(*mut libc::c_void) -> *mut libc::c_void,
-    argument: *mut libc::c_void,
-) {
-    let mut attributes = MaybeUninit::uninit();
-    // SAFETY: initialises the attributes.
-    let failed = unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) };
-    assert_eq!(failed, 0);
-    // SAFETY: initialised above.
-    let failed = unsafe { libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), size) };
-    assert_eq!(failed, 0);
-    let mut thread = MaybeUninit::uninit();
-    // SAFETY: initialised attributes, a place for the thread, and a function of the right type.
-    let made =
-        unsafe { libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), start, argument) };
-    assert_eq!(made, 0);
-    // SAFETY: made above and not yet joined.
-    let thread = unsafe { thread.assume_init() };
-    // SAFETY: it was created above and is joined once.
-    let failed = unsafe { libc::pthread_join(thread, null_mut()) };
-    assert_eq!(failed, 0);
-}
-
 extern "C" fn leak_a_little(check: *mut libc::c_void) -> *mut libc::c_void {
     // SAFETY: the handle outlives the thread, which is joined.
     let check = unsafe { &*check.cast::<ScopeHandle>() };
@@ -443,16 +406,6 @@ extern "C" fn leak_in_the_handler(_: libc::c_int) {
     CAUGHT.fetch_add(1, Ordering::Relaxed);
 }
 
-fn handle_with(flags: libc::c_int) {
-    // SAFETY: zero is a valid value: no flags, no mask, the default handler.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = leak_in_the_handler as extern "C" fn(libc::c_int) as usize;
-    action.sa_flags = flags;
-    // SAFETY: the handler has the type that goes with these flags, and lives for ever.
-    let failed = unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, null_mut()) };
-    assert_eq!(failed, 0);
-}
-
 fn raise_often() {
     for _ in 0..100 {
         drop(block(5));
@@ -464,34 +417,18 @@ fn raise_often() {
 }
 
 fn a_signal_handler_on_a_stack_of_its_own_may_leak() {
-    let mut other = vec![0u8; 256 * 1024];
-    let stack = libc::stack_t {
-        ss_sp: other.as_mut_ptr().cast(),
-        ss_flags: 0,
-        ss_size: other.len(),
-    };
-    // SAFETY: the memory lives until the end of the case, which is the process's.
-    let failed = unsafe { libc::sigaltstack(&raw const stack, null_mut()) };
-    assert_eq!(failed, 0);
-    handle_with(libc::SA_ONSTACK);
-    let report = found(leaks::check(raise_often));
-    assert_eq!(CAUGHT.load(Ordering::Relaxed), 100);
-    assert_eq!(figures(&report), (100, 11_100), "{report:#}");
-    assert!(report.incomplete.cut_stacks >= 100, "{report:#}");
-    quiet(leaks::check(|| drop(block(7))));
-    let off = libc::stack_t {
-        ss_sp: null_mut(),
-        ss_flags: libc::SS_DISABLE,
-        ss_size: 0,
-    };
-    // SAFETY: the handler is not running.
-    let failed = unsafe { libc::sigaltstack(&raw const off, null_mut()) };
-    assert_eq!(failed, 0);
-    drop(other);
+    signal::handle(libc::SIGUSR1, leak_in_the_handler, libc::SA_ONSTACK);
+    with_another_stack(|| {
+        let report = found(leaks::check(raise_often));
+        assert_eq!(CAUGHT.load(Ordering::Relaxed), 100);
+        assert_eq!(figures(&report), (100, 11_100), "{report:#}");
+        assert!(report.incomplete.cut_stacks >= 100, "{report:#}");
+        quiet(leaks::check(|| drop(block(7))));
+    });
 }
 
 fn a_signal_handler_on_the_thread_s_stack_may_leak() {
-    handle_with(0);
+    signal::handle(libc::SIGUSR1, leak_in_the_handler, 0);
     let report = found(leaks::check(raise_often));
     assert_eq!(figures(&report), (100, 11_100), "{report:#}");
     let place = report.sites[0].location();

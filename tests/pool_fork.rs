@@ -5,7 +5,7 @@
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "calls fork and waits for the child")]
 
-use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use heapledger::pool::{BoundedPool, Pool};
@@ -104,4 +104,57 @@ fn guards_that_are_out_at_a_fork_can_be_dropped_on_both_sides() {
     assert!(child);
     drop((guard, permit));
     assert_eq!((pool.stats().idle, bounded.stats().idle), (1, 1));
+}
+
+/// What was dropped, by number.
+static DROPPED: [AtomicBool; 4096] = [const { AtomicBool::new(false) }; 4096];
+static TWICE: AtomicBool = AtomicBool::new(false);
+
+/// Knows whether it was dropped before.
+struct Numbered(usize);
+
+impl Drop for Numbered {
+    fn drop(&mut self) {
+        if DROPPED[self.0].swap(true, Relaxed) {
+            TWICE.store(true, Relaxed);
+        }
+    }
+}
+
+/// Bug prevented: a thread that moves half a magazine to the depot when another
+/// forks leaves objects in the child that lie in its line and in the depot, or in
+/// its line twice, and a child that drops the pool drops them twice.
+#[test]
+fn a_child_that_drops_a_pool_drops_nothing_twice() {
+    let next = AtomicUsize::new(0);
+    let next: &'static AtomicUsize = Box::leak(Box::new(next));
+    let pool = Box::into_raw(Box::new(Pool::from_fn(|| {
+        Numbered(next.fetch_add(1, Relaxed))
+    })));
+    // SAFETY: from a box that only children of ours turn back into one, each for itself.
+    let shared = unsafe { &*pool };
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !stop.load(Relaxed) {
+                    let many: Vec<_> = (0..300).map(|_| shared.acquire()).collect();
+                    drop(many);
+                }
+            });
+        }
+        let mut bad = 0;
+        for _ in 0..1_000 {
+            let good = in_child(|| {
+                // SAFETY: in the child nobody else uses it.
+                drop(unsafe { Box::from_raw(pool) });
+                !TWICE.load(Relaxed)
+            });
+            bad += u32::from(!good);
+        }
+        stop.store(true, Relaxed);
+        assert_eq!(bad, 0, "children that dropped an object twice");
+    });
+    // SAFETY: the threads are gone.
+    drop(unsafe { Box::from_raw(pool) });
 }

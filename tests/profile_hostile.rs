@@ -7,18 +7,23 @@
     reason = "asks the allocator directly, forks, raises signals, as C does"
 )]
 
+#[path = "support/hostile.rs"]
+mod hostile;
+#[path = "support/signal.rs"]
+mod signal;
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, alloc, alloc_zeroed, dealloc, realloc};
 use std::cell::RefCell;
 use std::hint::black_box;
-use std::mem::{MaybeUninit, forget};
+use std::mem::forget;
 use std::process::ExitCode;
 use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
 use heapledger::{Profiler, TrackingAllocator, leaks};
+use hostile::{run_on_a_stack_of, unwind, with_another_stack};
 
 #[path = "fixtures/strict.rs"]
 mod strict;
@@ -454,22 +459,12 @@ extern "C" fn allocate_in_the_handler(_: libc::c_int) {
     CAUGHT.fetch_add(1, Ordering::Relaxed);
 }
 
-fn handle_with(flags: libc::c_int) {
-    // SAFETY: zero is a valid value: no flags, no mask, the default handler.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = allocate_in_the_handler as extern "C" fn(libc::c_int) as usize;
-    action.sa_flags = flags;
-    // SAFETY: the handler has the type that goes with these flags, and lives for ever.
-    let failed = unsafe { libc::sigaction(libc::SIGUSR1, &raw const action, null_mut()) };
-    assert_eq!(failed, 0);
-}
-
 /// Bug prevented: a handler that interrupts the recorder waits for a lock that
 /// its own thread holds, uses what is half changed, or its blocks are left out
 /// and nobody says so.
 fn signal_handlers_may_allocate_in_the_middle_of_everything() {
     Hostile::go_one_way();
-    handle_with(libc::SA_RESTART);
+    signal::handle(libc::SIGUSR1, allocate_in_the_handler, libc::SA_RESTART);
     // SAFETY: always allowed.
     let main = unsafe { libc::pthread_self() };
     for interval in [1, 60] {
@@ -620,23 +615,6 @@ fn threads_that_change_hands_are_seen_with_their_own_figures() {
     assert!(seen > 300);
 }
 
-/// Allocates while it unwinds.
-struct Unwinding;
-
-impl Drop for Unwinding {
-    fn drop(&mut self) {
-        drop(block(40));
-    }
-}
-
-#[inline(never)]
-fn unwind(depth: usize) {
-    let _guard = Unwinding;
-    assert!(depth > 0, "as planned");
-    unwind(depth - 1);
-    black_box(());
-}
-
 /// Bug prevented: a deadlock between the loader's lock and one that is held
 /// while a stack is walked or the mapped code is listed.
 fn samples_are_taken_while_threads_unwind_and_libraries_come_and_go() {
@@ -671,28 +649,6 @@ fn samples_are_taken_while_threads_unwind_and_libraries_come_and_go() {
     });
 }
 
-/// A thread as C makes it, with so many bytes of stack.
-fn run_on_a_stack_of(size: usize, start: extern "C" fn(*mut libc::c_void) -> *mut libc::c_void) {
-    let mut attributes = MaybeUninit::uninit();
-    // SAFETY: initialises the attributes.
-    let failed = unsafe { libc::pthread_attr_init(attributes.as_mut_ptr()) };
-    assert_eq!(failed, 0);
-    // SAFETY: initialised above.
-    let failed = unsafe { libc::pthread_attr_setstacksize(attributes.as_mut_ptr(), size) };
-    assert_eq!(failed, 0);
-    let mut thread = MaybeUninit::uninit();
-    // SAFETY: initialised attributes, a place for the thread, and a function of the right type.
-    let made = unsafe {
-        libc::pthread_create(thread.as_mut_ptr(), attributes.as_ptr(), start, null_mut())
-    };
-    assert_eq!(made, 0);
-    // SAFETY: made above and not yet joined.
-    let thread = unsafe { thread.assume_init() };
-    // SAFETY: it was created above and is joined once.
-    let failed = unsafe { libc::pthread_join(thread, null_mut()) };
-    assert_eq!(failed, 0);
-}
-
 extern "C" fn leak_a_little(_: *mut libc::c_void) -> *mut libc::c_void {
     forget(block(160));
     let mut grown = block(16);
@@ -705,7 +661,7 @@ fn samples_on_the_smallest_stacks_are_taken() {
     for interval in [1, 2] {
         let profiler = sampled(interval);
         for _ in 0..50 {
-            run_on_a_stack_of(libc::PTHREAD_STACK_MIN, leak_a_little);
+            run_on_a_stack_of(libc::PTHREAD_STACK_MIN, leak_a_little, null_mut());
         }
         let profile = profiler.finish();
         assert_eq!(profile.live().blocks, 50);
@@ -740,28 +696,20 @@ fn samples_a_hundred_thousand_calls_deep_are_taken() {
 }
 
 fn samples_on_another_stack_are_taken() {
-    let mut other = vec![0u8; 256 * 1024];
-    let stack = libc::stack_t {
-        ss_sp: other.as_mut_ptr().cast(),
-        ss_flags: 0,
-        ss_size: other.len(),
-    };
-    // SAFETY: the memory lives until the end of the case, which is the process's.
-    let failed = unsafe { libc::sigaltstack(&raw const stack, null_mut()) };
-    assert_eq!(failed, 0);
-    handle_with(libc::SA_ONSTACK);
-    for interval in [1, 2] {
-        LEAKED.store(0, Ordering::Relaxed);
-        let profiler = sampled(interval);
-        for _ in 0..100 {
-            // SAFETY: comes back when the handler has run, on this thread, outside of malloc.
-            assert_eq!(unsafe { libc::raise(libc::SIGUSR1) }, 0);
-            drop(block(6));
+    signal::handle(libc::SIGUSR1, allocate_in_the_handler, libc::SA_ONSTACK);
+    with_another_stack(|| {
+        for interval in [1, 2] {
+            LEAKED.store(0, Ordering::Relaxed);
+            let profiler = sampled(interval);
+            for _ in 0..100 {
+                // SAFETY: comes back when the handler has run, on this thread, outside of malloc.
+                assert_eq!(unsafe { libc::raise(libc::SIGUSR1) }, 0);
+                drop(block(6));
+            }
+            let profile = profiler.finish();
+            assert_eq!(profile.live().bytes, 4_800);
+            assert!(profile.incomplete.cut_stacks >= 100);
+            assert_eq!(profile.incomplete.blocks, 0);
         }
-        let profile = profiler.finish();
-        assert_eq!(profile.live().bytes, 4_800);
-        assert!(profile.incomplete.cut_stacks >= 100);
-        assert_eq!(profile.incomplete.blocks, 0);
-    }
-    forget(other);
+    });
 }

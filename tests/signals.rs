@@ -10,6 +10,8 @@
     reason = "installs handlers and timers, and calls an allocator by hand"
 )]
 
+#[path = "support/signal.rs"]
+mod signal;
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout};
@@ -102,23 +104,12 @@ fn handled() -> u64 {
     HANDLED.load(Ordering::SeqCst)
 }
 
-/// Installs the handler for `signal`.
-fn install(signal: c_int) {
-    // SAFETY: zero bytes are a valid action: no flags, no blocked signals.
-    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
-    action.sa_sigaction = handler as extern "C" fn(c_int) as usize;
-    action.sa_flags = libc::SA_RESTART;
-    // SAFETY: the action is valid, its handler lives as long as the process.
-    let set = unsafe { libc::sigaction(signal, &raw const action, ptr::null_mut()) };
-    assert_eq!(set, 0);
-}
-
 /// A timer that raises SIGALRM every 100 µs until it is dropped.
 struct Timer;
 
 impl Timer {
     fn start() -> Self {
-        install(libc::SIGALRM);
+        signal::handle(libc::SIGALRM, handler, libc::SA_RESTART);
         Self::set(100);
         Self
     }
@@ -278,7 +269,7 @@ fn a_handler_may_be_the_first_on_its_thread_to_allocate() {
         Own::default().work();
         ptr::null_mut()
     }
-    install(libc::SIGUSR1);
+    signal::handle(libc::SIGUSR1, handler, libc::SA_RESTART);
     let before = stats();
     for _ in 0..500 {
         let mut arrived = AtomicBool::new(false);

@@ -35,13 +35,14 @@ impl Programs {
         Self(build(&args))
     }
 
-    /// Adds the program `name` with the feature `histogram`, as `name_histogram`.
+    /// Adds the program `name` of this package with `feature`, as `name_feature`.
     #[must_use]
-    pub fn with_histogram(mut self, name: &str) -> Self {
-        let built = build(&["--release", "--bin", name, "--features", "histogram"]);
-        let renamed = self.path(name).with_file_name(format!("{name}_histogram"));
+    pub fn with_variant(mut self, name: &str, feature: &str) -> Self {
+        let built = build(&["--release", "--bin", name, "--features", feature]);
+        let variant = format!("{name}_{feature}");
+        let renamed = self.path(name).with_file_name(&variant);
         std::fs::copy(&built[name], &renamed).expect("a copy of the program");
-        self.0.insert(format!("{name}_histogram"), renamed);
+        self.0.insert(variant, renamed);
         // The next build puts the plain one back in its place.
         self.0.extend(build(&["--release", "--bin", name]));
         self

@@ -8,6 +8,7 @@
 //!   instructions.rs              the pair under callgrind          children
 //!
 //!   src/bin/*.rs                 one program for each allocator    peers, programs
+//!   src/bin/alone_*.rs           the pair in a crate of its own
 //! ```
 
 pub mod children;
@@ -48,6 +49,50 @@ macro_rules! program {
         fn main() {
             $($start;)?
             $crate::programs::main();
+        }
+    };
+}
+
+/// One program whose work is compiled with its own crate, where the compiler sees
+/// what is asked of the allocator and inlines what it likes: `boxes <n>` or `json`,
+/// for callgrind. One that counts gives its count of allocations, because one that
+/// did not would win.
+#[macro_export]
+macro_rules! alone {
+    ($($type:ty, $value:expr $(, $counted:expr)?)?) => {
+        $(
+            #[global_allocator]
+            static HEAP: $type = $value;
+        )?
+
+        // As in `programs`, which is another crate's.
+
+        #[inline(never)]
+        fn boxes(count: u64) {
+            for _ in 0..count {
+                drop(std::hint::black_box(Box::new(std::hint::black_box([0_u64; 8]))));
+            }
+        }
+
+        #[inline(never)]
+        fn json() {
+            let text = $crate::samples::json(3_000_000);
+            for _ in 0..4 {
+                let value: serde_json::Value = serde_json::from_str(&text).expect("valid JSON");
+                drop(std::hint::black_box(value));
+            }
+        }
+
+        fn main() {
+            let mut args = std::env::args().skip(1);
+            let work = args.next().unwrap_or_default();
+            let count = args.next().and_then(|count| count.parse().ok());
+            match (work.as_str(), count) {
+                ("boxes", Some(count)) => boxes(count),
+                ("json", _) => json(),
+                _ => panic!("usage: boxes <n> | json"),
+            }
+            $($(assert!($counted >= count.unwrap_or(1), "not all were counted");)?)?
         }
     };
 }

@@ -24,9 +24,9 @@ pub fn main() {
     let work = args.next().unwrap_or_default();
     let count = args.next().and_then(|count| count.parse().ok());
     match (work.as_str(), count) {
-        ("json", _) => parse_json(),
-        ("syn", _) => parse_rust(),
-        ("channel", _) => send_strings(),
+        ("json", _) => parse_json(4, |work| timed(work)),
+        ("syn", _) => parse_rust(2, |work| timed(work)),
+        ("channel", _) => send_strings(400_000, |work| timed(work)),
         ("pairs", Some(count)) => timed(|| boxes(count)),
         ("boxes", Some(count)) => boxes(count),
         ("threads", Some(count)) => park_threads(count),
@@ -41,41 +41,41 @@ fn timed(work: impl FnOnce()) {
     println!("{}", start.elapsed().as_nanos());
 }
 
-/// Three megabytes of JSON to a tree and back to nothing, four times.
-fn parse_json() {
+/// Three megabytes of JSON to a tree and back to nothing, `rounds` times. `timed`
+/// gets what is to be measured, without what must be there before.
+pub fn parse_json(rounds: usize, timed: impl FnOnce(&mut dyn FnMut())) {
     let text = json(3_000_000);
-    timed(|| {
-        for _ in 0..4 {
+    timed(&mut || {
+        for _ in 0..rounds {
             let value: serde_json::Value = serde_json::from_str(&text).expect("valid JSON");
             drop(black_box(value));
         }
     });
 }
 
-/// 300 kilobytes of Rust to a syntax tree and back to nothing, twice.
-fn parse_rust() {
+/// 300 kilobytes of Rust to a syntax tree and back to nothing, `rounds` times.
+pub fn parse_rust(rounds: usize, timed: impl FnOnce(&mut dyn FnMut())) {
     let text = rust(300_000);
-    timed(|| {
-        for _ in 0..2 {
+    timed(&mut || {
+        for _ in 0..rounds {
             drop(black_box(syn::parse_file(&text).expect("valid Rust")));
         }
     });
 }
 
-/// Strings made on one thread, read and dropped on another.
-fn send_strings() {
-    const STRINGS: usize = 400_000;
+/// So many strings made on one thread, read and dropped on another.
+pub fn send_strings(strings: usize, timed: impl FnOnce(&mut dyn FnMut())) {
     let mut random = Random::new(3);
     let words: Vec<String> = (0..1_000).map(|_| random.word(8, 60)).collect();
-    timed(|| {
+    timed(&mut || {
         let (sender, receiver) = mpsc::sync_channel::<String>(4_096);
         let reader = thread::spawn(move || receiver.iter().map(|text| text.len()).sum::<usize>());
-        for at in 0..STRINGS {
+        for at in 0..strings {
             let text = format!("{} {at}", words[at % words.len()]);
             sender.send(text).expect("the reader waits");
         }
         drop(sender);
-        assert!(reader.join().expect("the reader") > STRINGS);
+        assert!(reader.join().expect("the reader") > strings);
     });
 }
 

@@ -87,8 +87,12 @@ mod tests {
     #[test]
     fn a_name_is_bound_to_the_folder_of_the_start() {
         let table = [
-            ("heap.txt", "/home", "/home/heap.txt"),
-            ("/tmp/heap.txt", "/home", "/tmp/heap.txt"),
+            ("heap.txt", "/where/it/began", "/where/it/began/heap.txt"),
+            (
+                "/else/where/heap.txt",
+                "/where/it/began",
+                "/else/where/heap.txt",
+            ),
             ("heap.txt", "/{n}", "heap.txt"),
         ];
         for (name, folder, bound) in table {

@@ -82,6 +82,16 @@ impl<T> Depot<T> {
         }
     }
 
+    /// Leaves the objects that are here to nobody if the lock was lost in a fork;
+    /// whether it was. The thread that held it may have been moving them.
+    pub(crate) fn forget_if_lost(&mut self) -> bool {
+        let Some(stock) = self.locked.lost() else {
+            return false;
+        };
+        core::mem::forget(core::mem::take(&mut stock.objects));
+        true
+    }
+
     /// How many objects are here.
     pub(crate) fn idle(&self) -> usize {
         self.locked.lock().map_or(0, |stock| stock.objects.len())

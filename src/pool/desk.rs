@@ -88,6 +88,16 @@ impl<T> Desk<T> {
     }
 }
 
+impl<T> Drop for Desk<T> {
+    fn drop(&mut self) {
+        // Whoever held the lock at a fork was in the middle of something.
+        if let Some(state) = self.state.lost() {
+            core::mem::forget(core::mem::take(&mut state.idle));
+            core::mem::forget(core::mem::replace(&mut state.queue, Queue::new()));
+        }
+    }
+}
+
 impl<T> Deref for Locked<'_, T> {
     type Target = State<T>;
 

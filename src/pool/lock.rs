@@ -50,6 +50,14 @@ mod real {
             }
         }
 
+        /// The value, if a thread held the lock at a fork that is not here any more: in
+        /// whatever state it was then, so to be forgotten and not to be dropped.
+        pub(crate) fn lost(&mut self) -> Option<&mut T> {
+            // With `&mut` no thread that is here holds it.
+            let is_lost = self.inner.is_locked();
+            is_lost.then(|| self.inner.get_mut())
+        }
+
         #[cold]
         fn wait(&self) -> Option<MutexGuard<'_, T>> {
             // A holder is a few pointer moves from giving it back.
@@ -104,6 +112,16 @@ mod real {
         }
 
         #[test]
+        fn only_the_value_of_a_lock_that_is_held_for_ever_is_lost() {
+            let mut lock = Lock::new(7);
+            drop(lock.lock());
+            assert_eq!(lock.lost(), None);
+            let held = lock.lock();
+            let _forgotten = held.map(parking_lot::MutexGuard::leak);
+            assert_eq!(lock.lost(), Some(&mut 7));
+        }
+
+        #[test]
         fn a_lock_that_comes_back_in_a_child_is_trusted_there() {
             let lock = Lock::new(7);
             lock.process.store(u32::MAX, Ordering::Relaxed);
@@ -132,5 +150,9 @@ impl<T> Lock<T> {
 
     pub(crate) fn lock(&self) -> Option<MutexGuard<'_, T>> {
         Some(self.0.lock())
+    }
+
+    pub(crate) fn lost(&mut self) -> Option<&mut T> {
+        None
     }
 }

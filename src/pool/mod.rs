@@ -87,7 +87,8 @@
 //! another thread had locked is given up after a second, and so is what lies there. A
 //! [`BoundedPool`] answers then with an error that
 //! [says so](PoolError::is_lost_in_fork). What lies in the lines of threads that the
-//! child does not have is lost to it until the pool is dropped.
+//! child does not have is lost to it until the pool is dropped; if the lock was lost,
+//! a dropped pool leaks what is idle in it.
 
 #[cfg(not(loom))]
 mod bounded;

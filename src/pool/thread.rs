@@ -14,6 +14,11 @@
 //! `Drop` is touched only when a number is claimed, and gives it back. What
 //! comes after that (guards in other TLS destructors) uses the depot; a number
 //! is never claimed again.
+//!
+//! A thread that first uses a pool when its thread locals were dropped already (a
+//! C thread, in the destructor of a pthread key) may still be given a number, which
+//! nobody then gives back: what it leaves in its lines is idle until their pools
+//! are dropped.
 
 use core::cell::Cell;
 

@@ -11,6 +11,7 @@
 //! Where it is missing, [`list`] has what was loaded when it was last asked.
 
 mod list;
+mod loaded;
 mod mapped;
 
 pub(crate) use mapped::{Mapped, mapped};

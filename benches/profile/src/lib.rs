@@ -9,11 +9,12 @@
 //! `<how>` is what the binary makes of it: how much is recorded.
 
 use std::hint::black_box;
-use std::sync::{Barrier, mpsc};
+use std::sync::Barrier;
 use std::thread;
 use std::time::Instant;
 
-use heapledger_benches::samples::{Random, json, rust};
+use heapledger_benches::programs::{parse_json, parse_rust, send_strings};
+use heapledger_benches::samples::{Random, json};
 
 /// Whole programs.
 pub const REAL: [&str; 4] = ["json", "syn", "map", "channel"];
@@ -32,10 +33,10 @@ pub fn main(start: Recorder) {
     let work = args.next().unwrap_or_default();
     let how = args.next().unwrap_or_default();
     match work.as_str() {
-        "json" => parse_json(&how, start),
-        "syn" => parse_rust(&how, start),
+        "json" => parse_json(2, |work| timed(&how, start, work)),
+        "syn" => parse_rust(1, |work| timed(&how, start, work)),
         "map" => churn_map(&how, start),
-        "channel" => send_strings(&how, start),
+        "channel" => send_strings(200_000, |work| timed(&how, start, work)),
         "one" => on_threads(1, &how, start),
         "two" => on_threads(2, &how, start),
         "pairs" => pairs(&how, start),
@@ -50,25 +51,6 @@ fn timed(how: &str, start: Recorder, work: impl FnOnce()) {
     work();
     println!("{}", begin.elapsed().as_nanos());
     drop(recorder);
-}
-
-/// Three megabytes of JSON to a tree and back to nothing, twice.
-fn parse_json(how: &str, start: Recorder) {
-    let text = json(3_000_000);
-    timed(how, start, || {
-        for _ in 0..2 {
-            let value: serde_json::Value = serde_json::from_str(&text).expect("valid JSON");
-            drop(black_box(value));
-        }
-    });
-}
-
-/// 300 kilobytes of Rust to a syntax tree and back to nothing.
-fn parse_rust(how: &str, start: Recorder) {
-    let text = rust(300_000);
-    timed(how, start, || {
-        drop(black_box(syn::parse_file(&text).expect("valid Rust")));
-    });
 }
 
 /// Strings that come to a map and go again.
@@ -89,24 +71,7 @@ fn churn_map(how: &str, start: Recorder) {
     });
 }
 
-/// Strings made on one thread, read and dropped on another.
-fn send_strings(how: &str, start: Recorder) {
-    const STRINGS: usize = 200_000;
-    let mut random = Random::new(3);
-    let words: Vec<String> = (0..1_000).map(|_| random.word(8, 60)).collect();
-    timed(how, start, || {
-        let (sender, receiver) = mpsc::sync_channel::<String>(4_096);
-        let reader = thread::spawn(move || receiver.iter().map(|text| text.len()).sum::<usize>());
-        for at in 0..STRINGS {
-            let text = format!("{} {at}", words[at % words.len()]);
-            sender.send(text).expect("the reader waits");
-        }
-        drop(sender);
-        assert!(reader.join().expect("the reader") > STRINGS);
-    });
-}
-
-/// The same parse on each of `count` threads at once.
+/// A parse of JSON on each of `count` threads at once.
 fn on_threads(count: usize, how: &str, start: Recorder) {
     let text = json(1_500_000);
     timed(how, start, || {

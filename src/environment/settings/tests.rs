@@ -31,10 +31,10 @@ fn nothing_said_is_a_sampled_report_at_exit() {
 
 #[test]
 fn all_that_can_be_said_is_understood() {
-    let all = "profile,every=64k,format=pprof,file=/tmp/{n},at=signal,signal=SIGUSR2";
+    let all = "profile,every=64k,format=pprof,file=/else/where/{n},at=signal,signal=SIGUSR2";
     let expected = Wanted {
         every: 65_536,
-        reports: vec![report("/tmp/{n}", Format::Pprof)],
+        reports: vec![report("/else/where/{n}", Format::Pprof)],
         at_exit: false,
         signal: Some(Signal::Usr2),
     };

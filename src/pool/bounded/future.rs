@@ -79,10 +79,16 @@ impl<T> AcquireAsync<'_, T> {
     fn poll_grant(&mut self, cx: &Context<'_>) -> Poll<Result<Grant<T>, PoolError>> {
         // A waker's clone and drop are a user's code: one before the lock, the other after it.
         let waker = cx.waker().clone();
+        let ticket = match core::mem::replace(&mut self.stage, Stage::Done) {
+            Stage::New => None,
+            Stage::Queued(ticket) => Some(ticket),
+            // A panic hook is a user's code as well.
+            Stage::Done => panic!("a future was polled after it was ready"),
+        };
         let mut desk = self.pool.lock()?;
         let _last_waker;
-        match core::mem::replace(&mut self.stage, Stage::Done) {
-            Stage::New => {
+        match ticket {
+            None => {
                 if desk.is_closed() {
                     return Poll::Ready(Err(PoolError::closed()));
                 }
@@ -97,7 +103,7 @@ impl<T> AcquireAsync<'_, T> {
                     }
                 }
             }
-            Stage::Queued(ticket) => match desk.queue.outcome(ticket) {
+            Some(ticket) => match desk.queue.outcome(ticket) {
                 Outcome::Granted(grant) => return Poll::Ready(Ok(grant)),
                 Outcome::Closed => return Poll::Ready(Err(PoolError::closed())),
                 Outcome::Waiting(ticket) => {
@@ -105,7 +111,6 @@ impl<T> AcquireAsync<'_, T> {
                     self.stage = Stage::Queued(ticket);
                 }
             },
-            Stage::Done => panic!("a future was polled after it was ready"),
         }
         drop(desk);
         Poll::Pending

@@ -6,9 +6,9 @@
 //! at the same address, would be looked up in tables that may be gone; so who
 //! unloads libraries while recording wants a newer glibc.
 
-use core::ffi::{c_int, c_void};
+use core::ops::ControlFlow;
 
-use super::Module;
+use super::{Module, loaded};
 use crate::sync::{AtomicPtr, Ordering};
 
 /// Null, or a leaked list sorted by address. An old list is never freed, since
@@ -18,49 +18,21 @@ static LIST: AtomicPtr<Vec<Module>> = AtomicPtr::new(core::ptr::null_mut());
 
 /// How many files were ever added to the process, and removed from it.
 pub(super) fn counts() -> (u64, u64) {
-    unsafe extern "C" fn first(
-        info: *mut libc::dl_phdr_info,
-        size: libc::size_t,
-        data: *mut c_void,
-    ) -> c_int {
-        if size >= size_of::<libc::dl_phdr_info>() {
-            // SAFETY: the loader passes its own record, and it is long enough for these fields.
-            let info = unsafe { &*info };
-            let counts: (u64, u64) = (info.dlpi_adds, info.dlpi_subs);
-            // SAFETY: `data` is the pair below, which no one else uses now.
-            unsafe { data.cast::<(u64, u64)>().write(counts) };
-        }
-        1
-    }
-    let mut counts = (0u64, 0u64);
-    // SAFETY: the callback matches its type, and `counts` lives through the call.
-    unsafe { libc::dl_iterate_phdr(Some(first), (&raw mut counts).cast()) };
+    let mut counts = (0, 0);
+    loaded::each(|file| {
+        counts = file.counts();
+        ControlFlow::Break(())
+    });
     counts
 }
 
 /// Makes a new list. From a normal context: takes the loader's lock and memory.
 pub(super) fn renew() {
-    unsafe extern "C" fn each(
-        info: *mut libc::dl_phdr_info,
-        _size: libc::size_t,
-        data: *mut c_void,
-    ) -> c_int {
-        // SAFETY: the loader passes its own record.
-        let info = unsafe { &*info };
-        // SAFETY: `data` is the list below, which no one else uses now.
-        let list = unsafe { &mut *data.cast::<Vec<Module>>() };
-        if info.dlpi_phdr.is_null() {
-            return 0;
-        }
-        // SAFETY: the loader keeps that many headers there.
-        let headers =
-            unsafe { core::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
-        list.extend(module(info.dlpi_addr, headers));
-        0
-    }
-    let mut list: Vec<Module> = Vec::new();
-    // SAFETY: the callback matches its type, and `list` lives through the call.
-    unsafe { libc::dl_iterate_phdr(Some(each), (&raw mut list).cast()) };
+    let mut list = Vec::new();
+    loaded::each(|file| {
+        list.extend(module(file.base(), file.headers()));
+        ControlFlow::Continue(())
+    });
     list.sort_unstable_by_key(|module| module.start);
     LIST.store(Box::into_raw(Box::new(list)), Ordering::Release);
 }

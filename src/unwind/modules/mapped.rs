@@ -1,8 +1,11 @@
 //! The code that is mapped into the process, for those who name addresses
 //! elsewhere.
 
-use core::ffi::{CStr, c_int, c_void};
+use core::ffi::CStr;
 use core::fmt::Write as _;
+use core::ops::ControlFlow;
+
+use super::loaded;
 
 /// A file's code in memory, by whole pages as `/proc/self/maps` has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -23,33 +26,11 @@ const NT_GNU_BUILD_ID: u32 = 3;
 /// All mapped code, the program's own first. From a normal context: takes the
 /// loader's lock, and memory.
 pub(crate) fn mapped() -> Vec<Mapped> {
-    unsafe extern "C" fn each(
-        info: *mut libc::dl_phdr_info,
-        _size: libc::size_t,
-        data: *mut c_void,
-    ) -> c_int {
-        // SAFETY: the loader passes its own record.
-        let info = unsafe { &*info };
-        // SAFETY: `data` is the list below, which no one else uses now.
-        let list = unsafe { &mut *data.cast::<Vec<Mapped>>() };
-        if info.dlpi_phdr.is_null() {
-            return 0;
-        }
-        // SAFETY: the loader keeps that many headers there.
-        let headers =
-            unsafe { core::slice::from_raw_parts(info.dlpi_phdr, usize::from(info.dlpi_phnum)) };
-        let name = if info.dlpi_name.is_null() {
-            c""
-        } else {
-            // SAFETY: the loader's name of the file is a C string.
-            unsafe { CStr::from_ptr(info.dlpi_name) }
-        };
-        add(list, info.dlpi_addr, headers, name);
-        0
-    }
-    let mut list: Vec<Mapped> = Vec::new();
-    // SAFETY: the callback matches its type, and `list` lives through the call.
-    unsafe { libc::dl_iterate_phdr(Some(each), (&raw mut list).cast()) };
+    let mut list = Vec::new();
+    loaded::each(|file| {
+        add(&mut list, file.base(), file.headers(), file.name());
+        ControlFlow::Continue(())
+    });
     list
 }
 
