@@ -53,10 +53,6 @@ pub(crate) struct Shard {
 
 const _: () = assert!(size_of::<Shard>() == 128 && core::mem::offset_of!(Shard, lock) == 64);
 
-/// The lock could not be had; counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Busy;
-
 /// What becomes of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Amend {
@@ -199,7 +195,7 @@ impl Shard {
     /// Takes the record of an address out; the usual answer is `None`, and needs
     /// no lock.
     #[inline]
-    pub(crate) fn remove(&self, address: u64) -> Result<Option<Record>, Busy> {
+    pub(crate) fn remove(&self, address: u64) -> Option<Record> {
         let hash = hash(address);
         // Acquire: the index as the last rebuild left it.
         let shape = self.shape.load(Ordering::Acquire);
@@ -210,7 +206,7 @@ impl Shard {
             // Keeps the loads of the line before the second look.
             fence(Ordering::Acquire);
             if self.shape.load(Ordering::Relaxed) == shape {
-                return Ok(None);
+                return None;
             }
         }
         self.remove_candidate(address, hash)
@@ -219,7 +215,7 @@ impl Shard {
     /// The same for an address that something in its line looks like; apart, so
     /// that the usual answer saves no registers.
     #[inline(never)]
-    fn remove_candidate(&self, address: u64, hash: u64) -> Result<Option<Record>, Busy> {
+    fn remove_candidate(&self, address: u64, hash: u64) -> Option<Record> {
         // As above, but with a look at the records.
         let shape = self.shape.load(Ordering::Acquire);
         let mut seen = None;
@@ -227,30 +223,17 @@ impl Shard {
             seen = self.find(address, hash, shape & LINES);
             fence(Ordering::Acquire);
             if seen.is_none() && self.shape.load(Ordering::Relaxed) == shape {
-                return Ok(None);
+                return None;
             }
         }
-        let _guard = self.acquire_or_miss().ok_or(Busy)?;
+        let _guard = self.acquire_or_miss()?;
         let found = match seen {
             Some(found) if self.is_still(&found, address) => found,
-            _ => match self.find_locked(address, hash) {
-                Some(found) => found,
-                None => return Ok(None),
-            },
+            _ => self.find_locked(address, hash)?,
         };
         let record = self.entry(found.id).map(Entry::read);
         self.erase(&found, hash);
-        Ok(record)
-    }
-
-    /// The record of an address, which stays.
-    #[cold]
-    pub(crate) fn look(&self, address: u64) -> Result<Option<Record>, Busy> {
-        let _guard = self.acquire().ok_or(Busy)?;
-        let found = self.find_locked(address, hash(address));
-        Ok(found
-            .and_then(|found| self.entry(found.id))
-            .map(Entry::read))
+        record
     }
 
     /// Copies up to `batch.len()` of the `wanted` records from entry `from` on,
@@ -274,8 +257,8 @@ impl Shard {
                 let Some(place) = places.next() else { break };
                 *place = (address, record);
                 count += 1;
-                if take && (record.sampled || record.padded) {
-                    // The sampler's too, or it must be found when it is freed.
+                if take && record.sampled {
+                    // The sampler's too.
                     if let Some(entry) = self.entry(at) {
                         let recording = 0;
                         entry.write(
