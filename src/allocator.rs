@@ -181,14 +181,13 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for TrackingAllocator<A> {
     #[inline(never)]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         #[cfg(feature = "profile")]
-        if record::is_on() {
+        if record::may_concern(block, layout.size()) {
             // SAFETY: the caller upholds the contract of `realloc`.
             return unsafe { self.realloc_watched(block, layout, new_size) };
         }
-        // SAFETY: the caller upholds the contract of `realloc`; the block came from `inner`.
-        let moved = unsafe { self.inner.realloc(block, layout, new_size) };
-        enter_resized(moved, layout.size(), new_size);
-        moved
+        // SAFETY: the caller upholds the contract of `realloc`; the block came from `inner`, as its
+        // address is none that a stand-in has.
+        unsafe { self.realloc_unwatched(block, layout, new_size) }
     }
 }
 
@@ -206,7 +205,28 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
         entered(block, layout, false)
     }
 
-    /// `realloc` while something is recorded.
+    /// `realloc` of a block that nobody knows but the inner allocator.
+    ///
+    /// # Safety
+    /// As `GlobalAlloc::realloc`, and the block came from `inner`.
+    #[inline]
+    unsafe fn realloc_unwatched(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller.
+        let moved = unsafe { self.inner.realloc(block, layout, new_size) };
+        let is_event = enter_resized(moved, layout.size(), new_size);
+        #[cfg(feature = "profile")]
+        if is_event && !moved.is_null() && record::is_on() {
+            // It may have grown by a sample. Its old place, which is gone, is nothing to the recorder.
+            let resize = record::Resize::unknown(moved, layout, new_size);
+            // SAFETY: just given by `inner`, and the caller has left its block.
+            return unsafe { resize.ended(moved) };
+        }
+        #[cfg(not(feature = "profile"))]
+        let _ = is_event;
+        moved
+    }
+
+    /// `realloc` of a block that may be a sample, or is recorded.
     ///
     /// # Safety
     /// As `GlobalAlloc::realloc`.
@@ -214,17 +234,9 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
     #[cold]
     #[inline(never)]
     unsafe fn realloc_watched(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        if !record::concerns(block, layout) {
-            // SAFETY: the caller upholds the contract of `realloc`; such a block came from `inner`.
-            let moved = unsafe { self.inner.realloc(block, layout, new_size) };
-            let is_event = enter_resized(moved, layout.size(), new_size);
-            if moved.is_null() || !is_event {
-                return moved;
-            }
-            // It may have grown by a sample.
-            let resize = record::Resize::unknown(block, layout, new_size);
-            // SAFETY: just given by `inner`, and the caller has left its block.
-            return unsafe { resize.ended(moved) };
+        if !(record::is_on() && record::concerns(block, layout)) {
+            // SAFETY: the caller upholds the contract of `realloc`; it is no stand-in.
+            return unsafe { self.realloc_unwatched(block, layout, new_size) };
         }
         let resize = record::Resize::begin(block, layout, new_size);
         // SAFETY: the caller upholds the contract of `realloc`; this block came from `inner` with

@@ -212,6 +212,12 @@ pub(crate) unsafe fn freed(block: *mut u8, layout: Layout) -> *mut u8 {
     original
 }
 
+/// Whether it is worth asking what [`concerns`]: no for most blocks.
+#[inline]
+pub(crate) fn may_concern(block: *mut u8, size: usize) -> bool {
+    hooks::looks_at(block) || is_large(size)
+}
+
 /// Whether the block may be in the table: most are not while there are only samples.
 #[inline]
 pub(crate) fn concerns(block: *mut u8, layout: Layout) -> bool {
@@ -230,7 +236,7 @@ impl Resize {
         resize
     }
 
-    /// The same of a block that is not in the table.
+    /// The same of a block that is neither in the table nor a stand-in.
     pub(crate) fn unknown(block: *mut u8, given: Layout, new_size: usize) -> Self {
         Self {
             block,

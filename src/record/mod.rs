@@ -72,7 +72,7 @@ mod visits;
 mod zone;
 
 #[cfg(not(loom))]
-pub(crate) use blocks::{New, Resize, allocated, concerns, freed};
+pub(crate) use blocks::{New, Resize, allocated, concerns, freed, may_concern};
 #[cfg(not(loom))]
 pub(crate) use hooks::{Lost, frames, is_on, looks_at, mapped, note_site, prepare_sites};
 #[cfg(not(loom))]
