@@ -27,6 +27,7 @@ use crate::record::tally::Tally;
 use crate::record::timeline::{Highest, Moment, Timeline};
 use crate::record::visits::{self, Thread};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::unwind;
 
 /// 0: no profile; 1: every allocation; else the mean gap between samples.
 static INTERVAL: AtomicU64 = AtomicU64::new(0);
@@ -266,6 +267,7 @@ impl Profiling {
         let recording = looks_at_all.then_some(recording);
         if recording.is_none() {
             stand_in::prepare();
+            unwind::settle_in();
             recording::look_for_samples()?;
         }
         let profiling = Self {

@@ -50,6 +50,8 @@ const _: () = assert!((LONGEST * UNIT) as u64 > ledger::WINDOW);
 const RANGES: usize = 64;
 /// Units of the first range.
 const FIRST: u32 = 64 * 1024;
+/// Units that have their memory from the start: 256 KiB.
+const TOUCHED: usize = 128;
 /// Units of the largest range.
 const LARGEST: u32 = 1 << UNIT_BITS;
 /// Units of the smallest range, when the system has no addresses for a larger one.
@@ -74,7 +76,7 @@ struct Link {
 /// A unit, which belongs to whoever has the block in it.
 #[repr(align(2048))]
 struct Unit {
-    _bytes: [AtomicU64; UNIT / 8],
+    bytes: [AtomicU64; UNIT / 8],
 }
 
 const _: () = assert!(size_of::<Unit>() == UNIT && align_of::<Unit>() == UNIT);
@@ -145,11 +147,24 @@ impl Room {
         }
     }
 
-    /// Makes ready what the first [`take`](Self::take) would; `false` when there
-    /// is no memory, which it then tries again.
+    /// Makes ready what the first [`take`](Self::take) would, and has the system
+    /// give the first units their memory; `false` when there is none, which that
+    /// one then tries again.
     pub(super) fn open(&self) -> bool {
-        self.hold()
-            .is_some_and(|_all| self.fresh.load(Ordering::Relaxed) != 0 || self.grow())
+        let Some(_all) = self.hold() else {
+            return false;
+        };
+        if self.fresh.load(Ordering::Relaxed) != 0 {
+            return true;
+        }
+        let is_open = self.grow();
+        let units = self.ranges.iter().flat_map(|range| range.units.all());
+        for unit in units.take(TOUCHED) {
+            // None of them was ever out.
+            let [first, ..] = &unit.bytes;
+            first.store(0, Ordering::Relaxed);
+        }
+        is_open
     }
 
     /// A run for a block of `size` bytes, with whatever is in it, that stands for
