@@ -57,10 +57,21 @@ use crate::stats::Stats;
 ///
 /// # The inner allocator
 ///
-/// Any [`GlobalAlloc`] will do. All four calls are forwarded as they are, so
-/// its in-place growth and its zeroed pages are kept. It must itself not
-/// allocate through the global allocator, and must not be a tracking allocator
-/// over another: each block would be counted, and recorded, twice.
+/// Any [`GlobalAlloc`] will do. All four calls are forwarded, one for one and
+/// with their layouts, so its in-place growth and its zeroed pages are kept. It
+/// must itself not allocate through the global allocator, and must not be a
+/// tracking allocator over another: each block would be counted, and recorded,
+/// twice.
+///
+/// With the feature `profile`, while a profile takes samples, the program does
+/// not get each block that the inner allocator gives: a chosen block of less than
+/// 32 KiB has a stand-in elsewhere, which the program uses instead of it, until
+/// the program frees it, also when the profile is over by then. The calls are
+/// forwarded with the inner allocator's own block all the same. So a block that
+/// the program was given must come back through the global allocator, as is the
+/// rule anyway: C's `free` and `malloc_usable_size` do not know stand-ins. And
+/// what an inner allocator does to the bytes of a block (wipes them when it is
+/// freed, say) it does not do to those of its stand-in.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct TrackingAllocator<A = System> {
     inner: A,
@@ -129,9 +140,21 @@ impl<A> TrackingAllocator<A> {
 // themselves; and 42 with nothing inlined, when a box that could be takes 15 more.
 // (2026-11-21, `cargo bench -p heapledger-benches --bench instructions`.)
 
-// SAFETY: each call is forwarded with its arguments as they came, and its answer returned as it
-// is, so `A` upholds the contract and we add nothing to it. What we do besides is count, which
-// neither allocates through `self`, nor unwinds, nor touches the block.
+// SAFETY: each call is forwarded to `inner`, once, with its layout and size as they came. Two
+// kinds of blocks reach the program:
+//
+// - what `inner` gave, returned as it is, and passed back to it as it is: `A` upholds the contract
+//   of these, and we add nothing to it;
+// - while samples are taken (feature `profile`), a stand-in for what `inner` gave. It is memory of
+//   the recorder's that nobody else has, of the block's size or more, aligned to 2 KiB where the
+//   layout asks for no more than that, and zeroed if that was asked for: so it is such a block as
+//   the contract demands. A stand-in is known by its address alone, in whatever state the
+//   recorder is: only once samples were ever taken are there any, and from then on `dealloc` and
+//   `realloc` look at each such address. They pass on the block that it stands for, which came from
+//   `inner` with the same layout and was passed to nobody; a `realloc` first succeeds there, and
+//   then brings along what the program has written. When it does not, nothing has changed.
+//
+// What we do besides is count and record, which neither allocates through `self`, nor unwinds.
 unsafe impl<A: GlobalAlloc> GlobalAlloc for TrackingAllocator<A> {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -141,16 +164,14 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for TrackingAllocator<A> {
         }
         // SAFETY: the caller upholds the contract of `alloc`, which is also the inner one's.
         let block = unsafe { self.inner.alloc(layout) };
-        // SAFETY: just given for this layout.
-        unsafe { self.entered(block, layout, false) }
+        entered(block, layout, false)
     }
 
     #[inline(never)]
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller upholds the contract of `alloc_zeroed`, also the inner one's.
         let block = unsafe { self.inner.alloc_zeroed(layout) };
-        // SAFETY: just given for this layout.
-        unsafe { self.entered(block, layout, true) }
+        entered(block, layout, true)
     }
 
     #[inline]
@@ -162,14 +183,13 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for TrackingAllocator<A> {
     #[inline(never)]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         #[cfg(feature = "profile")]
-        if record::is_on() {
+        if record::may_concern(block, layout.size()) {
             // SAFETY: the caller upholds the contract of `realloc`.
             return unsafe { self.realloc_watched(block, layout, new_size) };
         }
-        // SAFETY: the caller upholds the contract of `realloc`; the block came from `inner`.
-        let moved = unsafe { self.inner.realloc(block, layout, new_size) };
-        enter_resized(moved, layout.size(), new_size);
-        moved
+        // SAFETY: the caller upholds the contract of `realloc`; the block came from `inner`, as its
+        // address is none that a stand-in has.
+        unsafe { self.realloc_unwatched(block, layout, new_size) }
     }
 }
 
@@ -184,65 +204,31 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
     unsafe fn alloc_unusual(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller upholds the contract of `alloc`, which is also the inner one's.
         let block = unsafe { self.inner.alloc(layout) };
-        // SAFETY: just given for this layout.
-        unsafe { self.entered(block, layout, false) }
+        entered(block, layout, false)
     }
 
-    /// Enters what the inner allocator has given, and gives it on.
+    /// `realloc` of a block that nobody knows but the inner allocator.
     ///
     /// # Safety
-    /// `block` is null, or was just given by `inner` for `layout`, zeroed or not.
+    /// As `GlobalAlloc::realloc`, and the block came from `inner`.
     #[inline]
-    #[cfg_attr(
-        not(feature = "profile"),
-        expect(
-            unused_variables,
-            clippy::unused_self,
-            reason = "the recorder wants them"
-        )
-    )]
-    unsafe fn entered(&self, block: *mut u8, layout: Layout, zeroed: bool) -> *mut u8 {
-        if block.is_null() || !ledger::try_allocated(layout.size()) {
-            #[cfg(not(feature = "profile"))]
-            return entered_cold(block, layout.size());
-            #[cfg(feature = "profile")]
-            // SAFETY: the caller.
-            return unsafe { Self::entered_cold(block, layout, zeroed, self) };
+    unsafe fn realloc_unwatched(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller.
+        let moved = unsafe { self.inner.realloc(block, layout, new_size) };
+        let is_event = enter_resized(moved, layout.size(), new_size);
+        #[cfg(feature = "profile")]
+        if is_event && !moved.is_null() && record::is_on() {
+            // It may have grown by a sample. Its old place, which is gone, is nothing to the recorder.
+            let resize = record::Resize::unknown(moved, layout, new_size);
+            // SAFETY: just given by `inner`, and the caller has left its block.
+            return unsafe { resize.ended(moved) };
         }
-        block
+        #[cfg(not(feature = "profile"))]
+        let _ = is_event;
+        moved
     }
 
-    /// Enters a block when the fast path would not, and tells the recorder: a
-    /// thread that is recorded never takes the fast path. Gives the block that
-    /// the program gets. Or enters that there is none.
-    ///
-    /// # Safety
-    /// As [`entered`](Self::entered).
-    #[cfg(feature = "profile")]
-    #[cold]
-    #[inline(never)]
-    unsafe fn entered_cold(block: *mut u8, layout: Layout, zeroed: bool, heap: &Self) -> *mut u8 {
-        if block.is_null() {
-            ledger::refused(layout.size());
-            return block;
-        }
-        ledger::allocated_cold(layout.size());
-        let new = record::New {
-            block,
-            layout,
-            zeroed,
-        };
-        let block = if record::is_on() {
-            // SAFETY: the caller: from `inner` with this layout, and nobody has seen it.
-            unsafe { record::allocated(&heap.inner, new) }
-        } else {
-            block
-        };
-        record::note_site();
-        block
-    }
-
-    /// `realloc` while something is recorded.
+    /// `realloc` of a block that may be a sample, or is recorded.
     ///
     /// # Safety
     /// As `GlobalAlloc::realloc`.
@@ -250,64 +236,21 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
     #[cold]
     #[inline(never)]
     unsafe fn realloc_watched(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        if !record::concerns(block, layout.size()) {
-            // SAFETY: the caller upholds the contract of `realloc`; such a block was requested as
-            // the program says.
-            let moved = unsafe { self.inner.realloc(block, layout, new_size) };
-            let is_event = enter_resized(moved, layout.size(), new_size);
-            if moved.is_null() || !is_event {
-                return moved;
-            }
-            // It may have grown by a sample.
-            let resize = record::Resize::unknown(block, layout, new_size);
-            // SAFETY: just given by `inner`, with the layout that was asked for.
-            return unsafe { resize.ended(&self.inner, moved) };
+        if !(record::is_on() && record::concerns(block, layout)) {
+            // SAFETY: the caller upholds the contract of `realloc`; it is no stand-in.
+            return unsafe { self.realloc_unwatched(block, layout, new_size) };
         }
-        let Some(resize) = record::Resize::begin(block, layout, new_size) else {
-            // SAFETY: the caller upholds the contract of `realloc`.
-            return unsafe { self.realloc_apart(block, layout, new_size) };
-        };
-        // SAFETY: the caller upholds the contract of `realloc`; the block came from `inner` with
-        // this layout, says the recorder.
-        let moved = unsafe { self.inner.realloc(block, layout, new_size) };
+        let resize = record::Resize::begin(block, layout, new_size);
+        // SAFETY: the caller upholds the contract of `realloc`; this block came from `inner` with
+        // that layout: it is the caller's, or what the caller's stands for.
+        let moved = unsafe { self.inner.realloc(resize.original(), layout, new_size) };
         enter_resized(moved, layout.size(), new_size);
         if moved.is_null() {
             resize.refused();
             return moved;
         }
-        // SAFETY: just given by `inner`, with the layout that was asked for.
-        unsafe { resize.ended(&self.inner, moved) }
-    }
-
-    /// `realloc` of a block that was not requested with the program's layout, or
-    /// of which nobody knows: what is in it moves. Only when there is memory for
-    /// that is the block struck from the table, so that no refusal and no want of
-    /// room there ever leaves a block behind that would be freed with a layout
-    /// that is not its own. ([`System`] moves blocks of such an alignment too.)
-    ///
-    /// # Safety
-    /// As `GlobalAlloc::realloc`.
-    #[cfg(feature = "profile")]
-    #[cold]
-    #[inline(never)]
-    unsafe fn realloc_apart(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: the caller: the new size can be rounded up to the alignment.
-        let wanted = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
-        // SAFETY: the caller: the new size is not zero.
-        let place = unsafe { self.inner.alloc(wanted) };
-        enter_resized(place, layout.size(), new_size);
-        if place.is_null() {
-            return place;
-        }
-        // SAFETY: the caller's block has so many bytes, and so has the new one.
-        unsafe { core::ptr::copy_nonoverlapping(block, place, layout.size().min(new_size)) };
-        let (resize, left) = record::Resize::leave(block, layout, new_size);
-        if let Some(requested) = left.layout(layout) {
-            // SAFETY: the block came from `inner` with this layout, and the program has left it.
-            unsafe { self.inner.dealloc(block, requested) };
-        }
-        // SAFETY: just given by `inner`, with the layout that the program knows.
-        unsafe { resize.ended(&self.inner, place) }
+        // SAFETY: just given by `inner`, and the caller has left its block.
+        unsafe { resize.ended(moved) }
     }
 
     /// `dealloc`, with its arguments in the order in which the compiler's shim
@@ -324,7 +267,8 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
         }
         // SAFETY: the caller's `size` and `align` are those of a layout.
         let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
-        // SAFETY: the caller upholds the contract of `dealloc`; the block came from `inner`.
+        // SAFETY: the caller upholds the contract of `dealloc`; the block came from `inner`, as its
+        // address is none that a stand-in has.
         unsafe { heap.inner.dealloc(block, layout) };
     }
 
@@ -339,17 +283,36 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
         // SAFETY: the caller's `size` and `align` are those of a layout.
         let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
         #[cfg(feature = "profile")]
-        let requested = requested_as(block, layout);
-        #[cfg(not(feature = "profile"))]
-        let requested = Some(layout);
+        let block = if record::is_on() {
+            // SAFETY: the caller: nobody uses the block after this.
+            unsafe { record::freed(block, layout) }
+        } else {
+            block
+        };
         if !ledger::try_freed(size) {
             ledger::freed_cold(size);
         }
-        // A block of which nobody knows how it was requested is left alone.
-        let Some(layout) = requested else { return };
-        // SAFETY: the caller upholds the contract of `dealloc`; the block came from `inner`.
+        // SAFETY: the caller upholds the contract of `dealloc`; this block came from `inner` with
+        // that layout: it is the caller's, or what the caller's stood for.
         unsafe { heap.inner.dealloc(block, layout) };
     }
+}
+
+/// Enters what the inner allocator has given for `layout`, zeroed or not, and
+/// gives it on; or its stand-in.
+#[inline]
+#[cfg_attr(
+    not(feature = "profile"),
+    expect(unused_variables, reason = "the recorder wants them")
+)]
+fn entered(block: *mut u8, layout: Layout, zeroed: bool) -> *mut u8 {
+    if block.is_null() || !ledger::try_allocated(layout.size()) {
+        #[cfg(not(feature = "profile"))]
+        return entered_cold(block, layout.size());
+        #[cfg(feature = "profile")]
+        return entered_cold(block, layout, zeroed);
+    }
+    block
 }
 
 /// Enters what the inner allocator has given when the fast path would not, or
@@ -363,6 +326,32 @@ fn entered_cold(block: *mut u8, size: usize) -> *mut u8 {
     } else {
         ledger::allocated_cold(size);
     }
+    block
+}
+
+/// Enters a block when the fast path would not, and tells the recorder: a
+/// thread that is recorded never takes the fast path. Gives the block that the
+/// program gets. Or enters that there is none.
+#[cfg(feature = "profile")]
+#[cold]
+#[inline(never)]
+fn entered_cold(block: *mut u8, layout: Layout, zeroed: bool) -> *mut u8 {
+    if block.is_null() {
+        ledger::refused(layout.size());
+        return block;
+    }
+    ledger::allocated_cold(layout.size());
+    let new = record::New {
+        block,
+        layout,
+        zeroed,
+    };
+    let block = if record::is_on() {
+        record::allocated(new)
+    } else {
+        block
+    };
+    record::note_site();
     block
 }
 
@@ -381,17 +370,6 @@ fn enter_resized(moved: *mut u8, old_size: usize, new_size: usize) -> bool {
         record::note_site();
     }
     is_watched
-}
-
-/// Tells the recorder that a block of the program's `layout` is about to be
-/// freed. Gives the layout that it was requested with, if that can be told.
-#[cfg(feature = "profile")]
-#[inline]
-fn requested_as(block: *mut u8, layout: Layout) -> Option<Layout> {
-    if !record::is_on() {
-        return Some(layout);
-    }
-    record::freed(block, layout.size()).layout(layout)
 }
 
 /// Whether the free of this block must be told to the recorder.

@@ -79,9 +79,19 @@ pub mod __private {
 
         use crate::profile::{HeapProfile, Mode, Names};
 
-        /// Sets the interval from which on small samples get pages of their own.
+        /// Sets the interval from which on small samples get stand-ins.
         pub fn set_dense_below(interval: u64) {
             crate::record::set_dense_below(interval);
+        }
+
+        /// Refuses stand-ins from now on, or no more.
+        pub fn refuse_stand_ins(are_refused: bool) {
+            crate::record::refuse_stand_ins(are_refused);
+        }
+
+        /// How many stand-ins there are.
+        pub fn stand_ins() -> u32 {
+            crate::record::stand_ins()
         }
 
         /// Makes the calling thread's samples repeatable.

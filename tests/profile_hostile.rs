@@ -15,6 +15,7 @@ mod support;
 
 use std::alloc::{GlobalAlloc, Layout, alloc, alloc_zeroed, dealloc, realloc};
 use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::hint::black_box;
 use std::mem::forget;
 use std::process::ExitCode;
@@ -22,6 +23,7 @@ use std::ptr::null_mut;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 
+use heapledger::__private::profile::{refuse_stand_ins, set_dense_below, stand_ins};
 use heapledger::{Profiler, TrackingAllocator, leaks};
 use hostile::{run_on_a_stack_of, unwind, with_another_stack};
 
@@ -37,9 +39,9 @@ struct Hostile;
 
 /// One in so many requests is refused; 0 for none.
 static REFUSED: AtomicU32 = AtomicU32::new(0);
-/// Whether everything that is aligned to pages is refused.
-static NO_PAGES: AtomicBool = AtomicBool::new(false);
 static ASKED: AtomicU32 = AtomicU32::new(0);
+/// Bytes that `Hostile` has given out and not got back, as it was told each time.
+static GIVEN: AtomicU64 = AtomicU64::new(0);
 
 /// Where blocks come from while a handler may ask at any moment: they are only
 /// ever given out.
@@ -49,14 +51,23 @@ static ONE_WAY_START: AtomicUsize = AtomicUsize::new(0);
 const ONE_WAY_BYTES: usize = 8 << 30;
 
 impl Hostile {
-    fn refuses(layout: Layout) -> bool {
-        if let Some(share) = 0x1_0000_u32.checked_div(REFUSED.load(Ordering::Relaxed)) {
-            let asked = ASKED.fetch_add(1, Ordering::Relaxed);
-            if asked.wrapping_mul(0x9e37_79b9) >> 16 & 0xffff < share {
-                return true;
-            }
+    fn refuses() -> bool {
+        let Some(share) = 0x1_0000_u32.checked_div(REFUSED.load(Ordering::Relaxed)) else {
+            return false;
+        };
+        let asked = ASKED.fetch_add(1, Ordering::Relaxed);
+        asked.wrapping_mul(0x9e37_79b9) >> 16 & 0xffff < share
+    }
+
+    fn given(block: *mut u8, size: usize) -> *mut u8 {
+        if !block.is_null() {
+            GIVEN.fetch_add(size as u64, Ordering::Relaxed);
         }
-        NO_PAGES.load(Ordering::Relaxed) && layout.align() >= 4_096
+        block
+    }
+
+    fn came_back(size: usize) {
+        GIVEN.fetch_sub(size as u64, Ordering::Relaxed);
     }
 
     fn one_way(layout: Layout) -> Option<*mut u8> {
@@ -99,28 +110,31 @@ impl Hostile {
 // SAFETY: blocks come from `Strict`, or are disjoint parts of a fresh range that is never reused.
 unsafe impl GlobalAlloc for Hostile {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        if Self::refuses(layout) {
+        if Self::refuses() {
             return null_mut();
         }
-        match Self::one_way(layout) {
+        let block = match Self::one_way(layout) {
             Some(block) => block,
             // SAFETY: passed on.
             None => unsafe { strict::Strict.alloc(layout) },
-        }
+        };
+        Self::given(block, layout.size())
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
-        if Self::refuses(layout) {
+        if Self::refuses() {
             return null_mut();
         }
-        match Self::one_way(layout) {
+        let block = match Self::one_way(layout) {
             Some(block) => block,
             // SAFETY: passed on.
             None => unsafe { strict::Strict.alloc_zeroed(layout) },
-        }
+        };
+        Self::given(block, layout.size())
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        Self::came_back(layout.size());
         if !Self::is_one_way(block) {
             // SAFETY: not from the range, so from `Strict`.
             unsafe { strict::Strict.dealloc(block, layout) };
@@ -128,12 +142,16 @@ unsafe impl GlobalAlloc for Hostile {
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        if Self::refuses(layout) {
+        if Self::refuses() {
             return null_mut();
         }
         if !Self::is_one_way(block) && ONE_WAY_END.load(Ordering::Relaxed) == 0 {
             // SAFETY: passed on.
-            return unsafe { strict::Strict.realloc(block, layout, new_size) };
+            let new = unsafe { strict::Strict.realloc(block, layout, new_size) };
+            if !new.is_null() {
+                Self::came_back(layout.size());
+            }
+            return Self::given(new, new_size);
         }
         let wanted = Layout::from_size_align(new_size, layout.align()).expect("a layout");
         // SAFETY: not empty, says the caller.
@@ -153,6 +171,8 @@ fn main() -> ExitCode {
         what_is_refused_leaves_every_block_with_its_own_layout,
         samples_without_memory_are_counted_as_missing,
         an_interval_that_nobody_reaches_has_no_samples,
+        the_inner_allocator_gets_back_what_it_gave_and_stand_ins_come_back,
+        stand_ins_that_are_refused_and_granted_by_turns_change_nothing_for_the_program,
         no_record_survives_its_profile,
         the_child_of_a_fork_goes_on_with_the_profile,
         signal_handlers_may_allocate_in_the_middle_of_everything,
@@ -167,7 +187,7 @@ fn main() -> ExitCode {
 
 fn sampled(interval: u64) -> Profiler {
     // Samples closer than others would take them: with all that is special about samples.
-    heapledger::__private::profile::set_dense_below(0);
+    set_dense_below(0);
     Profiler::builder()
         .sample_every(interval)
         .start()
@@ -201,6 +221,9 @@ struct Asking {
     dice: Dice,
     blocks: Vec<(*mut u8, Layout)>,
 }
+
+// SAFETY: its blocks belong to it alone, and any thread may free them.
+unsafe impl Send for Asking {}
 
 const SIZES: [usize; 9] = [1, 9, 64, 100, 4_000, 5_000, 32_760, 32_800, 100_000];
 
@@ -299,11 +322,11 @@ fn what_is_refused_leaves_every_block_with_its_own_layout() {
 /// and the estimate is too low.
 fn samples_without_memory_are_counted_as_missing() {
     let profiler = sampled(10);
-    NO_PAGES.store(true, Ordering::Relaxed);
+    refuse_stand_ins(true);
     let kept: Vec<_> = (0..100).map(|_| block(1_000)).collect();
     let mut grown = block(10);
     grown.reserve_exact(2_000);
-    NO_PAGES.store(false, Ordering::Relaxed);
+    refuse_stand_ins(false);
     let profile = profiler.finish();
     assert_eq!(profile.live().blocks, 0);
     // The vector of vectors may be one more.
@@ -318,6 +341,66 @@ fn an_interval_that_nobody_reaches_has_no_samples() {
         drop((0..20_000).map(|_| block(1_000)).collect::<Vec<_>>());
         assert_eq!(profiler.finish().total().blocks, 0, "{interval}");
     }
+}
+
+/// Bug prevented: a stand-in that is lost when its block is freed by another
+/// thread, or in or after another profile than it was chosen in; or the block
+/// that it stands for is, or comes back with a size that is not its own.
+fn the_inner_allocator_gets_back_what_it_gave_and_stand_ins_come_back() {
+    let over = AtomicBool::new(false);
+    let shared = parking_lot::Mutex::new(VecDeque::<Asking>::new());
+    let mut most = 0;
+    thread::scope(|scope| {
+        let _ending = Ending(&over);
+        let workers: Vec<_> = (0..3)
+            .map(|seed| {
+                let (over, shared) = (&over, &shared);
+                scope.spawn(move || {
+                    let mut asking = Asking::new(seed);
+                    while !over.load(Ordering::Relaxed) {
+                        (0..100).for_each(|_| asking.step());
+                        // Another thread goes on with these blocks, or frees them.
+                        let mut waiting = shared.lock();
+                        waiting.push_back(asking);
+                        let next = (waiting.len() > 20).then(|| waiting.pop_front());
+                        drop(waiting);
+                        asking = next.flatten().unwrap_or_else(|| Asking::new(seed));
+                    }
+                })
+            })
+            .collect();
+        for round in 0..300 {
+            let profiler = sampled([20, 400, 5_000][round % 3]);
+            thread::sleep(std::time::Duration::from_millis(1));
+            most = most.max(stand_ins());
+            drop(profiler);
+        }
+        over.store(true, Ordering::Relaxed);
+        // Joined one by one: the scope itself does not wait until a thread has ended.
+        for worker in workers {
+            worker.join().expect("no panic");
+        }
+    });
+    drop(shared);
+    assert!(most > 100, "nothing was tested: {most}");
+    // What std keeps for threads that have ended a moment ago.
+    assert!(stand_ins() < 10, "{} of {most} are left", stand_ins());
+    assert_eq!(GIVEN.load(Ordering::Relaxed), HEAP.stats().live_bytes);
+}
+
+fn stand_ins_that_are_refused_and_granted_by_turns_change_nothing_for_the_program() {
+    let profiler = sampled(50);
+    let mut asking = Asking::new(3);
+    for turn in 0..40_000 {
+        refuse_stand_ins(turn % 7 < 3);
+        asking.step();
+    }
+    drop(asking);
+    refuse_stand_ins(false);
+    let profile = profiler.finish();
+    assert_eq!(profile.live().blocks, 0);
+    assert!(profile.total().blocks > 0 && profile.incomplete.blocks > 0);
+    assert_eq!(GIVEN.load(Ordering::Relaxed), HEAP.stats().live_bytes);
 }
 
 /// Says so when the case is over, also when it has failed: the threads of a

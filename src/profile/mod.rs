@@ -30,10 +30,12 @@
 //! block on its own, so totals are right on average whatever the sizes, and each
 //! figure comes with its standard error.
 //!
-//! A sampled block of less than 32 KiB gets a page of its own, so that frees
-//! need not look for it: at an interval of 512 KiB that is up to one part in a
-//! hundred more memory. Below 32 KiB between samples it gets none, and every free
-//! is looked up instead.
+//! A sampled block of less than 32 KiB lies in memory of the recorder's own, at an
+//! address that tells it from others, so that frees need not look for it. Its place
+//! in the inner allocator stays empty until it is freed. That takes 2 KiB or the
+//! block's size, whichever is more, for each sampled block: at an interval of
+//! 512 KiB four parts in a thousand of a heap of small blocks. Below 32 KiB between
+//! samples there is none of this, and every free is looked up instead.
 //!
 //! # What is counted
 //!

@@ -62,7 +62,7 @@ impl Default for ProfilerBuilder {
 
 impl ProfilerBuilder {
     /// Records every allocation: exact figures, at the price of a program that
-    /// runs two or three times as long.
+    /// runs two to four times as long.
     pub fn every_allocation(mut self) -> Self {
         self.mode = Mode::EveryAllocation;
         self

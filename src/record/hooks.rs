@@ -6,7 +6,7 @@ use crate::record::clock;
 use crate::record::loader;
 use crate::record::profiling;
 use crate::record::recording::{self, Tag};
-use crate::record::stand_in::PAGE;
+use crate::record::room::UNIT;
 use crate::record::table::{DEFAULT_RECORDS, Table};
 use crate::record::tree::{DEFAULT_NODES, Tree};
 use crate::record::visits::{self, Thread};
@@ -20,12 +20,12 @@ pub(super) static TREE: Tree = Tree::new();
 ///
 /// ```text
 ///   all ones       none: nothing is recorded, and no sample can be alive
-///   PAGE − 1       of blocks at the beginning of a page: sampled ones are there
+///   UNIT − 1       of blocks where stand-ins may be
 ///   0              all: something is recorded
 /// ```
 static LOOK: AtomicU64 = AtomicU64::new(NO_ADDRESS);
 const NO_ADDRESS: u64 = u64::MAX;
-const PAGES: u64 = PAGE as u64 - 1;
+const UNITS: u64 = UNIT as u64 - 1;
 
 /// Whether blocks may have been sampled, ever: one that was is found by its
 /// record when it is freed, however much later.
@@ -116,6 +116,12 @@ pub(crate) fn looks_at(block: *mut u8) -> bool {
     block.addr() as u64 & LOOK.load(Ordering::Relaxed) == 0
 }
 
+/// Whether every free must be told.
+#[inline]
+pub(crate) fn looks_at_all() -> bool {
+    LOOK.load(Ordering::Relaxed) == 0
+}
+
 /// Switches the look-up of all frees on or off. For the office of recordings.
 ///
 /// Relaxed is enough: whoever frees a recorded block got its address from the
@@ -124,7 +130,7 @@ pub(super) fn watch_frees(on: bool) {
     let look = if on {
         0
     } else if HAS_SAMPLED.load(Ordering::Relaxed) != 0 {
-        PAGES
+        UNITS
     } else {
         NO_ADDRESS
     };
@@ -149,11 +155,6 @@ pub(super) fn make_room() -> bool {
 /// How many nodes the tree is opened for.
 pub(super) fn nodes() -> u32 {
     TREE.room()
-}
-
-/// Whether blocks may have been sampled, ever.
-pub(super) fn has_sampled() -> bool {
-    HAS_SAMPLED.load(Ordering::Relaxed) != 0
 }
 
 /// The time as records keep it, read once in a while.

@@ -5,6 +5,7 @@
 //!                   │   └──▶ profiling ──▶ sampler: is it a sample?
 //!                   ├──▶ unwind ──▶ tree     the stack, as a node
 //!                   ├──▶ table               address ──▶ node, size, birth, recording
+//!                   ├──▶ stand_in ──▶ room   samples at addresses that frees know
 //!                   └──▶ tally, timeline     what a profile adds up
 //! ```
 //!
@@ -20,10 +21,7 @@
 //! are incomplete.
 
 #[cfg(not(loom))]
-#[expect(
-    unsafe_code,
-    reason = "puts blocks into other places of the inner allocator"
-)]
+#[expect(unsafe_code, reason = "brings blocks to other places")]
 mod blocks;
 #[cfg(not(loom))]
 #[cfg_attr(
@@ -53,9 +51,12 @@ mod profiling;
 #[expect(unsafe_code, reason = "entries that are never freed")]
 mod recording;
 #[cfg(not(loom))]
+#[expect(unsafe_code, reason = "memory that is lent out, and taken back")]
+mod room;
+#[cfg(not(loom))]
 mod sampler;
 #[cfg(not(loom))]
-#[expect(unsafe_code, reason = "asks the inner allocator")]
+#[expect(unsafe_code, reason = "memory that stands for other blocks")]
 mod stand_in;
 #[cfg(not(loom))]
 mod table;
@@ -71,7 +72,7 @@ mod visits;
 mod zone;
 
 #[cfg(not(loom))]
-pub(crate) use blocks::{New, Resize, allocated, concerns, freed};
+pub(crate) use blocks::{New, Resize, allocated, concerns, freed, may_concern};
 #[cfg(not(loom))]
 pub(crate) use hooks::{Lost, frames, is_on, looks_at, mapped, note_site, prepare_sites};
 #[cfg(not(loom))]
@@ -86,6 +87,8 @@ pub(crate) use profiling::{Profiling, Snapshot, StackFigures, set_dense_below};
 pub(crate) use recording::{Key, Recording, Survivor};
 #[cfg(not(loom))]
 pub(crate) use sampler::Weighed;
+#[cfg(not(loom))]
+pub(crate) use stand_in::{count as stand_ins, refuse as refuse_stand_ins};
 #[cfg(not(loom))]
 pub use table::{DEFAULT_RECORDS, Record, Table, TableLosses};
 pub use tree::{DEFAULT_NODES, OVERFLOW, ROOT, Tree, TreeLosses};

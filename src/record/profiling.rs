@@ -21,11 +21,13 @@ use crate::record::everywhere;
 use crate::record::hooks::{self, Lost, TABLE};
 use crate::record::recording::{self, Recording};
 use crate::record::sampler::{self, BUCKETS, Weighed};
+use crate::record::stand_in;
 use crate::record::table::{Amend, Record};
 use crate::record::tally::Tally;
 use crate::record::timeline::{Highest, Moment, Timeline};
 use crate::record::visits::{self, Thread};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::unwind;
 
 /// 0: no profile; 1: every allocation; else the mean gap between samples.
 static INTERVAL: AtomicU64 = AtomicU64::new(0);
@@ -264,7 +266,9 @@ impl Profiling {
         let looks_at_all = interval < DENSE_BELOW.load(Ordering::Relaxed).max(2);
         let recording = looks_at_all.then_some(recording);
         if recording.is_none() {
-            recording::look_for_samples();
+            stand_in::prepare();
+            unwind::settle_in();
+            recording::look_for_samples()?;
         }
         let profiling = Self {
             recording,
@@ -366,10 +370,10 @@ pub(super) fn forget(record: &Record) -> Amend {
     if !record.sampled {
         return Amend::Keep;
     }
-    if record.recording == NOBODY && !record.padded {
+    if record.recording == NOBODY {
         return Amend::Remove;
     }
-    // It must still be found when it is freed, or it is a check's too.
+    // It is a check's too.
     Amend::Replace(Record {
         sampled: false,
         ..*record

@@ -202,14 +202,15 @@ impl DerefMut for OpenOffice {
     }
 }
 
-/// From now on, frees are looked up where a sampled block may be.
-pub(super) fn look_for_samples() {
+/// From now on, frees are looked up where a sampled block may be. An error
+/// without the books: whoever has them may be about to look up none.
+pub(super) fn look_for_samples() -> Result<(), Error> {
     visits::quietly(|| {
-        let office = office();
+        let office = office().ok_or(Error::busy())?;
         hooks::look_for_samples();
-        // Without the books: rather too many than too few.
-        hooks::watch_frees(office.as_ref().is_none_or(|office| office.under_way > 0));
-    });
+        hooks::watch_frees(office.under_way > 0);
+        Ok(())
+    })
 }
 
 /// A recording under way. Dropping it ends it.

@@ -1,17 +1,39 @@
 //! Blocks that can be told from others by their address.
 //!
-//! A free must know at once whether its block was sampled. So a sampled block is
-//! requested at the beginning of a page, where few others are, and only frees of
-//! such addresses are looked up. Large blocks are looked up in any case (see
-//! [`is_large`]) and stay where they are: one copy of a large block costs more
-//! than all that is saved.
+//! A free must know at once whether its block was sampled. So a small block that
+//! is chosen gets a *stand-in*, in [room](super::room) of ours and at an address
+//! that few other blocks have, and only frees of those are looked up:
+//!
+//! ```text
+//!   program ──▶ stand-in     in our room, with what the program writes
+//!                  │
+//!                  ▼
+//!               original     the inner allocator's block, which nobody touches
+//! ```
+//!
+//! The original stays where it is, to be resized and freed when the program
+//! resizes and frees: so the inner allocator sees the very calls that it would
+//! see without us. (To give it back at once leaves a hole which the program never
+//! made, and frees of what lies beside it cost more than all of the rest.)
+//!
+//! Large blocks are looked up in any case (see [`is_large`]) and need none: one
+//! copy of a large block costs more than all that is saved. Nor do blocks of an
+//! alignment that our room does not have: their frees are looked up, too.
+//!
+//! What it costs the program is cache: all stand-ins begin in two sets of the
+//! first cache. They are few, and colours cannot be had: the low bits that
+//! could tell them apart are what frees know them by.
 
-use core::alloc::{GlobalAlloc, Layout};
+use core::alloc::Layout;
 
 use crate::ledger;
+use crate::record::room::{Room, UNIT};
+use crate::sync::{AtomicU32, Ordering};
 
-/// What a stand-in is aligned to, in bytes.
-pub(crate) const PAGE: usize = 4096;
+static ROOM: Room = Room::new();
+
+/// Whether requests are refused: for tests.
+static REFUSED: AtomicU32 = AtomicU32::new(0);
 
 /// Whether frees of this size take the cold path anyway.
 #[inline]
@@ -19,57 +41,89 @@ pub(crate) fn is_large(size: usize) -> bool {
     size as u64 > ledger::WINDOW
 }
 
-/// The layout that a stand-in for a block of `layout` was requested with.
-///
-/// Not only at the beginning of a page but as large as one: an allocator gives a
-/// small block that was freed to the next request of its size, again and again,
-/// and if that one began a page, each of its frees would be looked up.
+/// Whether a sample of this layout needs a stand-in to be found when it is freed.
 #[inline]
-pub(crate) fn wide(layout: Layout) -> Layout {
-    Layout::from_size_align(layout.size().max(PAGE), layout.align().max(PAGE)).unwrap_or(layout)
+pub(super) fn is_needed(layout: Layout) -> bool {
+    !is_large(layout.size()) && layout.align() <= UNIT
 }
 
-/// A block of this layout at the beginning of a page; null without memory.
-///
-/// # Safety
-/// The layout is not empty.
-pub(super) unsafe fn request<A: GlobalAlloc>(inner: &A, layout: Layout, zeroed: bool) -> *mut u8 {
-    let wide = wide(layout);
-    if wide.align() < PAGE {
-        // Too large to be rounded up.
+/// Whether the block is a stand-in.
+#[inline]
+pub(super) fn is_one(block: *mut u8) -> bool {
+    ROOM.holds(block)
+}
+
+/// Makes ready for stand-ins. Without memory for that, each tries again.
+pub(super) fn prepare() {
+    ROOM.open();
+}
+
+/// A stand-in of so many bytes for this block; null without memory.
+pub(super) fn request(original: *mut u8, size: usize, zeroed: bool) -> *mut u8 {
+    if REFUSED.load(Ordering::Relaxed) != 0 {
         return core::ptr::null_mut();
     }
-    if zeroed {
-        // SAFETY: the caller: not empty.
-        unsafe { inner.alloc_zeroed(wide) }
-    } else {
-        // SAFETY: the caller: not empty.
-        unsafe { inner.alloc(wide) }
+    let place = ROOM.take(size, original);
+    if zeroed && !place.is_null() {
+        // Another block may have been there.
+        // SAFETY: the run has so many bytes at least, and is ours alone.
+        unsafe { place.write_bytes(0, size) };
     }
+    place
 }
 
-/// Moves what is in `block` to `place` and gives `block` back.
-///
-/// # Safety
-/// `block` is from `inner` with the layout `given`, and nobody uses it after
-/// this; `place` is another block of at least as many bytes.
-pub(super) unsafe fn replace<A: GlobalAlloc>(
-    inner: &A,
-    block: *mut u8,
-    given: Layout,
-    place: *mut u8,
-) {
-    // SAFETY: the caller: both have so many bytes, and are different blocks.
-    unsafe { core::ptr::copy_nonoverlapping(block, place, given.size()) };
-    // SAFETY: the caller.
-    unsafe { inner.dealloc(block, given) };
+/// What the block stands for; `None` when it is no stand-in.
+#[inline]
+pub(super) fn original(block: *mut u8) -> Option<*mut u8> {
+    ROOM.original(block)
 }
 
-/// Gives back a block that nobody has seen.
+/// Makes a stand-in that of this block, which has another size; `false` when it
+/// is none, or not the place for that size.
+pub(super) fn reuse(stand_in: *mut u8, original: *mut u8, size: usize) -> bool {
+    ROOM.reuse(stand_in, size, original)
+}
+
+/// Gives a stand-in back.
 ///
 /// # Safety
-/// `block` is from `inner` with this layout, and nobody uses it after this.
-pub(super) unsafe fn give_back<A: GlobalAlloc>(inner: &A, block: *mut u8, layout: Layout) {
+/// Nobody uses it after this.
+pub(super) unsafe fn give_back(stand_in: *mut u8) {
     // SAFETY: the caller.
-    unsafe { inner.dealloc(block, layout) };
+    unsafe { ROOM.give_back(stand_in) };
+}
+
+/// Refuses stand-ins from now on, or no more: for tests.
+pub(crate) fn refuse(are_refused: bool) {
+    REFUSED.store(u32::from(are_refused), Ordering::Relaxed);
+}
+
+/// How many there are: for tests.
+pub(crate) fn count() -> u32 {
+    ROOM.lent()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{give_back, request};
+
+    /// Bug prevented: a block that is asked for zeroed has what the last one had.
+    #[test]
+    fn a_place_that_was_used_is_zeroed_for_who_asks_for_that() {
+        let original = core::ptr::without_provenance_mut(16);
+        for size in [1, 100, 2_048, 5_000, 32_767] {
+            let block = request(original, size, false);
+            assert!(!block.is_null());
+            // SAFETY: the stand-in has so many bytes.
+            unsafe { block.write_bytes(0xa5, size) };
+            // SAFETY: not used after this.
+            unsafe { give_back(block) };
+            let block = request(original, size, true);
+            // SAFETY: as above; requested zeroed.
+            let bytes = unsafe { core::slice::from_raw_parts(block, size) };
+            assert!(bytes.iter().all(|&byte| byte == 0), "{size}");
+            // SAFETY: not used after this.
+            unsafe { give_back(block) };
+        }
+    }
 }

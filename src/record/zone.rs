@@ -36,8 +36,8 @@ mod real {
     use crate::record::lock::Lock;
     use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 
-    /// What every zone starts at: a cache line.
-    const ALIGN: usize = 64;
+    /// What every zone starts at a multiple of, at least: a cache line.
+    const LINE: usize = 64;
 
     /// A range of `T`, empty until it is opened, and then the same for ever.
     pub(crate) struct Zone<T> {
@@ -53,9 +53,15 @@ mod real {
     }
 
     impl<T: Cell> Zone<T> {
+        const ALIGN: usize = if align_of::<T>() > LINE {
+            align_of::<T>()
+        } else {
+            LINE
+        };
+
         /// A zone without cells.
         pub(crate) const fn new() -> Self {
-            const { assert!(align_of::<T>() <= ALIGN && size_of::<T>() > 0) };
+            const { assert!(size_of::<T>() > 0) };
             Self {
                 base: AtomicPtr::new(core::ptr::null_mut()),
                 len: AtomicU64::new(0),
@@ -82,7 +88,7 @@ mod real {
             }
             let Some(layout) = size_of::<T>()
                 .checked_mul(len)
-                .and_then(|bytes| bytes.checked_add(ALIGN))
+                .and_then(|bytes| bytes.checked_add(Self::ALIGN))
                 .and_then(|bytes| Layout::from_size_align(bytes, 16).ok())
             else {
                 return false;
@@ -91,7 +97,7 @@ mod real {
             if block.is_null() {
                 return false;
             }
-            let base = block.map_addr(|address| address.next_multiple_of(ALIGN));
+            let base = block.map_addr(|address| address.next_multiple_of(Self::ALIGN));
             self.block.store(block, Ordering::Relaxed);
             self.block_size
                 .store(layout.size() as u64, Ordering::Relaxed);
@@ -105,6 +111,14 @@ mod real {
         #[inline]
         pub(crate) fn len(&self) -> u64 {
             self.len.load(Ordering::Relaxed)
+        }
+
+        /// Where the first cell is; null before opening. For cells that are lent
+        /// out whole, to be used not as cells.
+        #[inline]
+        pub(crate) fn first(&self) -> *mut T {
+            // Acquire: the length, and that the cells are zero.
+            self.base.load(Ordering::Acquire)
         }
 
         /// The cell at `index`; `None` beyond the end and before opening.

@@ -125,6 +125,17 @@ pub fn prime() -> Method {
     Method::Portable
 }
 
+/// Takes the memory for what walks learn now (256 KiB), for captures that are too
+/// rare to share the price of its pages among them.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(crate) fn settle_in() {
+    rules::RULES.touch();
+}
+
+/// The same where nothing is learned.
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+pub(crate) fn settle_in() {}
+
 /// The code that is mapped into the process, the program's own first; nothing
 /// where that cannot be asked. From a normal context.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]

@@ -91,6 +91,17 @@ impl Rules {
         self.era.load(Ordering::Relaxed)
     }
 
+    /// Has the system give all of its memory now, and not page by page in the
+    /// middle of walks.
+    pub(crate) fn touch(&self) {
+        const PAGE: usize = 4096 / (WAYS * size_of::<AtomicU64>());
+        for set in self.sets.iter().step_by(PAGE) {
+            let [first, ..] = set;
+            // Writes what is there, which a load and a store might not.
+            let _ = first.compare_exchange(0, 0, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
     /// Forgets everything, because addresses may have changed their meaning.
     pub(crate) fn clear(&self) {
         self.era.fetch_add(1, Ordering::Relaxed);

@@ -1,7 +1,7 @@
 //! A record of the live table, in 24 bytes.
 //!
 //! ```text
-//!   word 0    padded: 1 │ sampled: 1 │ size, high: 14 │ address: 48
+//!   word 0    0 │ sampled: 1 │ size, high: 14 │ address: 48
 //!             0 = no record; the rest then names the next free id
 //!   word 1    recording: 32  │ node: 32
 //!   word 2    size, low: 32  │ birth: 32
@@ -18,8 +18,6 @@ pub struct Record {
     pub size: u64,
     /// Whether the sampler has chosen it.
     pub sampled: bool,
-    /// Whether it was asked for with a larger alignment than the program's.
-    pub padded: bool,
     /// When, in milliseconds since whatever the recorder counts from.
     pub birth: u32,
     /// Which recording it belongs to.
@@ -33,7 +31,6 @@ pub(crate) const ADDRESSES: u64 = 1 << ADDRESS_BITS;
 /// Sizes are below this.
 const SIZES: u64 = 1 << 46;
 const SAMPLED: u64 = 1 << 62;
-const PADDED: u64 = 1 << 63;
 
 /// A record as the table keeps it. To hand it on like that is cheap: it is
 /// written and read by whole words, as what is written in parts and read at once
@@ -46,22 +43,14 @@ impl Words {
     #[inline]
     pub(crate) fn record(&self) -> Record {
         let [first, second, third] = &self.0;
-        let high = (first & !(SAMPLED | PADDED)) >> ADDRESS_BITS;
+        let high = (first & !SAMPLED) >> ADDRESS_BITS;
         Record {
             node: low_half(*second),
             size: high << 32 | third >> 32,
             sampled: first & SAMPLED != 0,
-            padded: first & PADDED != 0,
             birth: low_half(*third),
             recording: low_half(second >> 32),
         }
-    }
-
-    /// Whether the record says so.
-    #[inline]
-    pub(crate) fn is_padded(&self) -> bool {
-        let [first, ..] = &self.0;
-        first & PADDED != 0
     }
 }
 
@@ -89,9 +78,8 @@ impl Entry {
         let size = record.size.min(SIZES - 1);
         self.write_rest(second, third, size, record);
         let sampled = u64::from(record.sampled) * SAMPLED;
-        let flags = sampled | (u64::from(record.padded) * PADDED);
         let size = size >> 32 << ADDRESS_BITS;
-        first.store(flags | size | address, Ordering::Release);
+        first.store(sampled | size | address, Ordering::Release);
     }
 
     #[inline]
@@ -165,7 +153,6 @@ mod tests {
                     birth: !extreme,
                     recording: extreme.rotate_left(3),
                     sampled: extreme == 1,
-                    padded: extreme != 1,
                 };
                 entry.write(ADDRESSES - 16, &record);
                 assert_eq!(entry.address(), ADDRESSES - 16);

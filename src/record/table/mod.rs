@@ -22,9 +22,9 @@ pub use entry::Record;
 pub(crate) use entry::Words;
 use entry::{ADDRESSES, Entry};
 use line::Line;
+pub(crate) use shard::Amend;
 use shard::Shard;
 pub use shard::TableLosses;
-pub(crate) use shard::{Amend, Busy};
 
 use crate::record::zone::Zone;
 
@@ -115,35 +115,21 @@ impl Table {
         }
     }
 
-    /// Takes out what is known of the block at `address`. Call it *before* the
-    /// block is given back, or another thread's block may be at the address.
+    /// Takes out what is known of the block at `address`; `None` when there is
+    /// nothing, or it could not be looked for (counted as busy). Call it *before*
+    /// the block is given back, or another thread's block may be at the address.
     #[inline(never)]
     pub fn remove(&self, address: usize) -> Option<Record> {
-        self.try_remove(address).ok().flatten()
-    }
-
-    /// [`remove`](Self::remove) that tells a block that is not there from one
-    /// that could not be looked for (counted as busy).
-    #[inline]
-    pub(crate) fn try_remove(&self, address: usize) -> Result<Option<Record>, Busy> {
         let mut words = Words::default();
-        let was_there = self.strike(address, &mut words)?;
-        Ok(was_there.then(|| words.record()))
+        self.strike(address, &mut words).then(|| words.record())
     }
 
     /// The same, into `words`; whether it was there.
     #[inline]
-    pub(crate) fn strike(&self, address: usize, words: &mut Words) -> Result<bool, Busy> {
+    pub(crate) fn strike(&self, address: usize, words: &mut Words) -> bool {
         let address = address as u64;
         self.shard_of(address)
-            .map_or(Ok(false), |shard| shard.remove(address, words))
-    }
-
-    /// What is known of the block at `address`, which stays there.
-    pub(crate) fn look(&self, address: usize) -> Result<Option<Record>, Busy> {
-        let address = address as u64;
-        self.shard_of(address)
-            .map_or(Ok(None), |shard| shard.look(address))
+            .is_some_and(|shard| shard.remove(address, words))
     }
 
     /// Takes out all records of one recording, shard by shard, and shows them to

@@ -53,10 +53,6 @@ pub(crate) struct Shard {
 
 const _: () = assert!(size_of::<Shard>() == 128 && core::mem::offset_of!(Shard, lock) == 64);
 
-/// The lock could not be had; counted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Busy;
-
 /// What becomes of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Amend {
@@ -208,7 +204,7 @@ impl Shard {
     /// Takes the record of an address out, into `words`; whether there was one.
     /// Where few blocks are recorded there is none, and no lock is needed.
     #[inline]
-    pub(crate) fn remove(&self, address: u64, words: &mut Words) -> Result<bool, Busy> {
+    pub(crate) fn remove(&self, address: u64, words: &mut Words) -> bool {
         let hash = hash(address);
         // Acquire: the index as the last rebuild left it.
         let shape = self.shape.load(Ordering::Acquire);
@@ -219,7 +215,7 @@ impl Shard {
             // Keeps the loads of the line before the second look.
             fence(Ordering::Acquire);
             if self.shape.load(Ordering::Relaxed) == shape {
-                return Ok(false);
+                return false;
             }
         }
         self.remove_candidate(address, hash, words)
@@ -228,7 +224,7 @@ impl Shard {
     /// The same for an address that something in its line looks like; apart, so
     /// that the usual answer saves no registers.
     #[inline(never)]
-    fn remove_candidate(&self, address: u64, hash: u64, words: &mut Words) -> Result<bool, Busy> {
+    fn remove_candidate(&self, address: u64, hash: u64, words: &mut Words) -> bool {
         // As above, but with a look at the records.
         let shape = self.shape.load(Ordering::Acquire);
         let mut seen = None;
@@ -239,29 +235,23 @@ impl Shard {
                 .and_then(|line| self.find(address, hash, line, lines));
             fence(Ordering::Acquire);
             if seen.is_none() && self.shape.load(Ordering::Relaxed) == shape {
-                return Ok(false);
+                return false;
             }
         }
-        let _guard = self.acquire_or_miss().ok_or(Busy)?;
+        let Some(_guard) = self.acquire_or_miss() else {
+            return false;
+        };
         let is_same = self.shape.load(Ordering::Relaxed) == shape;
         let found = match seen {
             Some(found) if is_same && found.is_still(address) => found,
             _ => match self.find_locked(address, hash) {
                 Some(found) => found,
-                None => return Ok(false),
+                None => return false,
             },
         };
         found.entry.copy_to(words);
         self.erase(&found);
-        Ok(true)
-    }
-
-    /// The record of an address, which stays.
-    #[cold]
-    pub(crate) fn look(&self, address: u64) -> Result<Option<Record>, Busy> {
-        let _guard = self.acquire().ok_or(Busy)?;
-        let found = self.find_locked(address, hash(address));
-        Ok(found.map(|found| found.entry.read()))
+        true
     }
 
     /// Copies up to `batch.len()` of the `wanted` records from entry `from` on,
@@ -285,8 +275,8 @@ impl Shard {
                 let Some(place) = places.next() else { break };
                 *place = (address, record);
                 count += 1;
-                if take && (record.sampled || record.padded) {
-                    // The sampler's too, or it must be found when it is freed.
+                if take && record.sampled {
+                    // The sampler's too.
                     if let Some(entry) = self.entry(at) {
                         let recording = 0;
                         entry.write(

@@ -1,0 +1,565 @@
+//! Memory of our own for the blocks that a sampler has chosen.
+//!
+//! Not from the inner allocator: what a page costs there depends on the program's
+//! other blocks. glibc, for one, tidies up all the small blocks that were freed
+//! when it is asked for one so large, or gets it back next to other free memory
+//! (`malloc_consolidate`), and has to cut them up again afterwards: a parse of Rust
+//! took a tenth longer for sixty samples.
+//!
+//! ```text
+//!   range     unit │ unit │ unit │ ...   64 at most: the first of 128 MiB, each
+//!             link │ link │ link │ ...   twice as large as the last, up to 1 GiB
+//!   run       1 to 16 units that follow each other, for one block
+//!
+//!   fresh ──take──▶ out ──give back──▶ idle ──take──▶ out     the last one back is the
+//!                                                             first to go out again
+//! ```
+//!
+//! A run keeps its length for ever, so there is a list of idle ones for each
+//! length, and never more of that length than were out at once. (A fork while
+//! another thread changes a list loses the child what was idle.)
+//!
+//! Whether a block is in such a run is a matter of its address and of nothing
+//! else: no record is needed to free it, whatever became of the profile. Beside
+//! the units are links, which make the lists, and say which block of the inner
+//! allocator's a run that is out stands for. They are not in the units: to give a
+//! run back touches none of it, and no program that writes to a block that it has
+//! freed can break them.
+
+use core::fmt;
+
+use crate::arena::Zeroed;
+use crate::ledger;
+use crate::record::lock::{Guard, Lock};
+use crate::record::zone::{Cell, Zone};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+
+/// What a run begins at a multiple of, in bytes.
+///
+/// Few other blocks begin at such addresses, one in 128 where nothing is said of
+/// alignment: a free of one of those finds out that it is not here. Larger units
+/// would make that rarer and take more memory, a page of which costs a microsecond
+/// or more when it is first touched.
+pub(crate) const UNIT: usize = 2048;
+
+/// Units of the longest run.
+const LONGEST: usize = 16;
+const _: () = assert!((LONGEST * UNIT) as u64 > ledger::WINDOW);
+
+/// How many ranges there can be.
+const RANGES: usize = 64;
+/// Units of the first range.
+const FIRST: u32 = 64 * 1024;
+/// Units that have their memory from the start: 256 KiB.
+const TOUCHED: usize = 128;
+/// Units of the largest range.
+const LARGEST: u32 = 1 << UNIT_BITS;
+/// Units of the smallest range, when the system has no addresses for a larger one.
+const SMALLEST: u32 = 512;
+
+/// A unit's number: its range and its place there. That of the very first unit is
+/// 0 and stands for none.
+const UNIT_BITS: u32 = 19;
+const _: () = assert!(RANGES << UNIT_BITS < OUT as usize);
+
+/// In the link of a run's first unit: it is out; the rest is its length.
+const OUT: u32 = 1 << 31;
+
+/// What is known of the run that begins at a unit.
+struct Link {
+    /// The number of the next run on its list, or that it is out.
+    state: AtomicU32,
+    /// The block that the caller has given with [`Room::take`].
+    original: AtomicPtr<u8>,
+}
+
+/// A unit, which belongs to whoever has the block in it.
+#[repr(align(2048))]
+struct Unit {
+    bytes: [AtomicU64; UNIT / 8],
+}
+
+const _: () = assert!(size_of::<Unit>() == UNIT && align_of::<Unit>() == UNIT);
+
+// SAFETY: atomics: zero bytes are valid.
+unsafe impl Zeroed for Link {}
+// SAFETY: as above.
+unsafe impl Zeroed for Unit {}
+// SAFETY: `Zeroed` says so; nothing to drop.
+unsafe impl Cell for Link {}
+// SAFETY: as above.
+unsafe impl Cell for Unit {}
+
+/// Units that follow each other; none until it is opened.
+struct Range {
+    links: Zone<Link>,
+    units: Zone<Unit>,
+}
+
+/// A place among the units.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Number(u32);
+
+impl Number {
+    const NONE: Self = Self(0);
+
+    fn new(range: usize, unit: u32) -> Self {
+        let range = u32::try_from(range).unwrap_or(0);
+        Self(range << UNIT_BITS | unit)
+    }
+
+    fn range(self) -> usize {
+        (self.0 >> UNIT_BITS) as usize
+    }
+
+    fn unit(self) -> u32 {
+        self.0 & (LARGEST - 1)
+    }
+}
+
+/// The ranges, and the lists of what is not out.
+pub(super) struct Room {
+    ranges: [Range; RANGES],
+    /// Whoever holds it may write to all below, and to the links.
+    lock: Lock,
+    /// The first unit that never was out, in the last range.
+    fresh: AtomicU32,
+    /// The first idle run, by its length less one.
+    idle: [AtomicU32; LONGEST],
+    /// Runs that are out.
+    lent: AtomicU32,
+}
+
+impl Room {
+    /// No units.
+    pub(super) const fn new() -> Self {
+        Self {
+            ranges: [const {
+                Range {
+                    links: Zone::new(),
+                    units: Zone::new(),
+                }
+            }; RANGES],
+            lock: Lock::new(),
+            fresh: AtomicU32::new(0),
+            idle: [const { AtomicU32::new(0) }; LONGEST],
+            lent: AtomicU32::new(0),
+        }
+    }
+
+    /// Makes ready what the first [`take`](Self::take) would, and has the system
+    /// give the first units their memory; `false` when there is none, which that
+    /// one then tries again.
+    pub(super) fn open(&self) -> bool {
+        let Some(_all) = self.hold() else {
+            return false;
+        };
+        if self.fresh.load(Ordering::Relaxed) != 0 {
+            return true;
+        }
+        let is_open = self.grow();
+        let units = self.ranges.iter().flat_map(|range| range.units.all());
+        for unit in units.take(TOUCHED) {
+            // None of them was ever out.
+            let [first, ..] = &unit.bytes;
+            first.store(0, Ordering::Relaxed);
+        }
+        is_open
+    }
+
+    /// A run for a block of `size` bytes, with whatever is in it, that stands for
+    /// `original`; null when there is no memory, and for sizes above 32 KiB.
+    pub(super) fn take(&self, size: usize, original: *mut u8) -> *mut u8 {
+        let length = units_for(size);
+        if !(1..=LONGEST).contains(&length) {
+            return core::ptr::null_mut();
+        }
+        let Some(_all) = self.hold() else {
+            return core::ptr::null_mut();
+        };
+        let Some(number) = self.pop(length).or_else(|| self.cut(length)) else {
+            return core::ptr::null_mut();
+        };
+        let Some(link) = self.link(number) else {
+            return core::ptr::null_mut();
+        };
+        link.original.store(original, Ordering::Relaxed);
+        link.state.store(OUT | word(length), Ordering::Relaxed);
+        let lent = self.lent.load(Ordering::Relaxed);
+        self.lent.store(lent.wrapping_add(1), Ordering::Relaxed);
+        self.place(number)
+    }
+
+    /// Whether the block is in a run here.
+    #[inline]
+    pub(super) fn holds(&self, block: *mut u8) -> bool {
+        self.find(block).is_some()
+    }
+
+    /// What a block stands for that is in a run here.
+    pub(super) fn original(&self, block: *mut u8) -> Option<*mut u8> {
+        let number = self.find(block)?;
+        self.out(number)?;
+        Some(self.link(number)?.original.load(Ordering::Relaxed))
+    }
+
+    /// Keeps a run that is out for a block of another size, and another original;
+    /// `false` when the block is in none, or such a size is given a longer run or
+    /// a shorter one. For the block's owner.
+    pub(super) fn reuse(&self, block: *mut u8, size: usize, original: *mut u8) -> bool {
+        let Some(number) = self.find(block) else {
+            return false;
+        };
+        let fits = self.out(number) == Some(units_for(size));
+        if fits && let Some(link) = self.link(number) {
+            link.original.store(original, Ordering::Relaxed);
+        }
+        fits
+    }
+
+    /// Takes a run back. One that cannot be entered, because the lock cannot be
+    /// had, is lost.
+    ///
+    /// # Safety
+    /// Nobody uses the block that was in it after this.
+    pub(super) unsafe fn give_back(&self, block: *mut u8) {
+        let Some(number) = self.find(block) else {
+            return;
+        };
+        // Not out: the program has freed it before.
+        let Some(length) = self.out(number) else {
+            return;
+        };
+        if let Some(_all) = self.hold() {
+            self.push(length, number);
+            let lent = self.lent.load(Ordering::Relaxed);
+            self.lent.store(lent.wrapping_sub(1), Ordering::Relaxed);
+        }
+    }
+
+    /// How many runs are out.
+    pub(super) fn lent(&self) -> u32 {
+        self.lent.load(Ordering::Relaxed)
+    }
+
+    /// The lock, for those who change the lists.
+    fn hold(&self) -> Option<Guard<'_>> {
+        let guard = self.lock.acquire()?;
+        if guard.is_inherited() {
+            // Whoever held it is not in this process and may have been half way: it begins anew
+            // with fresh runs. What is out stays out, and may come back.
+            for list in &self.idle {
+                list.store(Number::NONE.0, Ordering::Relaxed);
+            }
+        }
+        Some(guard)
+    }
+
+    fn pop(&self, length: usize) -> Option<Number> {
+        let list = self.idle.get(length.wrapping_sub(1))?;
+        let first = Number(list.load(Ordering::Relaxed));
+        if first == Number::NONE {
+            return None;
+        }
+        let next = self.link(first)?.state.load(Ordering::Relaxed);
+        list.store(next, Ordering::Relaxed);
+        Some(first)
+    }
+
+    fn push(&self, length: usize, number: Number) {
+        let list = self.idle.get(length.wrapping_sub(1));
+        if let (Some(list), Some(link)) = (list, self.link(number)) {
+            let next = list.load(Ordering::Relaxed);
+            link.state.store(next, Ordering::Relaxed);
+            list.store(number.0, Ordering::Relaxed);
+        }
+    }
+
+    /// A run that never was out.
+    fn cut(&self, length: usize) -> Option<Number> {
+        let mut first = Number(self.fresh.load(Ordering::Relaxed));
+        if first == Number::NONE || self.left_from(first) < word(length) {
+            // What is left of that range, less than a run, is nobody's.
+            if !self.grow() {
+                return None;
+            }
+            first = Number(self.fresh.load(Ordering::Relaxed));
+        }
+        // Past the end of a range this is a unit of the next, which is not open: none is left.
+        self.fresh
+            .store(first.0.wrapping_add(word(length)), Ordering::Relaxed);
+        Some(first)
+    }
+
+    /// How many units of a range lie at this one and after it.
+    fn left_from(&self, number: Number) -> u32 {
+        let range = self.ranges.get(number.range());
+        range.map_or(0, |range| range.len().saturating_sub(number.unit()))
+    }
+
+    /// Opens the next range; `false` when there is no memory, or none left.
+    #[cold]
+    fn grow(&self) -> bool {
+        let closed = |range: &&Range| range.len() == 0;
+        let Some(at) = self.ranges.iter().position(|range| closed(&range)) else {
+            return false;
+        };
+        let Some(range) = self.ranges.get(at) else {
+            return false;
+        };
+        let mut wanted = FIRST
+            .checked_shl(word(at))
+            .unwrap_or(LARGEST)
+            .clamp(FIRST, LARGEST);
+        while !range.open(wanted) {
+            if wanted <= SMALLEST {
+                return false;
+            }
+            wanted /= 2;
+        }
+        // The first unit of a range is never out: its number may be 0.
+        self.fresh.store(Number::new(at, 1).0, Ordering::Relaxed);
+        true
+    }
+
+    /// Which unit begins at the block's address.
+    #[inline]
+    fn find(&self, block: *mut u8) -> Option<Number> {
+        if !block.addr().is_multiple_of(UNIT) {
+            return None;
+        }
+        let opened = self.ranges.iter().take_while(|range| range.len() > 0);
+        for (at, range) in opened.enumerate() {
+            let offset = block.addr().wrapping_sub(range.units.first().addr());
+            if offset / UNIT < range.len() as usize {
+                return Some(Number::new(at, word(offset / UNIT)));
+            }
+        }
+        None
+    }
+
+    fn place(&self, number: Number) -> *mut u8 {
+        let Some(range) = self.ranges.get(number.range()) else {
+            return core::ptr::null_mut();
+        };
+        let unit = range.units.first().wrapping_add(number.unit() as usize);
+        unit.cast()
+    }
+
+    fn link(&self, number: Number) -> Option<&Link> {
+        let range = self.ranges.get(number.range())?;
+        range.links.get(u64::from(number.unit()))
+    }
+
+    /// The length of a run that is out. Its owner may ask: the one that took it
+    /// out wrote this before anybody had the block.
+    fn out(&self, number: Number) -> Option<usize> {
+        let value = self.link(number)?.state.load(Ordering::Relaxed);
+        let length = (value & !OUT) as usize;
+        (value & OUT != 0 && (1..=LONGEST).contains(&length)).then_some(length)
+    }
+}
+
+impl Range {
+    /// Makes it so many units; `false` when there is no memory.
+    fn open(&self, units: u32) -> bool {
+        // The links first: too many of them do no harm when there is no room for the units.
+        self.links.open(units as usize) && self.units.open(units as usize)
+    }
+
+    #[inline]
+    fn len(&self) -> u32 {
+        if self.units.first().is_null() {
+            return 0;
+        }
+        u32::try_from(self.units.len()).unwrap_or(0)
+    }
+}
+
+/// How many units a block of `size` bytes takes.
+fn units_for(size: usize) -> usize {
+    size.div_ceil(UNIT)
+}
+
+/// A small number, as lists have it.
+fn word(small: usize) -> u32 {
+    u32::try_from(small).unwrap_or(u32::MAX)
+}
+
+impl fmt::Debug for Room {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Room")
+            .field("fresh", &self.fresh)
+            .field("lent", &self.lent)
+            .finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::ptr::{null_mut, without_provenance_mut};
+    use std::collections::BTreeSet;
+
+    use super::{LONGEST, Room, UNIT};
+    use crate::record::zone::scarcity;
+
+    fn original(n: usize) -> *mut u8 {
+        without_provenance_mut(n)
+    }
+
+    fn give_back(room: &Room, block: *mut u8) {
+        // SAFETY: the tests use what is in it no more.
+        unsafe { room.give_back(block) };
+    }
+
+    /// The first address of each unit of a run.
+    fn units(block: *mut u8, size: usize) -> impl Iterator<Item = usize> {
+        (0..size.div_ceil(UNIT)).map(move |unit| block.addr() + unit * UNIT)
+    }
+
+    /// Bug prevented: two blocks in one place.
+    #[test]
+    fn no_unit_is_lent_twice_however_long_the_runs_and_in_whatever_order() {
+        let room = Room::new();
+        let mut taken = BTreeSet::new();
+        let mut out = Vec::new();
+        for step in 0..20_000_usize {
+            if step % 3 == 2 {
+                let (block, size, n) = out.swap_remove(step * 7 % out.len());
+                assert_eq!(room.original(block), Some(original(n)));
+                give_back(&room, block);
+                assert!(units(block, size).all(|unit| taken.remove(&unit)));
+            } else {
+                let size = step * 37 % (LONGEST * UNIT) + 1;
+                let block = room.take(size, original(step));
+                assert!(!block.is_null() && block.addr().is_multiple_of(UNIT));
+                assert!(units(block, size).all(|unit| taken.insert(unit)));
+                out.push((block, size, step));
+            }
+        }
+        assert_eq!(room.lent() as usize, out.len());
+    }
+
+    /// Bug prevented: memory that grows with the samples there ever were.
+    #[test]
+    fn what_comes_back_goes_out_again_before_anything_fresh() {
+        let room = Room::new();
+        for size in [1, UNIT, UNIT + 1, LONGEST * UNIT] {
+            let first = room.take(size, original(1));
+            let second = room.take(size, original(2));
+            give_back(&room, first);
+            give_back(&room, second);
+            for _ in 0..1_000 {
+                let block = room.take(size, original(3));
+                assert_eq!(block, second);
+                give_back(&room, block);
+            }
+        }
+        assert_eq!(room.lent(), 0);
+    }
+
+    #[test]
+    fn it_grows_when_a_range_is_full() {
+        let room = Room::new();
+        let size = LONGEST * UNIT;
+        // 128 MiB, and 256 more, of which nothing is touched.
+        let blocks: BTreeSet<_> = (0..9_000)
+            .map(|n| room.take(size, original(n)).addr())
+            .collect();
+        assert_eq!(blocks.len(), 9_000);
+        let mut blocks = blocks.into_iter();
+        let mut last = blocks.next().expect("nine thousand");
+        for block in blocks {
+            assert!(block - last >= size);
+            last = block;
+        }
+    }
+
+    #[test]
+    fn what_is_not_in_it_is_told_from_what_is() {
+        let room = Room::new();
+        assert!(!room.holds(null_mut()) && !room.holds(original(UNIT)));
+        let block = room.take(100, original(1));
+        assert!(room.holds(block) && !room.holds(block.wrapping_add(16)));
+        let place = Box::new(0_u64);
+        let foreign = (&raw const *place).cast_mut().cast();
+        assert!(!room.holds(foreign) && !room.reuse(foreign, 8, block));
+        give_back(&room, foreign);
+        assert_eq!((room.original(foreign), room.lent()), (None, 1));
+        assert!(room.take(LONGEST * UNIT + 1, original(2)).is_null());
+        assert!(room.take(0, original(2)).is_null());
+    }
+
+    /// Bug prevented: a program that frees a block twice gets one place for two.
+    #[test]
+    fn what_is_given_back_twice_is_taken_back_once() {
+        let room = Room::new();
+        let block = room.take(100, original(1));
+        give_back(&room, block);
+        give_back(&room, block);
+        assert_eq!(room.original(block), None);
+        let (one, other) = (room.take(100, block), room.take(100, block));
+        assert!(one == block && other != block);
+    }
+
+    #[test]
+    fn a_run_stays_for_sizes_that_take_as_many_units() {
+        let room = Room::new();
+        let block = room.take(UNIT + 1, original(1));
+        assert!(room.reuse(block, 2 * UNIT, original(2)));
+        assert_eq!(room.original(block), Some(original(2)));
+        assert!(!room.reuse(block, UNIT, original(3)));
+        assert!(!room.reuse(block, 2 * UNIT + 1, original(3)));
+        assert_eq!(room.original(block), Some(original(2)));
+    }
+
+    #[test]
+    fn a_system_without_memory_is_asked_again_later() {
+        let room = Room::new();
+        // None; and only for the links.
+        for granted in [0, 1] {
+            scarcity::after(granted, || {
+                assert!(!room.open() && room.take(100, original(1)).is_null());
+            });
+        }
+        assert!(room.open() && !room.take(100, original(1)).is_null());
+    }
+
+    /// Bug prevented: a thread that a fork has left behind was changing a list,
+    /// and the child goes on with half of the change.
+    #[test]
+    fn after_a_fork_nothing_idle_is_trusted_and_what_is_out_comes_back() {
+        let room = Room::new();
+        let (out, idle) = (room.take(100, original(1)), room.take(100, original(2)));
+        give_back(&room, idle);
+        room.lock.abandon();
+        let next = room.take(100, original(3));
+        assert!(next != out && next != idle);
+        give_back(&room, out);
+        assert_eq!(room.take(100, original(4)), out);
+    }
+
+    #[test]
+    fn threads_that_take_and_give_back_leave_it_balanced() {
+        let room = Room::new();
+        std::thread::scope(|scope| {
+            for thread in 0..3 {
+                let room = &room;
+                scope.spawn(move || {
+                    for step in 0..20_000_usize {
+                        let size = (step + thread) * 97 % 9_000 + 1;
+                        let block = room.take(size, original(step));
+                        // SAFETY: the run has so many bytes, and is this thread's.
+                        unsafe { block.write(u8::try_from(thread).expect("three")) };
+                        core::hint::black_box(block);
+                        // SAFETY: as above.
+                        assert_eq!(usize::from(unsafe { block.read() }), thread);
+                        assert_eq!(room.original(block), Some(original(step)));
+                        give_back(room, block);
+                    }
+                });
+            }
+        });
+        assert_eq!(room.lent(), 0);
+    }
+}
