@@ -269,6 +269,8 @@ fn each_format_is_written_at_exit() {
         assert!(text(name).contains("planted_here"), "{name}");
     }
     assert!(text("a.txt").contains("tests/environment.rs:"), "a line");
+    // Nor does it miss what the report itself allocates on a thread that has ended.
+    assert!(!text("a.txt").contains("incomplete"), "{}", text("a.txt"));
     assert!(planted_in(&folder.join("a.folded")) >= PLANTED);
 }
 

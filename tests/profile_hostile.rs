@@ -369,7 +369,10 @@ fn the_inner_allocator_gets_back_what_it_gave_and_stand_ins_come_back() {
                 })
             })
             .collect();
-        for round in 0..300 {
+        for round in 0..20_000 {
+            if round >= 300 && most > 100 {
+                break;
+            }
             let profiler = sampled([20, 400, 5_000][round % 3]);
             thread::sleep(std::time::Duration::from_millis(1));
             most = most.max(stand_ins());

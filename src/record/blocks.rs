@@ -47,7 +47,7 @@ fn recorder() -> Option<(&'static Slot, &'static Thread, Option<Tag>, Option<Cur
     let here = if current.is_some() || everywhere::tag().is_some() {
         // All threads record, also those that have not done so before.
         let made = visits::make();
-        if made.is_none() {
+        if made.is_none() && !visits::is_quiet_outside() {
             hooks::lose_unseen(everywhere::tag());
         }
         made

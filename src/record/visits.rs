@@ -18,6 +18,7 @@ use crate::arena::{self, Zeroed};
 use crate::error::Error;
 use crate::ledger::{self, Figures, Slot};
 use crate::record::everywhere;
+use crate::record::fork;
 use crate::record::recording::{Entry, Tag};
 use crate::record::sampler::{Line, Sizes};
 use crate::sync::{AtomicU64, Ordering, compiler_fence, fence};
@@ -280,22 +281,40 @@ pub(super) fn each_thread(mut visit: impl FnMut(&Thread)) {
     }
 }
 
+/// The thread that works for the recorder itself although it has no slot any
+/// more, as at the end of the process; 0 if none does.
+static OUTSIDE: AtomicU64 = AtomicU64::new(0);
+
+/// Whether that is the calling thread: what it allocates is missed by nobody.
+#[cold]
+pub(super) fn is_quiet_outside() -> bool {
+    OUTSIDE.load(Ordering::Relaxed) == fork::me()
+}
+
 /// Runs `work`, which the recorder does for itself in a normal context: what it
 /// allocates and frees is not recorded.
 pub(crate) fn quietly<R>(work: impl FnOnce() -> R) -> R {
-    struct Quiet(Option<&'static Thread>);
+    struct Quiet(Option<&'static Thread>, bool);
     impl Drop for Quiet {
         fn drop(&mut self) {
             if let Some(thread) = self.0 {
                 thread.quiet.set(thread.quiet.get().saturating_sub(1));
+            } else if self.1 {
+                OUTSIDE.store(0, Ordering::Relaxed);
             }
         }
     }
     let thread = make().map(|(_, thread)| thread);
+    let mut is_outside = false;
     if let Some(thread) = thread {
         thread.quiet.set(thread.quiet.get() + 1);
+    } else {
+        // Only the outermost of such calls, and one thread; of another, what it allocates counts
+        // as missed.
+        let free = OUTSIDE.compare_exchange(0, fork::me(), Ordering::Relaxed, Ordering::Relaxed);
+        is_outside = free.is_ok();
     }
-    let _quiet = Quiet(thread);
+    let _quiet = Quiet(thread, is_outside);
     work()
 }
 
