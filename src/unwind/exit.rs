@@ -23,8 +23,14 @@ impl Exit {
         if self.start != start.ip || slot >= high {
             return None;
         }
+        let mut pairs = self.ips.iter().zip(&self.slots);
+        let (ip, at) = pairs.next()?;
+        // SAFETY: as below. Where another way is the right one it mostly differs here.
+        if unsafe { load(start.sp + u64::from(*at)) } != *ip {
+            return None;
+        }
         let mut differs = 0;
-        for (ip, at) in self.ips.iter().zip(&self.slots) {
+        for (ip, at) in pairs {
             // SAFETY: not above `slot`, which is on this thread's stack, as `start.sp` is.
             differs |= unsafe { load(start.sp + u64::from(*at)) } ^ ip;
         }

@@ -162,8 +162,10 @@ impl Stack {
         let (Some(names), Some(set)) = (self.names.get_mut(set), self.memos.get_mut(set)) else {
             return;
         };
-        if names.missed != name {
-            // Most ways are never gone again: it must be missed twice.
+        names.misses = names.misses.wrapping_add(1);
+        if names.missed != name && !names.misses.is_multiple_of(4) {
+            // Most ways are never gone again: it must be missed twice, or be lucky, as two that
+            // take turns would never get in.
             names.missed = name;
             return;
         }
@@ -172,7 +174,7 @@ impl Stack {
             return;
         };
         names.turn = names.turn.wrapping_add(1);
-        let way = names.turn as usize % WAYS;
+        let way = usize::from(names.turn) % WAYS;
         let (Some(of), Some(memo)) = (names.of.get_mut(way), set.get_mut(way)) else {
             return;
         };

@@ -199,16 +199,18 @@ const _: () = assert!(size_of::<Memo>() == 256);
 pub(super) struct Names {
     /// A number of the innermost frame of each.
     pub(super) of: [u32; WAYS],
-    /// That of the frame which was looked for in vain, and which memo is the next
-    /// to go.
+    /// That of the frame which was looked for in vain, and how many were.
     pub(super) missed: u32,
-    pub(super) turn: u32,
+    pub(super) misses: u16,
+    /// Which memo is the next to go.
+    pub(super) turn: u16,
 }
 
 impl Names {
     pub(super) const NONE: Self = Self {
         of: [0; WAYS],
         missed: 0,
+        misses: 0,
         turn: 0,
     };
 }
