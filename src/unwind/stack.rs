@@ -1,5 +1,6 @@
 //! The last stack of a thread, and how a new one is entered in its place.
 
+use crate::arena::Zeroed;
 use crate::unwind::{Capture, ROOT};
 
 /// Frames that a stack can have.
@@ -79,6 +80,9 @@ impl Exit {
         bp_slot: IN_REGISTER,
     };
 }
+
+// SAFETY: integers and flags, none of which is anything else than zero when it is fresh.
+unsafe impl Zeroed for Stack {}
 
 const _: () = assert!(size_of::<Stack>() <= 100 * 1024);
 
