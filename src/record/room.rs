@@ -363,8 +363,11 @@ impl Room {
 impl Range {
     /// Makes it so many units; `false` when there is no memory.
     fn open(&self, units: u32) -> bool {
-        // The links first: too many of them do no harm when there is no room for the units.
-        self.links.open(units as usize) && self.units.open(units as usize)
+        // The links first: too many of them do no harm when there is no room for the units. They
+        // may be of an earlier time, when there was room for fewer.
+        self.links.open(units as usize)
+            && usize::try_from(self.links.len())
+                .is_ok_and(|links| self.units.open(links.min(units as usize)))
     }
 
     #[inline]
@@ -400,7 +403,7 @@ mod tests {
     use core::ptr::{null_mut, without_provenance_mut};
     use std::collections::BTreeSet;
 
-    use super::{LONGEST, Room, UNIT};
+    use super::{LONGEST, Room, SMALLEST, UNIT};
     use crate::record::zone::scarcity;
 
     fn original(n: usize) -> *mut u8 {
@@ -523,6 +526,21 @@ mod tests {
             });
         }
         assert!(room.open() && !room.take(100, original(1)).is_null());
+    }
+
+    /// Bug prevented: a range whose links came when memory was scarce, and its
+    /// units later, has units that can never be lent.
+    #[test]
+    fn a_range_has_no_more_units_than_links() {
+        let room = Room::new();
+        let first = room.ranges.first().expect("there are some");
+        assert!(first.links.open(SMALLEST as usize));
+        let longest = SMALLEST as usize / LONGEST;
+        for n in 0..3 * longest {
+            let block = room.take(LONGEST * UNIT, original(n));
+            assert!(!block.is_null(), "{n}");
+            assert_eq!(room.original(block), Some(original(n)));
+        }
     }
 
     /// Bug prevented: a thread that a fork has left behind was changing a list,
