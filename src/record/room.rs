@@ -54,6 +54,7 @@ const FIRST: u32 = 64 * 1024;
 const TOUCHED: usize = 128;
 /// Units of the largest range.
 const LARGEST: u32 = 1 << UNIT_BITS;
+const _: () = assert!(FIRST.is_power_of_two());
 /// Units of the smallest range, when the system has no addresses for a larger one.
 const SMALLEST: u32 = 512;
 
@@ -307,10 +308,7 @@ impl Room {
         let Some(range) = self.ranges.get(at) else {
             return false;
         };
-        let mut wanted = FIRST
-            .checked_shl(word(at))
-            .unwrap_or(LARGEST)
-            .clamp(FIRST, LARGEST);
+        let mut wanted = units_of(at);
         while !range.open(wanted) {
             if wanted <= SMALLEST {
                 return false;
@@ -379,6 +377,12 @@ impl Range {
     }
 }
 
+/// How many units a range has when the system has addresses for them.
+fn units_of(range: usize) -> u32 {
+    let doublings = word(range).min((LARGEST / FIRST).ilog2());
+    FIRST << doublings
+}
+
 /// How many units a block of `size` bytes takes.
 fn units_for(size: usize) -> usize {
     size.div_ceil(UNIT)
@@ -403,7 +407,7 @@ mod tests {
     use core::ptr::{null_mut, without_provenance_mut};
     use std::collections::BTreeSet;
 
-    use super::{LONGEST, Room, SMALLEST, UNIT};
+    use super::{FIRST, LARGEST, LONGEST, RANGES, Room, SMALLEST, UNIT, units_of};
     use crate::record::zone::scarcity;
 
     fn original(n: usize) -> *mut u8 {
@@ -459,6 +463,16 @@ mod tests {
             }
         }
         assert_eq!(room.lent(), 0);
+    }
+
+    /// Bug prevented: the shift that doubles ranges runs out of bits, and half way
+    /// they begin again with the smallest.
+    #[test]
+    fn no_range_is_smaller_than_the_last() {
+        let units: Vec<_> = (0..RANGES).map(units_of).collect();
+        assert_eq!(units.first(), Some(&FIRST));
+        assert!(units.is_sorted());
+        assert_eq!(units.last(), Some(&LARGEST));
     }
 
     #[test]
