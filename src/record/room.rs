@@ -571,6 +571,21 @@ mod tests {
         assert_eq!(room.take(100, original(4)), out);
     }
 
+    /// Bug prevented: a signal handler that forks in the middle of a `take` is lent,
+    /// in the child, the place that its thread is just about to be lent.
+    #[test]
+    fn after_a_fork_in_the_middle_of_a_take_nothing_is_lent_before_that_is_done() {
+        let room = Room::new();
+        let out = room.take(100, original(1));
+        room.lock.keep_across_a_fork();
+        assert!(room.take(100, original(2)).is_null());
+        // Lost.
+        give_back(&room, out);
+        room.lock.release();
+        let next = room.take(100, original(3));
+        assert!(!next.is_null() && next != out);
+    }
+
     #[test]
     fn threads_that_take_and_give_back_leave_it_balanced() {
         let room = Room::new();
