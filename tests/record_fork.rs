@@ -25,7 +25,7 @@ unsafe extern "C" {
 
 const FORKS: u32 = 300;
 const KNOWN: usize = 500;
-/// All in one mebibyte, so in the shard that the other threads hold most of the time.
+/// All in one region, so in the shard that the other threads hold most of the time.
 const REGION: usize = 0x7f00_0000_0000;
 
 /// What the child does: an exit code that says what went wrong, 0 or 100 when nothing did.

@@ -9,6 +9,13 @@ pub(crate) fn same_epoch(one: u64, other: u64) -> bool {
     one >> 32 == other >> 32
 }
 
+/// Whether two words are the same thread's, in whatever epoch: of all threads, the
+/// one that forks is the one that the child has.
+#[inline]
+pub(crate) fn same_thread(one: u64, other: u64) -> bool {
+    one << 32 == other << 32
+}
+
 #[cfg(not(loom))]
 mod real {
     use core::cell::Cell;

@@ -8,10 +8,11 @@
 //! It never parks (parking may allocate) and never waits without end. Who finds
 //! it held looks at who holds it:
 //! - *this very thread*: we are in a signal handler that interrupted the holder,
-//!   which cannot go on before we return. No lock; the caller counts a loss.
-//! - *a thread of another epoch*: the process was forked while it held the lock,
-//!   and it does not exist here. The lock is taken over, and the caller is told
-//!   so ([`Guard::is_inherited`]), because it may find work half done.
+//!   which cannot go on before we return. No lock; the caller counts a loss. So
+//!   it is in a child that the handler has forked: there, too, the holder goes on.
+//! - *another thread, of another epoch*: the process was forked while it held the
+//!   lock, and it does not exist here. The lock is taken over, and the caller is
+//!   told so ([`Guard::is_inherited`]), because it may find work half done.
 //! - *another thread*: it is at work for some hundred nanoseconds, or waits for
 //!   a core, which on a busy machine takes long. We spin, yield, then sleep, and
 //!   after a second or more give up and *condemn* the holder, so that those who
@@ -134,7 +135,7 @@ impl Lock {
                 if self.take(0, me) {
                     return Some(self.guard(false));
                 }
-            } else if holder == me {
+            } else if fork::same_thread(holder, me) {
                 return None;
             } else if !fork::same_epoch(holder, me) {
                 if self.take(seen, me) {
@@ -173,6 +174,13 @@ impl Lock {
     #[cfg(all(test, not(loom)))]
     pub(crate) fn abandon(&self) {
         self.0.store(fork::me() ^ (1 << 40) ^ 1, Ordering::Relaxed);
+    }
+
+    /// Leaves the lock as the calling thread has it in a child that it has forked
+    /// while it held it.
+    #[cfg(all(test, not(loom)))]
+    pub(crate) fn keep_across_a_fork(&self) {
+        self.0.store(fork::me() ^ (1 << 40), Ordering::Relaxed);
     }
 }
 
@@ -236,6 +244,18 @@ mod tests {
         let guard = lock.acquire().expect("taken over");
         assert!(guard.is_inherited());
         drop(guard);
+        assert!(!lock.acquire().expect("free").is_inherited());
+    }
+
+    /// Bug prevented: a signal handler forks, in the child it takes over the lock of
+    /// the thread that it has interrupted, and both are inside.
+    #[test]
+    fn a_lock_that_its_own_thread_has_held_since_before_a_fork_is_refused() {
+        let lock = Lock::new();
+        lock.keep_across_a_fork();
+        assert!(lock.acquire().is_none() && lock.acquire_patiently().is_none());
+        // The handler has returned, and the thread goes on.
+        lock.release();
         assert!(!lock.acquire().expect("free").is_inherited());
     }
 

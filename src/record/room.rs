@@ -54,6 +54,7 @@ const FIRST: u32 = 64 * 1024;
 const TOUCHED: usize = 128;
 /// Units of the largest range.
 const LARGEST: u32 = 1 << UNIT_BITS;
+const _: () = assert!(FIRST.is_power_of_two());
 /// Units of the smallest range, when the system has no addresses for a larger one.
 const SMALLEST: u32 = 512;
 
@@ -307,10 +308,7 @@ impl Room {
         let Some(range) = self.ranges.get(at) else {
             return false;
         };
-        let mut wanted = FIRST
-            .checked_shl(word(at))
-            .unwrap_or(LARGEST)
-            .clamp(FIRST, LARGEST);
+        let mut wanted = units_of(at);
         while !range.open(wanted) {
             if wanted <= SMALLEST {
                 return false;
@@ -363,8 +361,11 @@ impl Room {
 impl Range {
     /// Makes it so many units; `false` when there is no memory.
     fn open(&self, units: u32) -> bool {
-        // The links first: too many of them do no harm when there is no room for the units.
-        self.links.open(units as usize) && self.units.open(units as usize)
+        // The links first: too many of them do no harm when there is no room for the units. They
+        // may be of an earlier time, when there was room for fewer.
+        self.links.open(units as usize)
+            && usize::try_from(self.links.len())
+                .is_ok_and(|links| self.units.open(links.min(units as usize)))
     }
 
     #[inline]
@@ -374,6 +375,12 @@ impl Range {
         }
         u32::try_from(self.units.len()).unwrap_or(0)
     }
+}
+
+/// How many units a range has when the system has addresses for them.
+fn units_of(range: usize) -> u32 {
+    let doublings = word(range).min((LARGEST / FIRST).ilog2());
+    FIRST << doublings
 }
 
 /// How many units a block of `size` bytes takes.
@@ -396,170 +403,4 @@ impl fmt::Debug for Room {
 }
 
 #[cfg(test)]
-mod tests {
-    use core::ptr::{null_mut, without_provenance_mut};
-    use std::collections::BTreeSet;
-
-    use super::{LONGEST, Room, UNIT};
-    use crate::record::zone::scarcity;
-
-    fn original(n: usize) -> *mut u8 {
-        without_provenance_mut(n)
-    }
-
-    fn give_back(room: &Room, block: *mut u8) {
-        // SAFETY: the tests use what is in it no more.
-        unsafe { room.give_back(block) };
-    }
-
-    /// The first address of each unit of a run.
-    fn units(block: *mut u8, size: usize) -> impl Iterator<Item = usize> {
-        (0..size.div_ceil(UNIT)).map(move |unit| block.addr() + unit * UNIT)
-    }
-
-    /// Bug prevented: two blocks in one place.
-    #[test]
-    fn no_unit_is_lent_twice_however_long_the_runs_and_in_whatever_order() {
-        let room = Room::new();
-        let mut taken = BTreeSet::new();
-        let mut out = Vec::new();
-        for step in 0..20_000_usize {
-            if step % 3 == 2 {
-                let (block, size, n) = out.swap_remove(step * 7 % out.len());
-                assert_eq!(room.original(block), Some(original(n)));
-                give_back(&room, block);
-                assert!(units(block, size).all(|unit| taken.remove(&unit)));
-            } else {
-                let size = step * 37 % (LONGEST * UNIT) + 1;
-                let block = room.take(size, original(step));
-                assert!(!block.is_null() && block.addr().is_multiple_of(UNIT));
-                assert!(units(block, size).all(|unit| taken.insert(unit)));
-                out.push((block, size, step));
-            }
-        }
-        assert_eq!(room.lent() as usize, out.len());
-    }
-
-    /// Bug prevented: memory that grows with the samples there ever were.
-    #[test]
-    fn what_comes_back_goes_out_again_before_anything_fresh() {
-        let room = Room::new();
-        for size in [1, UNIT, UNIT + 1, LONGEST * UNIT] {
-            let first = room.take(size, original(1));
-            let second = room.take(size, original(2));
-            give_back(&room, first);
-            give_back(&room, second);
-            for _ in 0..1_000 {
-                let block = room.take(size, original(3));
-                assert_eq!(block, second);
-                give_back(&room, block);
-            }
-        }
-        assert_eq!(room.lent(), 0);
-    }
-
-    #[test]
-    fn it_grows_when_a_range_is_full() {
-        let room = Room::new();
-        let size = LONGEST * UNIT;
-        // 128 MiB, and 256 more, of which nothing is touched.
-        let blocks: BTreeSet<_> = (0..9_000)
-            .map(|n| room.take(size, original(n)).addr())
-            .collect();
-        assert_eq!(blocks.len(), 9_000);
-        let mut blocks = blocks.into_iter();
-        let mut last = blocks.next().expect("nine thousand");
-        for block in blocks {
-            assert!(block - last >= size);
-            last = block;
-        }
-    }
-
-    #[test]
-    fn what_is_not_in_it_is_told_from_what_is() {
-        let room = Room::new();
-        assert!(!room.holds(null_mut()) && !room.holds(original(UNIT)));
-        let block = room.take(100, original(1));
-        assert!(room.holds(block) && !room.holds(block.wrapping_add(16)));
-        let place = Box::new(0_u64);
-        let foreign = (&raw const *place).cast_mut().cast();
-        assert!(!room.holds(foreign) && !room.reuse(foreign, 8, block));
-        give_back(&room, foreign);
-        assert_eq!((room.original(foreign), room.lent()), (None, 1));
-        assert!(room.take(LONGEST * UNIT + 1, original(2)).is_null());
-        assert!(room.take(0, original(2)).is_null());
-    }
-
-    /// Bug prevented: a program that frees a block twice gets one place for two.
-    #[test]
-    fn what_is_given_back_twice_is_taken_back_once() {
-        let room = Room::new();
-        let block = room.take(100, original(1));
-        give_back(&room, block);
-        give_back(&room, block);
-        assert_eq!(room.original(block), None);
-        let (one, other) = (room.take(100, block), room.take(100, block));
-        assert!(one == block && other != block);
-    }
-
-    #[test]
-    fn a_run_stays_for_sizes_that_take_as_many_units() {
-        let room = Room::new();
-        let block = room.take(UNIT + 1, original(1));
-        assert!(room.reuse(block, 2 * UNIT, original(2)));
-        assert_eq!(room.original(block), Some(original(2)));
-        assert!(!room.reuse(block, UNIT, original(3)));
-        assert!(!room.reuse(block, 2 * UNIT + 1, original(3)));
-        assert_eq!(room.original(block), Some(original(2)));
-    }
-
-    #[test]
-    fn a_system_without_memory_is_asked_again_later() {
-        let room = Room::new();
-        // None; and only for the links.
-        for granted in [0, 1] {
-            scarcity::after(granted, || {
-                assert!(!room.open() && room.take(100, original(1)).is_null());
-            });
-        }
-        assert!(room.open() && !room.take(100, original(1)).is_null());
-    }
-
-    /// Bug prevented: a thread that a fork has left behind was changing a list,
-    /// and the child goes on with half of the change.
-    #[test]
-    fn after_a_fork_nothing_idle_is_trusted_and_what_is_out_comes_back() {
-        let room = Room::new();
-        let (out, idle) = (room.take(100, original(1)), room.take(100, original(2)));
-        give_back(&room, idle);
-        room.lock.abandon();
-        let next = room.take(100, original(3));
-        assert!(next != out && next != idle);
-        give_back(&room, out);
-        assert_eq!(room.take(100, original(4)), out);
-    }
-
-    #[test]
-    fn threads_that_take_and_give_back_leave_it_balanced() {
-        let room = Room::new();
-        std::thread::scope(|scope| {
-            for thread in 0..3 {
-                let room = &room;
-                scope.spawn(move || {
-                    for step in 0..20_000_usize {
-                        let size = (step + thread) * 97 % 9_000 + 1;
-                        let block = room.take(size, original(step));
-                        // SAFETY: the run has so many bytes, and is this thread's.
-                        unsafe { block.write(u8::try_from(thread).expect("three")) };
-                        core::hint::black_box(block);
-                        // SAFETY: as above.
-                        assert_eq!(usize::from(unsafe { block.read() }), thread);
-                        assert_eq!(room.original(block), Some(original(step)));
-                        give_back(room, block);
-                    }
-                });
-            }
-        });
-        assert_eq!(room.lent(), 0);
-    }
-}
+mod tests;

@@ -184,11 +184,7 @@ impl Stack {
         (memo.base, memo.base_bp, memo.base_node) = (base, outer.bp, outer.node);
         (memo.node, memo.frames, memo.len) = (node, frames, 0);
         let is_whole = leaf.about & STRANGE == 0 && memo.add_all(fresh, outer).is_some();
-        memo.era = if is_whole {
-            self.era
-        } else {
-            self.era.wrapping_sub(1)
-        };
+        memo.era = if is_whole { self.era } else { 0 };
     }
 }
 

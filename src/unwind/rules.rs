@@ -88,7 +88,8 @@ impl Rules {
     /// is not to be relied on.
     #[inline]
     pub(crate) fn era(&self) -> u32 {
-        self.era.load(Ordering::Relaxed)
+        // Acquire: that the rules of the last one are gone.
+        self.era.load(Ordering::Acquire)
     }
 
     /// Has the system give all of its memory now, and not page by page in the
@@ -104,19 +105,22 @@ impl Rules {
 
     /// Forgets everything, because addresses may have changed their meaning.
     pub(crate) fn clear(&self) {
-        self.era.fetch_add(1, Ordering::Relaxed);
         for word in self.sets.iter().flatten() {
             // A page that was never written stays so.
             if word.load(Ordering::Relaxed) != 0 {
                 word.store(0, Ordering::Relaxed);
             }
         }
+        // Last: whoever still finds an old rule sees the new era afterwards, and forgets where it
+        // has led. Release: that they are gone.
+        self.era.fetch_add(1, Ordering::Release);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::{RULES, Rules, WAYS};
+    use crate::sync::{AtomicU32, Ordering, fence};
     use crate::unwind::rule::Rule;
 
     fn rules() -> Box<Rules> {
@@ -166,6 +170,40 @@ mod tests {
         rules.put(1 << 47 | 0x1234, rule);
         assert_eq!(rules.get(1 << 47 | 0x1234), None);
         assert_eq!(rules.get(0x1234), None);
+    }
+
+    /// Bug prevented: who sees the new era meets a rule of the old one, and keeps
+    /// for good what it leads to.
+    #[test]
+    fn who_sees_the_next_era_sees_no_rule_of_the_last_one() {
+        let rules = rules();
+        let rule = Rule::plain(false, 16, 0).expect("it fits");
+        // The last that is forgotten.
+        let address = (1 << super::SETS_LOG2) - 1;
+        let (seen, over) = (AtomicU32::new(0), AtomicU32::new(0));
+        std::thread::scope(|scope| {
+            let reader = scope.spawn(|| {
+                while over.load(Ordering::Relaxed) == 0 {
+                    let era = rules.era();
+                    let found = rules.get(address);
+                    fence(Ordering::Acquire);
+                    // There is a rule in every other era only.
+                    if era % 2 == 1 && rules.era() == era {
+                        assert_eq!(found, None, "in era {era}");
+                        seen.fetch_add(1, Ordering::Relaxed);
+                    }
+                }
+            });
+            let mut turns = 0;
+            while !reader.is_finished() && (turns < 300 || seen.load(Ordering::Relaxed) < 300) {
+                rules.put(address, rule);
+                rules.clear();
+                rules.clear();
+                turns += 1;
+            }
+            over.store(1, Ordering::Relaxed);
+            reader.join().expect("no rule of the last era");
+        });
     }
 
     #[test]

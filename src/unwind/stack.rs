@@ -31,7 +31,7 @@ pub struct Stack {
     #[cfg(test)]
     pub(super) recalled: usize,
     /// Which memos are good: those of another era are of other bounds, of another
-    /// call tree or of other rules.
+    /// call tree or of other rules. Not zero once the bounds were asked for.
     pub(super) era: u32,
     /// Which rules they follow; see `Rules::era`.
     pub(super) rules: u32,
@@ -306,9 +306,10 @@ impl Stack {
         self.root = ROOT;
         self.era = self.era.wrapping_add(1);
         if self.era == 0 {
-            // Memos of the first eras would be good again.
+            // Memos of the first eras would be good again, and be read where their stack was.
+            self.era = 1;
             for memo in self.memos.iter_mut().flatten() {
-                memo.frames = 0;
+                memo.era = 0;
             }
         }
     }

@@ -98,7 +98,9 @@ impl Tree {
 
 fn on(memory: &Memory) -> Box<Stack> {
     let mut stack = Box::new(Stack::new());
+    // As when the bounds were asked for.
     stack.asked = 1;
+    stack.forget();
     // There is always room enough, so that each rule can be looked for.
     stack.low = memory.address(0) - (1 << 20);
     stack.high = memory.address(memory.0.len() as u64);
@@ -232,6 +234,53 @@ fn a_memo_finds_what_a_walk_from_scratch_finds() {
         assert_eq!(forgetful.recalled, 0);
     }
     assert!(recalled > captures / 100, "{recalled} of {captures}");
+}
+
+/// Bug prevented: a memo of a thread's is good again for one that has the same
+/// slot four thousand million eras later, and is compared with what lies beyond
+/// the end of that one's stack.
+#[test]
+fn a_memo_is_never_of_an_era_that_comes_again() {
+    let _turn = TURN.lock();
+    let own = Rule::plain(false, 16, 0).expect("it fits");
+    let call = Rule::plain(false, 8, 0).expect("it fits");
+    RULES.put(ip(0) - 1, own.owned(true));
+    RULES.put(ip(1) - 1, own.owned(true));
+    RULES.put(ip(2) - 1, call);
+    RULES.put(ip(3) - 1, call);
+    RULES.put(ip(4) - 1, Rule::END);
+    // Two sites that take turns, on the same trunk.
+    let sites = [ip(2), ip(3)].map(|site| Memory(vec![0, ip(1), 0, site, ip(3), ip(2), ip(4)]));
+    let mut memory = Memory(vec![0; 7]);
+    let mut stack = on(&memory);
+    let mut tree = Tree::default();
+    let mut capture = |stack: &mut Stack, turn: usize| {
+        let site = sites.get(turn % 2).expect("two");
+        for (place, &word) in memory.0.iter_mut().zip(&site.0) {
+            // As in `change`.
+            // SAFETY: a place in the vector.
+            unsafe { core::ptr::from_mut(place).write_volatile(word) };
+        }
+        let start = Registers {
+            ip: ip(0),
+            sp: memory.address(0),
+            bp: 0,
+        };
+        tree.capture(stack, start);
+    };
+    let first = stack.era;
+    (0..20).for_each(|turn| capture(&mut stack, turn));
+    assert!(stack.recalled > 0);
+    let good = |stack: &Stack| {
+        let memos = stack.memos.iter().flatten();
+        memos.filter(|memo| memo.era == stack.era).count()
+    };
+    assert!(good(&stack) > 0);
+    stack.era = u32::MAX;
+    while stack.era != first {
+        stack.forget();
+        assert_eq!(good(&stack), 0, "in era {}", stack.era);
+    }
 }
 
 /// A stack of equal frames of one word, the last of which is the end.

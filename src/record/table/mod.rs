@@ -1,15 +1,15 @@
 //! The live table: what is known of each block that was recorded and not freed.
 //!
 //! ```text
-//!   address ── its mebibyte ──▶ one of 64 shards ── its hash ──▶ home line ──▶ record
+//!   address ── its 256 KiB ──▶ one of 64 shards ── its hash ──▶ home line ──▶ record
 //! ```
 //!
-//! A shard is chosen by the mebibyte that an address lies in, not by the whole
+//! A shard is chosen by the 256 KiB that an address lies in, not by the whole
 //! address: allocators give each thread memory of its own, so threads meet in a
 //! shard less often than chance would have it, and what a thread used a moment
 //! ago is still in its core's cache.
 //!
-//! A record costs 24 bytes, and 4.9 to 6.6 for its place in the index. All
+//! A record costs 24 bytes, and 5.3 to 8 for its place in the index. All
 //! memory is asked for when the table is opened and comes page by page as it is
 //! used. What cannot be kept is counted, and nothing else happens.
 
@@ -31,7 +31,7 @@ use crate::record::zone::Zone;
 const SHARDS: usize = 64;
 /// Blocks whose addresses differ above this bit only by chance share a shard.
 const REGION_BITS: u32 = 18;
-/// Records a shard has room for at least: a mebibyte of the smallest blocks.
+/// Records a shard has room for at least: four times 256 KiB of the smallest blocks.
 const LEAST_ROOM: u64 = 1 << 16;
 /// How much more than its share a shard may take, as addresses are not spread evenly.
 const SKEW: u64 = 4;

@@ -7,7 +7,7 @@
 //!              free entries are linked, the last freed first
 //! ```
 //!
-//! The index is rebuilt from the slab, in place, a third larger, when it gets
+//! The index is rebuilt from the slab, in place, half as large again, when it gets
 //! crowded; records never move. Rebuilding 16,000 records takes some 60 µs.
 //!
 //! Who only wants to know that an address is *not* here takes no lock. It reads

@@ -170,7 +170,7 @@ fn a_visitor_may_use_the_table_itself() {
 fn what_does_not_fit_is_refused_and_counted() {
     let table = table();
     let room = usize::try_from(table.room()).expect("64 bits") / SHARDS;
-    // All in one mebibyte, so all in one shard.
+    // All in one region, so all in one shard.
     for n in 0..room {
         assert!(table.insert(0x7f00_0000_0000 + n, &record(n as u64)));
     }
