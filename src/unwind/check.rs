@@ -82,8 +82,11 @@ pub(super) fn self_test() -> bool {
         return false;
     };
     // SAFETY: from `forever`; nobody else has it, as it is not in `STACK` now, and it is put there
-    // by whoever has done with it. As it was left there, or fresh.
-    let is_right = black_box(first as fn(&mut Stack) -> bool)(unsafe { stack.as_mut() });
+    // by whoever has done with it.
+    let own = unsafe { stack.as_mut() };
+    // It may have been another thread's.
+    own.pass_on();
+    let is_right = black_box(first as fn(&mut Stack) -> bool)(own);
     STACK.store(stack.as_ptr(), Ordering::Release);
     is_right
 }
