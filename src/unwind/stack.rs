@@ -50,8 +50,8 @@ pub struct Stack {
 pub(super) const EXITS: usize = 4;
 /// Return addresses on such a way. The compiler's inlining makes three to five of
 /// them. A longer way is not remembered, nor one through own frames that are found
-/// by `rbp` (a build with frame pointers has such); then there are no memos
-/// either, and a capture takes four to six times as long.
+/// by `rbp` (a build with frame pointers has such): it is gone step by step, and a
+/// capture takes twice as long.
 pub(super) const EXIT_FRAMES: usize = 5;
 
 /// A way from a capture through the allocator's own frames to its caller. All

@@ -116,9 +116,40 @@ impl Stack {
         {
             return capture;
         }
-        let roomy = start.sp - self.low >= ROOM;
+        // A call and no jump: `exit` lies in the caller's frame, which `start` is of.
         // SAFETY: as above.
-        let walk = unsafe { self.walk(start, exit, roomy) };
+        unsafe { self.capture_by_walk(start, exit, sink) }
+    }
+
+    /// The same without a memo at the end of a remembered way out; apart, as it
+    /// needs all registers and the usual capture does not.
+    ///
+    /// # Safety
+    /// As [`leave_own`](Self::leave_own), with the bounds that `self` has.
+    #[inline(never)]
+    unsafe fn capture_by_walk(
+        &mut self,
+        start: Registers,
+        exit: Option<Frame>,
+        sink: &mut impl FnMut(u32, u64) -> u32,
+    ) -> Capture {
+        let bounds = Bounds {
+            low: self.low,
+            high: self.high,
+        };
+        let roomy = start.sp - self.low >= ROOM;
+        // SAFETY: passed on.
+        let left = unsafe { self.leave_own(start, exit, &bounds, roomy) };
+        // Where the remembered way has led to, there was no memo a moment ago.
+        if let Some((frame, _)) = &left
+            && exit.is_none_or(|exit| exit.slot != frame.slot)
+            // SAFETY: the caller of the allocator on this thread, and this is the thread's stack.
+            && let Some(capture) = unsafe { self.recall(frame, sink) }
+        {
+            return capture;
+        }
+        // SAFETY: `leave_own` gave `left`, on this thread's stack, the bounds of which these are.
+        let walk = unsafe { self.walk(left, &bounds, roomy) };
         let capture = self.enter(&walk, sink);
         if walk.kept > 0 && walk.fresh > 0 {
             self.remember_way(&walk, capture.node);
@@ -131,22 +162,21 @@ impl Stack {
     }
 
     /// # Safety
-    /// `start` holds the calling thread's registers, and its `sp` is in bounds;
-    /// `exit` is what [`take_exit`](Self::take_exit) gives for them.
+    /// `left` is what [`leave_own`](Self::leave_own) has given on the calling
+    /// thread's stack, the bounds of which these are.
     #[inline]
-    unsafe fn walk(&mut self, start: Registers, exit: Option<Frame>, roomy: bool) -> Walk {
-        let bounds = Bounds {
-            low: self.low,
-            high: self.high,
-        };
+    unsafe fn walk(
+        &mut self,
+        left: Option<(Frame, Option<Rule>)>,
+        bounds: &Bounds,
+        roomy: bool,
+    ) -> Walk {
         let mut walk = Walk {
             kept: self.len,
             fresh: 0,
             root: UNKNOWN,
             proven: false,
         };
-        // SAFETY: passed on.
-        let left = unsafe { self.leave_own(start, exit, &bounds, roomy) };
         let Some((mut frame, mut rule)) = left else {
             walk.kept = 0;
             self.proofs.end = 0;
@@ -166,8 +196,8 @@ impl Stack {
             if known.uses_rbp() {
                 self.need_bp(walk.fresh);
             }
-            // SAFETY: each step goes up from `start.sp`, which is in bounds.
-            match unsafe { frame.caller(known, &bounds) } {
+            // SAFETY: each step goes up from where the allocator was left, which is in bounds.
+            match unsafe { frame.caller(known, bounds) } {
                 Some(caller) if caller.ip != 0 => frame = caller,
                 last => {
                     walk.kept = 0;
