@@ -4,6 +4,8 @@
 //! here, so that `--cfg loom` swaps the real atomics for modelled ones and the
 //! models below `ledger` explore the code that ships, not a copy of it.
 
+#[cfg(all(feature = "profile", not(loom)))]
+pub(crate) use core::sync::atomic::AtomicU16;
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{
     AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence, fence,

@@ -146,8 +146,8 @@ mod real {
     /// A run of a zone's cells, kept where it is needed; empty until it is set.
     #[derive(Debug)]
     pub(crate) struct Part<T> {
-        // Invariant: null, or the first of `len` cells of a zone that outlives this value. `len`
-        // is stored before.
+        // Invariant: the first of `len` cells of a zone that outlives this value, and aligned if
+        // there are none. Who sees a length that is not 0 sees the address that belongs to it.
         first: AtomicPtr<T>,
         len: AtomicU64,
     }
@@ -156,7 +156,7 @@ mod real {
         /// No cells.
         pub(crate) const fn new() -> Self {
             Self {
-                first: AtomicPtr::new(core::ptr::null_mut()),
+                first: AtomicPtr::new(core::ptr::dangling_mut()),
                 len: AtomicU64::new(0),
             }
         }
@@ -166,23 +166,20 @@ mod real {
         /// # Safety
         /// The zone of the cells lives as long as this value does.
         pub(crate) unsafe fn set(&self, cells: &[T]) {
-            self.len.store(cells.len() as u64, Ordering::Relaxed);
-            // Release: the length, and that the cells are zero.
             self.first
-                .store(cells.as_ptr().cast_mut(), Ordering::Release);
+                .store(cells.as_ptr().cast_mut(), Ordering::Relaxed);
+            // Release: the address, and that the cells are zero.
+            self.len.store(cells.len() as u64, Ordering::Release);
         }
 
         /// The cells.
         #[inline]
         pub(crate) fn all(&self) -> &[T] {
-            // Acquire: the length.
-            let first = self.first.load(Ordering::Acquire);
-            if first.is_null() {
-                return &[];
-            }
-            let len = usize::try_from(self.len.load(Ordering::Relaxed)).unwrap_or(0);
-            // SAFETY: the invariant: `len` cells, which `set` had as a slice, in a zone that
-            // outlives `self`; they are only ever used through `&T`.
+            // Acquire: the address.
+            let len = usize::try_from(self.len.load(Ordering::Acquire)).unwrap_or(0);
+            let first = self.first.load(Ordering::Relaxed);
+            // SAFETY: the invariant: no cells and an aligned address, or `len` cells, which `set`
+            // had as a slice, in a zone that outlives `self`; they are only ever used through `&T`.
             unsafe { core::slice::from_raw_parts(first, len) }
         }
     }

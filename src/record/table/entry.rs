@@ -39,6 +39,26 @@ const SAMPLED: u64 = 1 << 62;
 pub(crate) struct Words([u64; 3]);
 
 impl Words {
+    /// The words of a record of the block at `address`, which is below [`ADDRESSES`].
+    #[inline]
+    pub(crate) fn of(address: u64, record: &Record) -> Self {
+        let size = record.size.min(SIZES - 1);
+        let high = size >> 32 << ADDRESS_BITS;
+        let sampled = u64::from(record.sampled) * SAMPLED;
+        Self([
+            sampled | high | address,
+            u64::from(record.recording) << 32 | u64::from(record.node),
+            size << 32 | u64::from(record.birth),
+        ])
+    }
+
+    /// Which block it is about.
+    #[inline]
+    pub(crate) fn address(&self) -> u64 {
+        let [first, ..] = &self.0;
+        first & (ADDRESSES - 1)
+    }
+
     /// The record; meaningless when there is none.
     #[inline]
     pub(crate) fn record(&self) -> Record {
@@ -73,24 +93,11 @@ impl Entry {
 
     /// Makes it a record. The address comes last: it says that the rest is there.
     #[inline]
-    pub(crate) fn write(&self, address: u64, record: &Record) {
-        let [first, second, third] = &self.0;
-        let size = record.size.min(SIZES - 1);
-        self.write_rest(second, third, size, record);
-        let sampled = u64::from(record.sampled) * SAMPLED;
-        let size = size >> 32 << ADDRESS_BITS;
-        first.store(sampled | size | address, Ordering::Release);
-    }
-
-    #[inline]
-    #[expect(clippy::unused_self, reason = "belongs to `write`")]
-    fn write_rest(&self, second: &AtomicU64, third: &AtomicU64, size: u64, record: &Record) {
-        let low = size & u64::from(u32::MAX);
-        second.store(
-            u64::from(record.recording) << 32 | u64::from(record.node),
-            Ordering::Relaxed,
-        );
-        third.store(low << 32 | u64::from(record.birth), Ordering::Relaxed);
+    pub(crate) fn write(&self, words: &Words) {
+        let ([first, second, third], [head, origin, rest]) = (&self.0, &words.0);
+        second.store(*origin, Ordering::Relaxed);
+        third.store(*rest, Ordering::Relaxed);
+        first.store(*head, Ordering::Release);
     }
 
     /// The record; meaningless when there is none.
@@ -140,7 +147,7 @@ fn low_half(word: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{ADDRESSES, Entry, Record, SIZES};
+    use super::{ADDRESSES, Entry, Record, SIZES, Words};
 
     #[test]
     fn every_field_comes_back_at_its_limits() {
@@ -154,7 +161,9 @@ mod tests {
                     recording: extreme.rotate_left(3),
                     sampled: extreme == 1,
                 };
-                entry.write(ADDRESSES - 16, &record);
+                let words = Words::of(ADDRESSES - 16, &record);
+                assert_eq!(words.address(), ADDRESSES - 16);
+                entry.write(&words);
                 assert_eq!(entry.address(), ADDRESSES - 16);
                 assert_eq!(entry.read(), record);
             }
@@ -170,7 +179,7 @@ mod tests {
             size: u64::MAX,
             ..Record::default()
         };
-        entry.write(16, &record);
+        entry.write(&Words::of(16, &record));
         assert_eq!(entry.read().size, SIZES - 1);
         assert_eq!(entry.address(), 16);
     }

@@ -28,19 +28,12 @@ pub(super) struct Found<'a> {
     home: &'a Line,
     /// The home, or where it strayed to.
     line: &'a Line,
-    position: u32,
+    pub(super) position: u32,
     pub(super) id: u64,
     pub(super) entry: &'a Entry,
 }
 
 impl Found<'_> {
-    /// Whether what was found without the lock is so under it, if the index is
-    /// the same.
-    #[inline]
-    pub(super) fn is_still(&self, address: u64) -> bool {
-        self.line.id(self.position) == self.id && self.entry.address() == address
-    }
-
     /// Takes it out of the index. For the holder of the lock.
     #[inline]
     pub(super) fn take(&self) {
@@ -75,11 +68,7 @@ impl Shard {
     }
 
     /// Finds an address whose home among so many lines is `home`.
-    #[inline(always)]
-    #[expect(
-        clippy::inline_always,
-        reason = "measured: half of a hot removal was this call"
-    )]
+    #[inline]
     pub(super) fn find<'a>(
         &'a self,
         address: u64,
@@ -88,16 +77,13 @@ impl Shard {
         lines: u64,
     ) -> Option<Found<'a>> {
         let mark = Mark::of(hash);
+        let (mut positions, has_strays) = home.candidates(mark);
         let entries = self.entries.all();
-        for position in home.candidates(mark) {
-            if let Some(found) = holds(entries, home, home, position, address) {
-                return Some(found);
-            }
+        let found = positions.find_map(|at| holds(entries, home, home, at, address));
+        if found.is_some() || !has_strays {
+            return found;
         }
-        match home.reach(mark) {
-            0 => None,
-            reach => self.find_stray(address, hash, home, reach, lines),
-        }
+        self.find_stray(address, hash, home, lines)
     }
 
     #[cold]
@@ -106,14 +92,13 @@ impl Shard {
         address: u64,
         hash: u64,
         home_line: &'a Line,
-        reach: u64,
         lines: u64,
     ) -> Option<Found<'a>> {
         let mark = Mark::of(hash);
         let first = home(hash, lines);
-        for distance in 1..=reach {
+        for distance in 1..=home_line.reach(mark) {
             let line = self.line(around(first + distance, lines))?;
-            for position in line.candidates(mark) {
+            for position in line.candidates(mark).0 {
                 let entries = self.entries.all();
                 if let Some(found) = holds(entries, home_line, line, position, address) {
                     return Some(found);
@@ -214,7 +199,7 @@ impl Shard {
 
 /// What a position of a line holds, if it is the address.
 #[inline]
-fn holds<'a>(
+pub(super) fn holds<'a>(
     entries: &'a [Entry],
     home: &'a Line,
     line: &'a Line,

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   words 0, 1     15 tags of 8 bits            0 = the entry is empty; byte 15 stays 0
-//!   words 2 .. 6   15 ids of 20 bits, three a word
+//!   words 2 .. 5   the low 16 bits of 15 ids
+//!   word 6         their high 4 bits
 //!   word 7         the margin:  reach: 8 │ strays: 24 │ filter: 32
 //! ```
 //!
@@ -17,7 +18,8 @@
 //! seen with a new tag and an old id or the reverse, and so a reader goes by
 //! the address in the record that the id names, never by the entry alone.
 
-use crate::sync::{AtomicU64, Ordering};
+use super::machine;
+use crate::sync::{AtomicU16, AtomicU64, Ordering};
 
 /// Entries in a line.
 pub(crate) const ENTRIES: u32 = 15;
@@ -27,8 +29,11 @@ pub(crate) const IDS: u64 = 1 << ID_BITS;
 pub(crate) const REACH: u64 = 15;
 
 const ID_BITS: u32 = 20;
-const ONES: u64 = 0x0101_0101_0101_0101;
-const HIGHS: u64 = 0x8080_8080_8080_8080;
+/// The bits of an id that are kept apart from the others.
+const HIGH_BITS: u32 = ID_BITS - 16;
+const HIGH: u64 = (1 << HIGH_BITS) - 1;
+/// All positions.
+const ALL: u32 = (1 << ENTRIES) - 1;
 const STRAY: u64 = 1 << 32;
 const REACH_SHIFT: u32 = 56;
 
@@ -37,7 +42,8 @@ const REACH_SHIFT: u32 = 56;
 #[repr(C, align(64))]
 pub(crate) struct Line {
     tags: [AtomicU64; 2],
-    ids: [AtomicU64; 5],
+    lows: [AtomicU16; 16],
+    highs: AtomicU64,
     margin: AtomicU64,
 }
 
@@ -46,8 +52,8 @@ const _: () = assert!(size_of::<Line>() == 64);
 /// A hash as a line looks at it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Mark {
-    /// 8 bits, never 0.
-    tag: u64,
+    /// Never 0.
+    tag: u8,
     /// The bit in the margin's filter.
     filter: u64,
 }
@@ -57,17 +63,29 @@ impl Mark {
     #[inline]
     pub(crate) fn of(hash: u64) -> Self {
         Self {
-            tag: (hash & 0xff).max(1),
+            tag: low_byte(hash).max(1),
             filter: 1 << (hash >> 8 & 31),
         }
     }
 }
 
-/// Positions in a line.
+#[inline]
+fn low_byte(hash: u64) -> u8 {
+    #[expect(clippy::cast_possible_truncation, reason = "a part of it is wanted")]
+    let byte = hash as u8;
+    byte
+}
+
+/// Positions in a line, as bits.
 #[derive(Debug)]
-pub(crate) struct Positions {
-    /// The high bit of each byte of the tags that is meant.
-    bits: [u64; 2],
+pub(crate) struct Positions(u32);
+
+impl Positions {
+    /// Whether there is none.
+    #[inline]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0 == 0
+    }
 }
 
 impl Iterator for Positions {
@@ -75,75 +93,79 @@ impl Iterator for Positions {
 
     #[inline]
     fn next(&mut self) -> Option<u32> {
-        let [low, high] = &mut self.bits;
-        if *low != 0 {
-            let position = low.trailing_zeros() / 8;
-            *low &= *low - 1;
-            Some(position)
-        } else if *high != 0 {
-            let position = 8 + high.trailing_zeros() / 8;
-            *high &= *high - 1;
-            Some(position)
-        } else {
-            None
+        if self.0 == 0 {
+            return None;
         }
+        let position = self.0.trailing_zeros();
+        self.0 &= self.0 - 1;
+        Some(position)
     }
 }
 
 impl Line {
-    /// Where a tag stands, and sometimes where it does not: just above a place
-    /// where it does.
     #[inline]
-    fn having(&self, tag: u64) -> Positions {
-        let wanted = tag * ONES;
+    fn tags(&self) -> [u64; 2] {
         let [low, high] = &self.tags;
-        let low = low.load(Ordering::Relaxed) ^ wanted;
-        let high = high.load(Ordering::Relaxed) ^ wanted;
-        Positions {
-            bits: [
-                low.wrapping_sub(ONES) & !low & HIGHS,
-                // Without the byte that is no tag.
-                high.wrapping_sub(ONES) & !high & (HIGHS >> 8),
-            ],
-        }
+        [low.load(Ordering::Relaxed), high.load(Ordering::Relaxed)]
     }
 
-    /// Where something with this mark may be.
     #[inline]
-    pub(crate) fn candidates(&self, mark: Mark) -> Positions {
-        self.having(mark.tag)
+    fn filter(&self, mark: Mark) -> bool {
+        self.margin.load(Ordering::Relaxed) & mark.filter != 0
     }
 
-    /// Whether neither this line nor a stray of it has anything like this mark.
+    /// Where something with this mark may be, and whether strays of this line
+    /// have anything like it.
     #[inline]
-    pub(crate) fn surely_lacks(&self, mark: Mark) -> bool {
-        let [low, high] = self.having(mark.tag).bits;
-        let filter = self.margin.load(Ordering::Relaxed) & mark.filter;
-        low | high | filter == 0
+    pub(crate) fn candidates(&self, mark: Mark) -> (Positions, bool) {
+        let like = Positions(machine::equal(self.tags(), mark.tag));
+        (like, self.filter(mark))
+    }
+
+    /// The first free position of a line that has nothing like this mark, nor has
+    /// a stray of it; `None` if it may have, or if there is none.
+    #[inline]
+    pub(crate) fn free_without(&self, mark: Mark) -> Option<u32> {
+        let tags = self.tags();
+        let is_clear = machine::equal(tags, mark.tag) == 0 && !self.filter(mark);
+        let free = machine::equal(tags, 0) & ALL;
+        (is_clear && free != 0).then(|| free.trailing_zeros())
+    }
+
+    /// Whether the mark's tag stands at a position.
+    #[inline]
+    pub(crate) fn has(&self, position: u32, mark: Mark) -> bool {
+        let word = self.tags.get(position as usize / 8);
+        let word = word.map_or(0, |word| word.load(Ordering::Relaxed));
+        low_byte(word >> (position % 8 * 8)) == mark.tag
     }
 
     /// The first position that is free.
     #[inline]
     pub(crate) fn free(&self) -> Option<u32> {
-        self.having(0).next()
+        Positions(machine::equal(self.tags(), 0) & ALL).next()
     }
 
     /// The id at a position; that of an empty one says nothing.
     #[inline]
     pub(crate) fn id(&self, position: u32) -> u64 {
-        let word = self.ids.get(position as usize / 3);
-        let word = word.map_or(0, |word| word.load(Ordering::Relaxed));
-        word >> (position % 3 * ID_BITS) & (IDS - 1)
+        let low = self.lows.get(position as usize);
+        let low = low.map_or(0, |low| low.load(Ordering::Relaxed));
+        let high = self.highs.load(Ordering::Relaxed) >> (position * HIGH_BITS) & HIGH;
+        high << 16 | u64::from(low)
     }
 
     /// Writes an entry at a free position. For the holder of the lock.
     #[inline]
     pub(crate) fn put(&self, position: u32, id: u64, mark: Mark) {
-        if let Some(word) = self.ids.get(position as usize / 3) {
-            let shift = position % 3 * ID_BITS;
-            let kept = word.load(Ordering::Relaxed) & !((IDS - 1) << shift);
-            word.store(kept | (id & (IDS - 1)) << shift, Ordering::Relaxed);
+        if let Some(low) = self.lows.get(position as usize) {
+            #[expect(clippy::cast_possible_truncation, reason = "the rest comes below")]
+            low.store(id as u16, Ordering::Relaxed);
         }
+        let shift = position * HIGH_BITS;
+        let kept = self.highs.load(Ordering::Relaxed) & !(HIGH << shift);
+        let high = id >> 16 & HIGH;
+        self.highs.store(kept | high << shift, Ordering::Relaxed);
         self.set_tag(position, mark.tag);
     }
 
@@ -154,22 +176,21 @@ impl Line {
     }
 
     #[inline]
-    fn set_tag(&self, position: u32, tag: u64) {
+    fn set_tag(&self, position: u32, tag: u8) {
         if let Some(word) = self.tags.get(position as usize / 8) {
             let shift = position % 8 * 8;
             let kept = word.load(Ordering::Relaxed) & !(0xff << shift);
-            word.store(kept | tag << shift, Ordering::Relaxed);
+            word.store(kept | u64::from(tag) << shift, Ordering::Relaxed);
         }
     }
 
     /// How many lines after this one may hold a stray of it with this mark.
     #[inline]
     pub(crate) fn reach(&self, mark: Mark) -> u64 {
-        let margin = self.margin.load(Ordering::Relaxed);
-        if margin & mark.filter == 0 {
-            0
+        if self.filter(mark) {
+            self.margin.load(Ordering::Relaxed) >> REACH_SHIFT
         } else {
-            margin >> REACH_SHIFT
+            0
         }
     }
 
@@ -194,7 +215,8 @@ impl Line {
 
     /// Empties the line. For the holder of the lock.
     pub(crate) fn clear(&self) {
-        for word in self.tags.iter().chain(&self.ids) {
+        // What an empty position has for an id says nothing.
+        for word in &self.tags {
             word.store(0, Ordering::Relaxed);
         }
         self.margin.store(0, Ordering::Relaxed);
@@ -211,7 +233,8 @@ impl Line {
     pub(crate) fn empty() -> Self {
         Self {
             tags: [const { AtomicU64::new(0) }; 2],
-            ids: [const { AtomicU64::new(0) }; 5],
+            lows: [const { AtomicU16::new(0) }; 16],
+            highs: AtomicU64::new(0),
             margin: AtomicU64::new(0),
         }
     }
@@ -235,13 +258,13 @@ mod tests {
         assert_eq!(line.free(), None);
         for position in 0..ENTRIES {
             let mark = Mark::of(100 + u64::from(position));
-            assert!(line.candidates(mark).any(|found| found == position));
+            assert!(line.candidates(mark).0.any(|found| found == position));
             assert_eq!(line.id(position), IDS - 1 - u64::from(position) * 77);
         }
-        assert_eq!(line.candidates(Mark::of(99)).next(), None);
+        assert_eq!(line.candidates(Mark::of(99)).0.next(), None);
         line.take(7);
         assert_eq!(line.free(), Some(7));
-        assert!(!line.candidates(Mark::of(107)).any(|found| found == 7));
+        assert!(!line.candidates(Mark::of(107)).0.any(|found| found == 7));
         line.put(7, 5, Mark::of(1));
         assert_eq!(
             (line.id(6), line.id(7), line.id(8)),
@@ -254,16 +277,16 @@ mod tests {
     fn no_mark_has_a_candidate_in_an_empty_line_and_no_line_has_a_sixteenth_entry() {
         let line = Line::empty();
         for hash in 0..0x1_0000 {
-            assert_eq!(line.candidates(Mark::of(hash)).next(), None, "{hash:x}");
+            assert_eq!(line.candidates(Mark::of(hash)).0.next(), None, "{hash:x}");
         }
         for position in 0..ENTRIES {
             line.put(position, 1, Mark::of(1));
         }
         line.add_stray(3, Mark::of(1));
         assert_eq!(line.free(), None);
-        assert!(line.candidates(Mark::of(0)).eq(0..ENTRIES));
+        assert!(line.candidates(Mark::of(0)).0.eq(0..ENTRIES));
         for hash in 2..0x100 {
-            assert_eq!(line.candidates(Mark::of(hash)).next(), None, "{hash:x}");
+            assert_eq!(line.candidates(Mark::of(hash)).0.next(), None, "{hash:x}");
         }
     }
 
@@ -281,7 +304,7 @@ mod tests {
         line.remove_stray();
         assert_eq!(line.reach(Mark::of(0x2100)), 0);
         assert!(!line.has_strays());
-        assert_eq!(line.candidates(Mark::of(9)).next(), Some(0));
+        assert_eq!(line.candidates(Mark::of(9)).0.next(), Some(0));
     }
 
     /// Bug prevented: a count of strays that wraps forgets those that are still there.

@@ -16,6 +16,7 @@
 mod entry;
 mod index;
 mod line;
+mod machine;
 mod shard;
 
 pub use entry::Record;
@@ -106,12 +107,30 @@ impl Table {
     /// Keeps what is known of the block at `address`. `false` when that cannot
     /// be done, which is counted. A record that is there already is replaced,
     /// and counted: its free was missed.
-    #[inline(never)]
+    #[inline]
     pub fn insert(&self, address: usize, record: &Record) -> bool {
         let address = address as u64;
-        match self.shard_of(address) {
-            Some(shard) if address < ADDRESSES && address != 0 => shard.insert(address, record),
-            _ => self.refuse(),
+        if address < ADDRESSES && address != 0 {
+            self.enter(Words::of(address, record))
+        } else {
+            self.refuse()
+        }
+    }
+
+    /// Begins to bring into the cache what [`insert`](Self::insert) of this address
+    /// is going to touch.
+    #[inline]
+    pub(crate) fn fetch(&self, address: usize) {
+        if let Some(shard) = self.shard_of(address as u64) {
+            shard.fetch(address as u64);
+        }
+    }
+
+    #[inline(never)]
+    fn enter(&self, words: Words) -> bool {
+        match self.shard_of(words.address()) {
+            Some(shard) => shard.insert(words),
+            None => self.refuse(),
         }
     }
 

@@ -17,8 +17,9 @@
 //! perhaps, the home line itself.
 
 use super::entry::{Entry, Record, Words};
-use super::index::{CROWDED, FIRST_LINES, Found, LINES, Placed, hash, home};
-use super::line::{IDS, Line, Mark};
+use super::index::{CROWDED, FIRST_LINES, Found, LINES, Placed, hash, holds, home};
+use super::line::{IDS, Line, Mark, Positions};
+use super::machine;
 use crate::record::lock::{Guard, Lock};
 use crate::record::zone::Part;
 use crate::sync::{AtomicU64, Ordering, fence};
@@ -157,20 +158,54 @@ impl Shard {
 }
 
 impl Shard {
+    /// Begins to bring into the cache what an insertion of the address touches.
+    #[inline]
+    pub(crate) fn fetch(&self, address: u64) {
+        machine::fetch(&self.lock);
+        if let Some(line) = self.line(home(hash(address), self.line_count())) {
+            machine::fetch(line);
+        }
+        let next = self.free.load(Ordering::Relaxed);
+        let next = if next == NONE { self.used() } else { next };
+        if let Some(entry) = self.entry(next) {
+            machine::fetch(entry);
+        }
+    }
+
     /// Keeps a record, instead of one with the same address if need be.
     #[inline]
-    pub(crate) fn insert(&self, address: u64, record: &Record) -> bool {
-        let hash = hash(address);
+    pub(crate) fn insert(&self, words: Words) -> bool {
+        let hash = hash(words.address());
+        let mark = Mark::of(hash);
         let Some(guard) = self.acquire() else {
             return false;
         };
+        let lines = self.line_count();
+        // The usual case: nothing looks like the address, and there is room.
+        if let Some(line) = self.line(home(hash, lines))
+            && let Some(position) = line.free_without(mark)
+            && self.live() < lines * CROWDED
+            && let Some((id, entry)) = self.take_entry()
+        {
+            line.put(position, id, mark);
+            entry.write(&words);
+            add(&self.live, 1);
+            return true;
+        }
+        self.insert_anyhow(&guard, hash, words)
+    }
+
+    /// The same, whatever is in the way; apart, as it needs all registers.
+    #[cold]
+    #[inline(never)]
+    fn insert_anyhow(&self, guard: &Guard<'_>, hash: u64, words: Words) -> bool {
         let mut lines = self.line_count();
         let Some(mut line) = self.line(home(hash, lines)) else {
             add(&self.full, 1);
             return false;
         };
-        if let Some(found) = self.find(address, hash, line, lines) {
-            found.entry.write(address, record);
+        if let Some(found) = self.find(words.address(), hash, line, lines) {
+            found.entry.write(&words);
             add(&self.replaced, 1);
             return true;
         }
@@ -181,7 +216,7 @@ impl Shard {
         };
         loop {
             // A crowded line may do when there is no room for more of them.
-            let has_grown = is_crowded && self.grow(&guard);
+            let has_grown = is_crowded && self.grow(guard);
             if has_grown {
                 lines = self.line_count();
                 line = self.line(home(hash, lines)).unwrap_or(line);
@@ -196,7 +231,7 @@ impl Shard {
             }
             is_crowded = true;
         }
-        entry.write(address, record);
+        entry.write(&words);
         add(&self.live, 1);
         true
     }
@@ -210,44 +245,60 @@ impl Shard {
         let shape = self.shape.load(Ordering::Acquire);
         if let Some(line) = self.line(home(hash, shape & LINES))
             && (shape >> 32).is_multiple_of(2)
-            && line.surely_lacks(Mark::of(hash))
         {
+            let mark = Mark::of(hash);
+            let (like, has_strays) = line.candidates(mark);
+            if !like.is_empty() {
+                return self.remove_like(address, words, line, mark, like, shape);
+            }
             // Keeps the loads of the line before the second look.
             fence(Ordering::Acquire);
-            if self.shape.load(Ordering::Relaxed) == shape {
+            if !has_strays && self.shape.load(Ordering::Relaxed) == shape {
                 return false;
             }
         }
-        self.remove_candidate(address, hash, words)
+        self.remove_anyhow(address, words)
     }
 
     /// The same for an address that something in its line looks like; apart, so
     /// that the usual answer saves no registers.
     #[inline(never)]
-    fn remove_candidate(&self, address: u64, hash: u64, words: &mut Words) -> bool {
-        // As above, but with a look at the records.
-        let shape = self.shape.load(Ordering::Acquire);
-        let mut seen = None;
-        if (shape >> 32).is_multiple_of(2) {
-            let lines = shape & LINES;
-            seen = self
-                .line(home(hash, lines))
-                .and_then(|line| self.find(address, hash, line, lines));
-            fence(Ordering::Acquire);
-            if seen.is_none() && self.shape.load(Ordering::Relaxed) == shape {
-                return false;
+    fn remove_like(
+        &self,
+        address: u64,
+        words: &mut Words,
+        home: &Line,
+        mark: Mark,
+        mut like: Positions,
+        shape: u64,
+    ) -> bool {
+        let Some(guard) = self.acquire_or_miss() else {
+            return false;
+        };
+        if self.shape.load(Ordering::Relaxed) == shape {
+            let entries = self.entries.all();
+            // What was seen without the lock is looked at again.
+            let found = like
+                .find_map(|at| holds(entries, home, home, at, address))
+                .filter(|found| home.has(found.position, mark));
+            if let Some(found) = found {
+                found.entry.copy_to(words);
+                self.erase(&found);
+                return true;
             }
         }
+        drop(guard);
+        self.remove_anyhow(address, words)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn remove_anyhow(&self, address: u64, words: &mut Words) -> bool {
         let Some(_guard) = self.acquire_or_miss() else {
             return false;
         };
-        let is_same = self.shape.load(Ordering::Relaxed) == shape;
-        let found = match seen {
-            Some(found) if is_same && found.is_still(address) => found,
-            _ => match self.find_locked(address, hash) {
-                Some(found) => found,
-                None => return false,
-            },
+        let Some(found) = self.find_locked(address, hash(address)) else {
+            return false;
         };
         found.entry.copy_to(words);
         self.erase(&found);
@@ -279,13 +330,11 @@ impl Shard {
                     // The sampler's too.
                     if let Some(entry) = self.entry(at) {
                         let recording = 0;
-                        entry.write(
-                            address,
-                            &Record {
-                                recording,
-                                ..record
-                            },
-                        );
+                        let record = Record {
+                            recording,
+                            ..record
+                        };
+                        entry.write(&Words::of(address, &record));
                     }
                 } else if take && let Some(found) = self.find_locked(address, hash(address)) {
                     self.erase(&found);
@@ -319,7 +368,7 @@ impl Shard {
             }
             match amend(&entry.read()) {
                 Amend::Keep => {}
-                Amend::Replace(record) => entry.write(address, &record),
+                Amend::Replace(record) => entry.write(&Words::of(address, &record)),
                 Amend::Remove => {
                     if let Some(found) = self.find_locked(address, hash(address)) {
                         self.erase(&found);
