@@ -63,6 +63,57 @@ fn recorder() -> Option<(&'static Slot, &'static Thread, Option<Tag>, Option<Cur
 #[cold]
 #[inline(never)]
 pub(crate) fn allocated(new: New) -> *mut u8 {
+    // What most calls are: of a thread in a recording, while there is no profile. Nothing of the
+    // rest is in their way.
+    if profiling::current().is_none()
+        && let Some(thread) = visits::here()
+        && let Some(tag) = thread.current()
+        && thread
+            .unless_quiet(|| enter_recorded(new, thread, tag))
+            .is_some()
+    {
+        return new.block;
+    }
+    allocated_anyhow(new)
+}
+
+/// Enters a new block that a recording gets, and no sampler has chosen.
+#[inline]
+fn enter_recorded(new: New, thread: &Thread, tag: Tag) {
+    TABLE.fetch(new.block.addr());
+    let record = Record {
+        node: capture(thread, Some(tag)),
+        size: new.layout.size() as u64,
+        birth: recent_ms(thread),
+        recording: tag.id,
+        sampled: false,
+    };
+    if !TABLE.insert(new.block.addr(), &record) {
+        return lose(&record);
+    }
+    // As in `keep`. And a profile that has begun meanwhile may have it, too.
+    if !tag.is_under_way() || profiling::current().is_some() {
+        settle_recorded(new.block, thread, &record, tag);
+    }
+}
+
+/// Puts a record right that was entered while its recording ended, or while a
+/// profile began.
+#[cold]
+#[inline(never)]
+fn settle_recorded(block: *mut u8, thread: &Thread, record: &Record, tag: Tag) {
+    if !tag.is_under_way() {
+        // Nobody else knows the block, so nobody looks for it now.
+        TABLE.remove(block.addr());
+    }
+    if let Some(profile) = counts_for(record, None) {
+        profile.came(thread, record.node, record.size);
+    }
+}
+
+/// The same whatever is under way.
+#[inline(never)]
+fn allocated_anyhow(new: New) -> *mut u8 {
     let Some((slot, thread, tag, current)) = recorder() else {
         return new.block;
     };
@@ -99,6 +150,7 @@ fn enter(new: New, thread: &Thread, tag: Option<Tag>, chosen: Option<Current>) -
             block = stand_in;
         }
     }
+    TABLE.fetch(block.addr());
     let record = Record {
         node: capture(thread, tag),
         size: size as u64,
@@ -301,7 +353,7 @@ impl Resize {
             let growth = self.growth();
             let is_hit = growth > 0 && current.is_some_and(|c| c.hits(thread, slot, growth));
             let fresh = thread.unless_quiet(|| {
-                let after = self.enter(thread, tag, current, is_hit);
+                let after = self.enter(thread, tag, current, is_hit, moved);
                 look_around(slot, thread, current);
                 (after, current)
             });
@@ -331,12 +383,14 @@ impl Resize {
         tag: Option<Tag>,
         current: Option<Current>,
         is_hit: bool,
+        moved: *mut u8,
     ) -> Option<Record> {
         let (old, new) = (self.given.size() as u64, self.new_size as u64);
         let every = current.filter(|c| c.is_every() && tag.is_some_and(|t| c.has_recording(t.id)));
         if self.record.is_none() && !is_hit && every.is_none() {
             return None;
         }
+        TABLE.fetch(moved.addr());
         let node = capture(thread, tag);
         if let Some(profile) = every.or(current.filter(|_| is_hit)) {
             profile.resized(node, self.growth());

@@ -28,29 +28,37 @@ mod real {
     static THREADS: AtomicU32 = AtomicU32::new(0);
 
     thread_local! {
-        static THREAD: Cell<u32> = const { Cell::new(0) };
+        /// The thread's word in a lock, made anew in the child of a fork; 0 before it is
+        /// asked for.
+        static WORD: Cell<u64> = const { Cell::new(0) };
     }
 
     /// The calling thread's word in a lock: never 0, no other thread's, and below 2^63.
     #[inline]
     pub(crate) fn me() -> u64 {
         // `try_with` because `with` has a panic in it; this kind of thread local cannot be gone.
-        let thread = THREAD.try_with(Cell::get).unwrap_or(u32::MAX);
-        let thread = if thread == 0 { name() } else { thread };
-        let epoch = EPOCH.load(Ordering::Relaxed) & (u32::MAX >> 1);
-        u64::from(epoch) << 32 | u64::from(thread)
+        let word = WORD.try_with(Cell::get).unwrap_or(0);
+        if word == 0 { name() } else { word }
     }
 
     #[cold]
-    fn name() -> u32 {
+    #[inline(never)]
+    fn name() -> u64 {
         // After four thousand million threads numbers come again; two of them at one lock at one
         // moment would take each other for a signal handler, and count a loss.
         let number = THREADS
             .fetch_add(1, Ordering::Relaxed)
             .wrapping_add(1)
             .max(1);
-        let _ = THREAD.try_with(|thread| thread.set(number));
-        number
+        keep_word(number)
+    }
+
+    /// Makes the calling thread's word, which is this thread's in this epoch.
+    fn keep_word(thread: u32) -> u64 {
+        let epoch = EPOCH.load(Ordering::Relaxed) & (u32::MAX >> 1);
+        let word = u64::from(epoch) << 32 | u64::from(thread);
+        let _ = WORD.try_with(|place| place.set(word));
+        word
     }
 
     /// Begins to count forks, and to keep them out of what [`loader`] and
@@ -89,6 +97,14 @@ mod real {
     #[cfg(unix)]
     extern "C" fn in_the_child() {
         EPOCH.fetch_add(1, Ordering::Relaxed);
+        #[expect(
+            clippy::cast_possible_truncation,
+            reason = "the low half is the thread"
+        )]
+        let thread = WORD.try_with(Cell::get).unwrap_or(0) as u32;
+        if thread != 0 {
+            keep_word(thread);
+        }
         recording::reopen_in_the_child();
         loader::reopen_in_the_child();
     }

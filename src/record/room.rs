@@ -198,7 +198,18 @@ impl Room {
     }
 
     /// What a block stands for that is in a run here.
+    #[inline]
     pub(super) fn original(&self, block: *mut u8) -> Option<*mut u8> {
+        // Most blocks can be told without a call.
+        if block.addr().is_multiple_of(UNIT) {
+            self.original_at_unit(block)
+        } else {
+            None
+        }
+    }
+
+    #[inline(never)]
+    fn original_at_unit(&self, block: *mut u8) -> Option<*mut u8> {
         let number = self.find(block)?;
         self.out(number)?;
         Some(self.link(number)?.original.load(Ordering::Relaxed))
