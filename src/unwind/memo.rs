@@ -107,51 +107,69 @@ impl Stack {
             return None;
         }
         let (set, name) = place(frame.ip, frame.slot);
-        let names = self.names.get(set)?;
-        let ways = self.memos.get_mut(set)?;
+        let (names, ways) = (self.names.get(set)?, self.memos.get_mut(set)?);
         let era = self.era;
-        let (_, memo) = names.of.iter().zip(ways).find(|(of, memo)| {
+        for (of, memo) in names.of.iter().zip(ways) {
             // SAFETY: passed on.
-            **of == name && memo.era == era && unsafe { memo.leads_from(frame) }
-        })?;
-        let (ip, slot) = memo.base()?;
-        let index = usize::from(memo.base);
-        let base = self.entries.get(..self.len)?.get(index)?;
-        if base.slot != slot || base.ip != ip || base.about & STRANGE != 0 {
-            return None;
-        }
-        if base.about & NEEDS_BP != 0 && !(memo.knows_bp && memo.base_bp == base.bp) {
-            return None;
-        }
-        // SAFETY: the base, which was just compared, is live, and has called the innermost of them.
-        if unsafe { self.proofs.unchanged(index) }.is_some() {
-            return None;
-        }
-        if memo.base_node != base.node {
-            memo.base_node = base.node;
-            memo.node = base.node;
-            let inner = usize::from(memo.frames).wrapping_sub(1);
-            for ip in memo.words.get(..inner)?.iter().rev().chain([&memo.ip]) {
-                memo.node = sink(memo.node, *ip);
+            if *of != name || memo.era != era || !unsafe { memo.leads_from(frame) } {
+                continue;
             }
+            let (ip, slot) = memo.base()?;
+            let index = usize::from(memo.base);
+            let base = self.entries.get(..self.len)?.get(index)?;
+            if base.slot != slot || base.ip != ip || base.about & STRANGE != 0 {
+                return None;
+            }
+            if base.about & NEEDS_BP != 0 && !(memo.knows_bp && memo.base_bp == base.bp) {
+                return None;
+            }
+            // SAFETY: the base, which was just compared, is live, and has called the innermost.
+            if unsafe { self.proofs.unchanged(index) }.is_some() {
+                return None;
+            }
+            if memo.base_node != base.node {
+                memo.follow(base.node, sink)?;
+            }
+            #[cfg(test)]
+            {
+                self.recalled += 1;
+            }
+            self.depth = index + 1 + usize::from(memo.frames);
+            return Some(Capture {
+                node: memo.node,
+                root: self.root,
+            });
         }
-        #[cfg(test)]
-        {
-            self.recalled += 1;
-        }
-        self.depth = index + 1 + usize::from(memo.frames);
-        Some(Capture {
-            node: memo.node,
-            root: self.root,
-        })
+        None
     }
 
-    /// Keeps the way that was just walked and entered, if it has met a kept frame.
-    #[inline(never)]
+    /// Keeps the way that was just walked and entered, if it has met a kept frame
+    /// and may be gone again.
+    #[inline]
     pub(super) fn remember_way(&mut self, walk: &Walk, node: u32) {
-        if walk.root == DEEP {
+        if walk.kept == 0 || walk.fresh == 0 || walk.root == DEEP {
             return;
         }
+        let leaf = self.entries.get((walk.kept + walk.fresh).wrapping_sub(1));
+        let Some((set, name)) = leaf.map(|leaf| place(leaf.ip, leaf.slot)) else {
+            return;
+        };
+        let Some(names) = self.names.get_mut(set) else {
+            return;
+        };
+        names.misses = names.misses.wrapping_add(1);
+        if names.missed != name && !names.misses.is_multiple_of(4) {
+            // Most ways are never gone again: it must be missed twice, or be lucky, as two that
+            // take turns would never get in.
+            names.missed = name;
+        } else {
+            self.keep_way(walk, node, set, name);
+        }
+    }
+
+    /// The same once it is settled; `set` and `name` are those of its innermost frame.
+    #[inline(never)]
+    fn keep_way(&mut self, walk: &Walk, node: u32, set: usize, name: u32) {
         let Some((older, fresh)) = self
             .entries
             .get(..walk.kept + walk.fresh)
@@ -162,17 +180,9 @@ impl Stack {
         let (Some(outer), Some((leaf, fresh))) = (older.last(), fresh.split_last()) else {
             return;
         };
-        let (set, name) = place(leaf.ip, leaf.slot);
         let (Some(names), Some(set)) = (self.names.get_mut(set), self.memos.get_mut(set)) else {
             return;
         };
-        names.misses = names.misses.wrapping_add(1);
-        if names.missed != name && !names.misses.is_multiple_of(4) {
-            // Most ways are never gone again: it must be missed twice, or be lucky, as two that
-            // take turns would never get in.
-            names.missed = name;
-            return;
-        }
         let (Ok(base), Ok(frames)) = (u16::try_from(walk.kept - 1), u8::try_from(walk.fresh))
         else {
             return;
@@ -193,6 +203,18 @@ impl Stack {
 }
 
 impl Memo {
+    /// Enters the way's nodes again, as the base has another one now.
+    #[cold]
+    fn follow(&mut self, base: u32, sink: &mut impl FnMut(u32, u64) -> u32) -> Option<()> {
+        self.base_node = base;
+        self.node = base;
+        let inner = usize::from(self.frames).wrapping_sub(1);
+        for ip in self.words.get(..inner)?.iter().rev().chain([&self.ip]) {
+            self.node = sink(self.node, *ip);
+        }
+        Some(())
+    }
+
     /// Adds the words of all frames but the innermost, and of the base.
     fn add_all(&mut self, fresh: &[Entry], outer: &Entry) -> Option<()> {
         for entry in fresh.iter().rev() {

@@ -56,7 +56,11 @@ impl Proofs {
     /// The stack is the calling thread's, its bounds are those of the time when
     /// these frames were kept, and the callee of the innermost of them is live,
     /// at the slot that is kept for it.
-    #[inline]
+    #[inline(always)]
+    #[expect(
+        clippy::inline_always,
+        reason = "measured: a call takes 20 instructions of 320"
+    )]
     pub(super) unsafe fn unchanged(&self, frames: usize) -> Option<usize> {
         let count = match frames.checked_sub(1) {
             Some(last) => self.count.get(last).copied().unwrap_or(UNPROVABLE),
@@ -65,18 +69,25 @@ impl Proofs {
         };
         if let Some(words) = self.words.get(..usize::from(count)) {
             let mut differs = 0;
-            // No way out of the loop: it is nearly always run to its end.
-            let (fours, rest) = words.as_chunks::<4>();
-            for [a, b, c, d] in fours {
-                for proof in [a, b, c, d] {
-                    // SAFETY: the word was read when the frame was kept, so it is below the
-                    // stack's end; and it is in the frame of a callee that is live, or further up.
-                    differs |= unsafe { proof.difference() };
-                }
+            // No way out of the loop: it is nearly always run to its end. What is left over at the
+            // front is looked at with its neighbours, which costs less than another loop.
+            let (rest, fours) = words.as_rchunks::<4>();
+            for four in fours {
+                // SAFETY: the words were read when the frames were kept, so they are below the
+                // stack's end; and they are in the frame of a callee that is live, or further up.
+                differs |= unsafe { Proof::differences(four) };
             }
-            for proof in rest {
-                // SAFETY: as above.
-                differs |= unsafe { proof.difference() };
+            if !rest.is_empty() {
+                match words.first_chunk::<4>() {
+                    // SAFETY: as above.
+                    Some(four) => differs |= unsafe { Proof::differences(four) },
+                    None => {
+                        for proof in rest {
+                            // SAFETY: as above.
+                            differs |= unsafe { proof.difference() };
+                        }
+                    }
+                }
             }
             if differs == 0 {
                 return None;
@@ -119,5 +130,16 @@ impl Proof {
     unsafe fn difference(&self) -> u64 {
         // SAFETY: the caller.
         unsafe { load(self.at) ^ self.word }
+    }
+
+    /// The same for four.
+    ///
+    /// # Safety
+    /// As [`difference`](Self::difference), for each.
+    #[inline]
+    unsafe fn differences(four: &[Self; 4]) -> u64 {
+        four.iter()
+            // SAFETY: the caller.
+            .fold(0, |differs, proof| differs | unsafe { proof.difference() })
     }
 }

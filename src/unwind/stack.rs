@@ -25,6 +25,8 @@ pub struct Stack {
     pub(super) asked: u32,
     /// How the last captures left the allocator.
     pub(super) exits: [Exit; EXITS],
+    /// How many bytes above the start of a capture the furthest of them ends.
+    pub(super) exits_reach: u64,
     /// How many frames the last capture had.
     pub(super) depth: usize,
     /// How many captures had a memo.
@@ -277,6 +279,7 @@ impl Stack {
             root: ROOT,
             asked: 0,
             exits: [Exit::NONE; EXITS],
+            exits_reach: 0,
             depth: 0,
             #[cfg(test)]
             recalled: 0,

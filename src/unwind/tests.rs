@@ -146,7 +146,7 @@ fn a_walk_that_meets_kept_frames_finds_what_a_walk_from_scratch_finds() {
                 tree.child(parent, ip)
             });
             forgetful.forget();
-            forgetful.exits = Stack::new().exits;
+            (forgetful.exits, forgetful.exits_reach) = (Stack::new().exits, 0);
             let scratch = tree.capture(&mut forgetful, start);
             assert_eq!(kept, scratch, "{start:x?} {:x?}", memory.0);
             assert_eq!(keeping.depth(), forgetful.depth());
@@ -238,7 +238,7 @@ fn a_memo_finds_what_a_walk_from_scratch_finds() {
             };
             let kept = tree.capture(&mut keeping, start);
             forgetful.forget();
-            forgetful.exits = Stack::new().exits;
+            (forgetful.exits, forgetful.exits_reach) = (Stack::new().exits, 0);
             let scratch = tree.capture(&mut forgetful, start);
             assert_eq!(kept, scratch, "{start:x?} {:x?}", memory.0);
             assert_eq!(keeping.depth(), forgetful.depth());

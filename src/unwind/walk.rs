@@ -151,9 +151,7 @@ impl Stack {
         // SAFETY: `leave_own` gave `left`, on this thread's stack, the bounds of which these are.
         let walk = unsafe { self.walk(left, &bounds, roomy) };
         let capture = self.enter(&walk, sink);
-        if walk.kept > 0 && walk.fresh > 0 {
-            self.remember_way(&walk, capture.node);
-        }
+        self.remember_way(&walk, capture.node);
         if walk.root == UNKNOWN && !roomy {
             // Another time there may be room to find out more.
             (self.len, self.depth) = (0, 0);
