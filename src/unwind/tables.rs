@@ -9,8 +9,8 @@ use core::mem::offset_of;
 
 use gimli::{
     BaseAddresses, CfaRule, EhFrame, EhFrameHdr, EhFrameOffset, EndianSlice, LittleEndian,
-    Operation, Register, RegisterRule, UnwindContext, UnwindContextStorage, UnwindExpression,
-    UnwindSection, UnwindTableRow, X86_64,
+    Operation, ParsedEhFrameHdr, Register, RegisterRule, UnwindContext, UnwindContextStorage,
+    UnwindExpression, UnwindSection, UnwindTableRow, X86_64,
 };
 
 use crate::unwind::modules::{self, Module};
@@ -45,17 +45,10 @@ pub(crate) fn derive(address: u64) -> Option<Derived> {
     let bases = BaseAddresses::default()
         .set_eh_frame_hdr(module.eh_frame_hdr)
         .set_eh_frame(tables.entries_at);
-    let header = EhFrameHdr::new(tables.index, LittleEndian)
-        .parse(&bases, 8)
-        .ok()?;
     let eh_frame = EhFrame::new(tables.entries, LittleEndian);
+    let entry = tables.entry_by_pairs(address);
+    let entry = entry.or_else(|| tables.entry_by_any_table(address, &bases))?;
     // In single steps, because `gimli` subtracts the two pointers without a look.
-    let entry = header
-        .table()?
-        .lookup(address, &bases)
-        .ok()?
-        .direct()
-        .ok()?;
     let offset = usize::try_from(entry.checked_sub(tables.entries_at)?).ok()?;
     let fde = eh_frame
         .fde_from_offset(&bases, EhFrameOffset(offset), EhFrame::cie_from_offset)
@@ -147,6 +140,9 @@ fn offset_from_rbp(
 struct Tables {
     /// `.eh_frame_hdr`: finds the entry for an address.
     index: &'static [u8],
+    header: ParsedEhFrameHdr<Bytes>,
+    /// Where the index is.
+    index_at: u64,
     /// `.eh_frame`: the entries.
     entries: &'static [u8],
     /// Where the entries are.
@@ -182,9 +178,41 @@ impl Tables {
         }
         Some(Self {
             index,
+            header,
+            index_at: module.eh_frame_hdr,
             entries: bytes(entries_at, segment.1)?,
             entries_at,
         })
+    }
+
+    /// Where the entry is that may be the address's, if the index is as linkers
+    /// make it: a count and pairs, all of 32 bits, of distances from the index to
+    /// a function and to its entry. (Linux Standard Base, "The `.eh_frame_hdr`
+    /// section".)
+    fn entry_by_pairs(&self, address: u64) -> Option<u64> {
+        // The version, and how the pointer to the entries, the count and the pairs are encoded.
+        let (&[1, 0x1B, 0x03, 0x3B], rest) = self.index.split_first_chunk::<4>()? else {
+            return None;
+        };
+        let (_, rest) = rest.split_first_chunk::<4>()?;
+        let (count, rest) = rest.split_first_chunk::<4>()?;
+        let count = usize::try_from(u32::from_le_bytes(*count)).ok()?;
+        let pairs = rest.as_chunks::<8>().0.get(..count)?;
+        let half = |pair: &[u8; 8], at: usize| {
+            let bytes = pair.get(at..)?.first_chunk::<4>()?;
+            Some(i64::from(i32::from_le_bytes(*bytes)))
+        };
+        let wanted = address.wrapping_sub(self.index_at).cast_signed();
+        let after = pairs.partition_point(|pair| half(pair, 0).is_some_and(|at| at <= wanted));
+        let entry = half(pairs.get(after.checked_sub(1)?)?, 4)?;
+        Some(self.index_at.wrapping_add_signed(entry))
+    }
+
+    /// The same for any index.
+    #[cold]
+    fn entry_by_any_table(&self, address: u64, bases: &BaseAddresses) -> Option<u64> {
+        let entry = self.header.table()?.lookup(address, bases).ok()?;
+        entry.direct().ok()
     }
 }
 
@@ -223,4 +251,43 @@ fn program_headers(module: &Module) -> Option<&'static [libc::Elf64_Phdr]> {
     // SAFETY: inside the first page, which is mapped and never written; long enough for `count`
     // headers, aligned, and made of integers only.
     Some(unsafe { core::slice::from_raw_parts(start, count) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Tables, modules};
+    use gimli::BaseAddresses;
+
+    /// Bug prevented: our own search and the library's do not find the same entry,
+    /// and a frame is taken for one of the function beside it.
+    #[test]
+    fn both_searches_find_the_same_entry() {
+        modules::refresh();
+        let mut found = 0;
+        for inside in [
+            both_searches_find_the_same_entry as fn() as usize as u64,
+            libc::malloc as *const () as usize as u64,
+        ] {
+            let module = modules::find(inside).expect("loaded");
+            let tables = Tables::of(&module).expect("it has some");
+            let bases = BaseAddresses::default()
+                .set_eh_frame_hdr(module.eh_frame_hdr)
+                .set_eh_frame(tables.entries_at);
+            let step = (module.end - module.start) / 5_000;
+            let near = (inside - 300..inside + 300).chain([module.start, module.end - 1]);
+            for address in (module.start..module.end)
+                .step_by(step as usize)
+                .chain(near)
+            {
+                let ours = tables.entry_by_pairs(address);
+                let theirs = tables.entry_by_any_table(address, &bases);
+                // Before the first function there is nothing, or the first, which is not there.
+                if ours.is_some() {
+                    assert_eq!(ours, theirs, "{address:x}");
+                    found += 1;
+                }
+            }
+        }
+        assert!(found > 5_000, "{found}");
+    }
 }
