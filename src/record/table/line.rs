@@ -81,10 +81,10 @@ fn low_byte(hash: u64) -> u8 {
 pub(crate) struct Positions(u32);
 
 impl Positions {
-    /// Whether there is none.
+    /// The first one.
     #[inline]
-    pub(crate) fn is_empty(&self) -> bool {
-        self.0 == 0
+    pub(crate) fn first(&self) -> Option<u32> {
+        (self.0 != 0).then(|| self.0.trailing_zeros())
     }
 }
 

@@ -248,7 +248,12 @@ impl Shard {
         {
             let mark = Mark::of(hash);
             let (like, has_strays) = line.candidates(mark);
-            if !like.is_empty() {
+            if let Some(first) = like.first() {
+                // While the lock is waited for.
+                machine::fetch(line);
+                if let Some(entry) = self.entry(line.id(first)) {
+                    machine::fetch(entry);
+                }
                 return self.remove_like(address, words, line, mark, like, shape);
             }
             // Keeps the loads of the line before the second look.
