@@ -20,6 +20,11 @@ impl Programs {
         Self(build_in(directory, &["--release", "--bins"]))
     }
 
+    /// The same by a `cargo` that was told what else there is to it: a toolchain, flags.
+    pub fn build_by(cargo: Command, directory: &str) -> Self {
+        Self(built_by(cargo, directory, &["--release", "--bins"]))
+    }
+
     /// Adds the program `name` of the package in `directory`, built with `feature`.
     #[must_use]
     pub fn with_feature(mut self, directory: &str, name: &str, feature: &str) -> Self {
@@ -81,7 +86,12 @@ fn build(which: &[&str]) -> HashMap<String, PathBuf> {
 /// The same of the package in `directory`.
 fn build_in(directory: &str, which: &[&str]) -> HashMap<String, PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    let output = Command::new(cargo)
+    built_by(Command::new(cargo), directory, which)
+}
+
+/// The same by this `cargo`.
+fn built_by(mut cargo: Command, directory: &str, which: &[&str]) -> HashMap<String, PathBuf> {
+    let output = cargo
         .current_dir(directory)
         .args(["build", "--quiet"])
         .arg("--message-format=json-render-diagnostics")
