@@ -28,8 +28,7 @@ mod real {
     static THREADS: AtomicU32 = AtomicU32::new(0);
 
     thread_local! {
-        /// The thread's word in a lock, made anew in the child of a fork; 0 before it is
-        /// asked for.
+        /// The thread's word in a lock, made anew in each epoch; 0 before it is asked for.
         static WORD: Cell<u64> = const { Cell::new(0) };
     }
 
@@ -38,27 +37,41 @@ mod real {
     pub(crate) fn me() -> u64 {
         // `try_with` because `with` has a panic in it; this kind of thread local cannot be gone.
         let word = WORD.try_with(Cell::get).unwrap_or(0);
-        if word == 0 { name() } else { word }
+        // Not renewed by the handler below: before its turn, another library's may have started
+        // threads in the child, which it cannot get at.
+        if word >> 32 == epoch() {
+            word
+        } else {
+            name(word)
+        }
     }
 
+    /// The epoch's part of a word: 31 bits, never 0.
+    #[inline]
+    fn epoch() -> u64 {
+        u64::from(EPOCH.load(Ordering::Relaxed) & (u32::MAX >> 2) | 1 << 30)
+    }
+
+    /// The calling thread's word in this epoch; `word` is its last, or 0.
     #[cold]
     #[inline(never)]
-    fn name() -> u64 {
-        // After four thousand million threads numbers come again; two of them at one lock at one
-        // moment would take each other for a signal handler, and count a loss.
-        let number = THREADS
-            .fetch_add(1, Ordering::Relaxed)
-            .wrapping_add(1)
-            .max(1);
-        keep_word(number)
-    }
-
-    /// Makes the calling thread's word, which is this thread's in this epoch.
-    fn keep_word(thread: u32) -> u64 {
-        let epoch = EPOCH.load(Ordering::Relaxed) & (u32::MAX >> 1);
-        let word = u64::from(epoch) << 32 | u64::from(thread);
+    fn name(word: u64) -> u64 {
+        let thread = match word & u64::from(u32::MAX) {
+            0 => u64::from(number()),
+            known => known,
+        };
+        let word = epoch() << 32 | thread;
         let _ = WORD.try_with(|place| place.set(word));
         word
+    }
+
+    fn number() -> u32 {
+        // After four thousand million threads numbers come again; two of them at one lock at one
+        // moment would take each other for a signal handler, and count a loss.
+        THREADS
+            .fetch_add(1, Ordering::Relaxed)
+            .wrapping_add(1)
+            .max(1)
     }
 
     /// Begins to count forks, and to keep them out of what [`loader`] and
@@ -97,14 +110,6 @@ mod real {
     #[cfg(unix)]
     extern "C" fn in_the_child() {
         EPOCH.fetch_add(1, Ordering::Relaxed);
-        #[expect(
-            clippy::cast_possible_truncation,
-            reason = "the low half is the thread"
-        )]
-        let thread = WORD.try_with(Cell::get).unwrap_or(0) as u32;
-        if thread != 0 {
-            keep_word(thread);
-        }
         recording::reopen_in_the_child();
         loader::reopen_in_the_child();
     }
