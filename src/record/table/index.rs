@@ -28,12 +28,21 @@ pub(super) struct Found<'a> {
     home: &'a Line,
     /// The home, or where it strayed to.
     line: &'a Line,
-    pub(super) position: u32,
+    position: u32,
     pub(super) id: u64,
     pub(super) entry: &'a Entry,
 }
 
 impl Found<'_> {
+    /// Whether what was found without the lock, at home, is so under it, if the
+    /// index is the same.
+    #[inline]
+    pub(super) fn is_still(&self, address: u64, mark: Mark) -> bool {
+        self.home.has(self.position, mark)
+            && self.home.id(self.position) == self.id
+            && self.entry.address() == address
+    }
+
     /// Takes it out of the index. For the holder of the lock.
     #[inline]
     pub(super) fn take(&self) {

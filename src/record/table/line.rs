@@ -15,8 +15,8 @@
 //! three words of this line.
 //!
 //! Only the holder of the shard's lock writes. Anyone reads: an entry may be
-//! seen with a new tag and an old id or the reverse, and so a reader goes by
-//! the address in the record that the id names, never by the entry alone.
+//! seen with a new tag and an old id, or with parts of two ids, and so a reader
+//! goes by the address in the record that the id names, never by the entry alone.
 
 use super::machine;
 use crate::sync::{AtomicU16, AtomicU64, Ordering};
@@ -81,10 +81,10 @@ fn low_byte(hash: u64) -> u8 {
 pub(crate) struct Positions(u32);
 
 impl Positions {
-    /// The first one.
+    /// Whether there is none.
     #[inline]
-    pub(crate) fn first(&self) -> Option<u32> {
-        (self.0 != 0).then(|| self.0.trailing_zeros())
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0 == 0
     }
 }
 
@@ -109,8 +109,9 @@ impl Line {
         [low.load(Ordering::Relaxed), high.load(Ordering::Relaxed)]
     }
 
+    /// Whether a stray of this line has anything like this mark.
     #[inline]
-    fn filter(&self, mark: Mark) -> bool {
+    pub(crate) fn has_stray_like(&self, mark: Mark) -> bool {
         self.margin.load(Ordering::Relaxed) & mark.filter != 0
     }
 
@@ -119,7 +120,7 @@ impl Line {
     #[inline]
     pub(crate) fn candidates(&self, mark: Mark) -> (Positions, bool) {
         let like = Positions(machine::equal(self.tags(), mark.tag));
-        (like, self.filter(mark))
+        (like, self.has_stray_like(mark))
     }
 
     /// The first free position of a line that has nothing like this mark, nor has
@@ -127,7 +128,7 @@ impl Line {
     #[inline]
     pub(crate) fn free_without(&self, mark: Mark) -> Option<u32> {
         let tags = self.tags();
-        let is_clear = machine::equal(tags, mark.tag) == 0 && !self.filter(mark);
+        let is_clear = machine::equal(tags, mark.tag) == 0 && !self.has_stray_like(mark);
         let free = machine::equal(tags, 0) & ALL;
         (is_clear && free != 0).then(|| free.trailing_zeros())
     }
@@ -187,7 +188,7 @@ impl Line {
     /// How many lines after this one may hold a stray of it with this mark.
     #[inline]
     pub(crate) fn reach(&self, mark: Mark) -> u64 {
-        if self.filter(mark) {
+        if self.has_stray_like(mark) {
             self.margin.load(Ordering::Relaxed) >> REACH_SHIFT
         } else {
             0

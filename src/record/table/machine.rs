@@ -12,8 +12,8 @@
 #[inline]
 pub(super) fn fetch<T>(place: &T) {
     #[cfg(all(target_arch = "x86_64", not(miri)))]
-    // SAFETY: a hint, which changes nothing that a program can see; a processor that does not know
-    // it does nothing.
+    // SAFETY: a hint, which changes nothing that a program can see. All processors of this
+    // architecture take it, if only to do nothing, but for the very first of one maker's in 2004.
     unsafe {
         core::arch::asm!("prefetchw [{}]", in(reg) place, options(nostack, preserves_flags, readonly));
     }

@@ -248,12 +248,7 @@ impl Shard {
         {
             let mark = Mark::of(hash);
             let (like, has_strays) = line.candidates(mark);
-            if let Some(first) = like.first() {
-                // While the lock is waited for.
-                machine::fetch(line);
-                if let Some(entry) = self.entry(line.id(first)) {
-                    machine::fetch(entry);
-                }
+            if !like.is_empty() {
                 return self.remove_like(address, words, line, mark, like, shape);
             }
             // Keeps the loads of the line before the second look.
@@ -277,23 +272,32 @@ impl Shard {
         mut like: Positions,
         shape: u64,
     ) -> bool {
-        let Some(guard) = self.acquire_or_miss() else {
-            return false;
-        };
-        if self.shape.load(Ordering::Relaxed) == shape {
-            let entries = self.entries.all();
-            // What was seen without the lock is looked at again.
-            let found = like
-                .find_map(|at| holds(entries, home, home, at, address))
-                .filter(|found| home.has(found.position, mark));
-            if let Some(found) = found {
-                found.entry.copy_to(words);
-                self.erase(&found);
-                return true;
+        // While the record is looked at.
+        machine::fetch(&self.lock);
+        machine::fetch(home);
+        let entries = self.entries.all();
+        let seen = like.find_map(|at| holds(entries, home, home, at, address));
+        if seen.is_none() && !home.has_stray_like(mark) {
+            // As above.
+            fence(Ordering::Acquire);
+            if self.shape.load(Ordering::Relaxed) == shape {
+                return false;
             }
         }
-        drop(guard);
-        self.remove_anyhow(address, words)
+        let Some(_guard) = self.acquire_or_miss() else {
+            return false;
+        };
+        let is_same = self.shape.load(Ordering::Relaxed) == shape;
+        let found = match seen {
+            Some(found) if is_same && found.is_still(address, mark) => found,
+            _ => match self.find_locked(address, hash(address)) {
+                Some(found) => found,
+                None => return false,
+            },
+        };
+        found.entry.copy_to(words);
+        self.erase(&found);
+        true
     }
 
     #[cold]
@@ -505,5 +509,44 @@ impl Shard {
         }
         self.free.store(3, Ordering::Relaxed);
         self.live.store(1, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Mark, Ordering, Record, Words, hash, home};
+    use crate::record::table::Table;
+
+    /// Bug prevented: what a free position once named is taken for what it holds.
+    #[test]
+    fn a_position_that_was_freed_since_it_was_seen_is_not_what_is_taken_out() {
+        let table = Table::new();
+        assert!(table.open(1) > 0);
+        let sought = 0x7f00_0000_0000_u64;
+        let shard = table.shard_of(sought).expect("open");
+        let at = |address: u64| home(hash(address), shard.line_count());
+        let tag = |address: u64| hash(address) & 0xff;
+        let find = |is_wanted: &dyn Fn(u64) -> bool| {
+            let mut near = (sought + 1)..(sought + (1 << 18));
+            near.find(|&address| is_wanted(address))
+                .expect("one of them")
+        };
+        let twin = find(&|other| at(other) == at(sought) && tag(other) == tag(sought));
+        let neighbour = find(&|other| at(other) == at(sought) && tag(other) != tag(sought));
+        let stranger = find(&|other| at(other) != at(sought));
+        let words = |address| Words::of(address, &Record::default());
+        let mut out = Words::default();
+        assert!(shard.insert(words(neighbour)) && shard.insert(words(twin)));
+        let line = shard.line(at(sought)).expect("open");
+        let mark = Mark::of(hash(sought));
+        let shape = shard.shape.load(Ordering::Relaxed);
+        // Seen without the lock: the twin. Then all this happens.
+        let (seen, _) = line.candidates(mark);
+        assert!(shard.remove(twin, &mut out) && shard.remove(neighbour, &mut out));
+        assert!(shard.insert(words(stranger)) && shard.insert(words(sought)));
+        assert_eq!((line.id(0), line.id(1)), (1, 1));
+        assert!(shard.remove_like(sought, &mut out, line, mark, seen, shape));
+        assert_eq!(out.address(), sought);
+        assert_eq!(line.free(), Some(0));
     }
 }

@@ -323,3 +323,53 @@ fn whoever_ends_something_looks_into_empty_shards_too_under_their_locks() {
     assert!(table.amend(|_| super::Amend::Keep));
     assert!(table.drain(1, |_, _| {}));
 }
+
+/// Bug prevented: a new record goes beside one of the same address that has strayed.
+#[test]
+fn what_strayed_is_replaced_and_not_doubled() {
+    let table = table();
+    let at = |n: usize| 0x7f00_0000_0000 + n * n % 262_139;
+    // All in one shard, and as many as its first lines take: some stray.
+    for n in 1..64 * 12 {
+        assert!(table.insert(at(n), &record(n as u64)));
+    }
+    assert!(table.shard_of(at(1) as u64).expect("open").strays() > 0);
+    // Their homes get room.
+    let stay = || (1..64 * 12).filter(|n| n % 3 != 0);
+    for n in (1..64 * 12).filter(|n| n % 3 == 0) {
+        assert!(table.remove(at(n)).is_some());
+    }
+    for n in stay() {
+        assert!(table.insert(at(n), &record(1_000 + n as u64)));
+    }
+    assert_eq!(table.len(), stay().count() as u64);
+    for n in stay() {
+        assert_eq!(table.remove(at(n)), Some(record(1_000 + n as u64)));
+    }
+    assert!(table.is_empty());
+}
+
+/// Bug prevented: a record is not found while another thread's makes the index larger.
+#[test]
+fn what_is_taken_out_while_the_index_grows_is_found() {
+    for _ in 0..40 {
+        let table = table();
+        let over = core::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for n in 0..12_000 {
+                    assert!(table.insert(0x7f00_0000_0000 + n * 16, &record(1)));
+                }
+                over.store(true, core::sync::atomic::Ordering::Relaxed);
+            });
+            let mut n = 0;
+            while !over.load(core::sync::atomic::Ordering::Relaxed) {
+                let at = 0x7f00_0003_0000 + n % 1000 * 16;
+                n += 1;
+                assert!(table.insert(at, &record(2)));
+                assert_eq!(table.remove(at), Some(record(2)));
+            }
+        });
+        assert_eq!(table.losses(), TableLosses::default());
+    }
+}
