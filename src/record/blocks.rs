@@ -540,4 +540,27 @@ mod tests {
         let (kept, rest) = place.split_at(layout.size());
         assert!(kept.iter().all(|&b| b == 7) && rest.iter().all(|&b| b == 0));
     }
+
+    /// Bug prevented: a block that is entered while its recording ends keeps its
+    /// record, which nobody takes out any more.
+    #[test]
+    fn a_block_of_a_recording_that_has_ended_meanwhile_leaves_nothing_behind() {
+        use super::{New, TABLE, enter_recorded, visits};
+        use crate::record::recording::Recording;
+        let recording = Recording::open().expect("room");
+        let tag = recording.tag();
+        drop(recording);
+        let (_, thread) = visits::make().expect("a slot");
+        let new = New {
+            block: core::ptr::without_provenance_mut(0x10_0010),
+            layout: Layout::new::<u64>(),
+            zeroed: false,
+        };
+        assert!(
+            thread
+                .unless_quiet(|| enter_recorded(new, thread, tag))
+                .is_some()
+        );
+        assert_eq!(TABLE.remove(new.block.addr()), None);
+    }
 }

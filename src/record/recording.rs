@@ -306,7 +306,7 @@ impl Recording {
         });
     }
 
-    fn open() -> Result<Self, Error> {
+    pub(super) fn open() -> Result<Self, Error> {
         visits::quietly(|| {
             let has_room = loader::ask(|| {
                 unwind::prime();

@@ -475,3 +475,36 @@ fn without_room_to_work_out_a_rule_the_stack_ends_flagged_and_is_not_kept() {
     assert_eq!(tree.capture(&mut stack, start).root, UNKNOWN);
     assert_eq!(stack.depth(), 0);
 }
+
+/// Bug prevented: a remembered way out is never taken, which only costs time; or it
+/// is looked for beyond the end of the stack, which belongs to somebody else.
+#[test]
+fn a_remembered_way_out_is_taken_where_the_stack_has_room_for_it_and_not_else() {
+    let _turn = TURN.lock();
+    let plain = |bytes: u64| Rule::plain(false, bytes, 0).expect("it fits");
+    RULES.put(ip(0) - 1, plain(16).owned(true));
+    RULES.put(ip(1) - 1, plain(16).owned(true));
+    RULES.put(ip(2) - 1, plain(8));
+    RULES.put(ip(4) - 1, Rule::END);
+    // Twice the same, and the second time the stack ends before the caller's return address.
+    let way = [0, ip(1), 0, ip(2), ip(4), 0];
+    let memory = Memory([way, way].concat());
+    let mut stack = on(&memory);
+    let mut tree = Tree::default();
+    let start = |index| Registers {
+        ip: ip(0),
+        sp: memory.address(index),
+        bp: 0,
+    };
+    // SAFETY: registers as if at a place in the vector, which is all of the stack.
+    let taken = |stack: &Stack, index| unsafe { stack.take_exit(start(index)) }.map(|f| f.slot);
+    assert_eq!(taken(&stack, 0), None);
+    assert!(tree.capture(&mut stack, start(0)).is_whole());
+    assert_eq!(taken(&stack, 0), Some(memory.address(3)));
+    stack.pass_on();
+    (stack.asked, stack.low) = (1, memory.address(0) - (1 << 20));
+    for (end, expected) in [(9, None), (10, None), (12, Some(memory.address(9)))] {
+        stack.high = memory.address(end);
+        assert_eq!(taken(&stack, 6), expected, "{end}");
+    }
+}
