@@ -13,44 +13,87 @@ use crate::unwind::step::{Frame, load};
 use crate::unwind::walk::lookup;
 
 impl Exit {
-    /// The caller of the allocator, if this way leads there.
+    /// Whether the return addresses are those of this way.
     ///
     /// # Safety
     /// `start` holds the calling thread's registers, and its `sp` is in bounds;
     /// so is the word that is `slot` bytes above it.
     #[inline]
-    unsafe fn take(&self, start: Registers) -> Option<Frame> {
+    unsafe fn has(&self, start: Registers) -> bool {
         let mut pairs = self.ips.iter().zip(&self.slots);
-        let (ip, at) = pairs.next()?;
+        let Some((ip, at)) = pairs.next() else {
+            return false;
+        };
         // SAFETY: as below. Where another way is the right one it mostly differs here.
         if unsafe { load(start.sp + u64::from(*at)) } != *ip || self.start != start.ip {
-            return None;
+            return false;
         }
-        let slot = start.sp + u64::from(self.slot);
         let mut differs = 0;
         for (ip, at) in pairs {
             // SAFETY: not above `slot`, which is on this thread's stack, as `start.sp` is.
             differs |= unsafe { load(start.sp + u64::from(*at)) } ^ ip;
         }
-        if differs != 0 {
-            return None;
-        }
+        differs == 0
+    }
+
+    /// The caller of the allocator, where this way leads to.
+    ///
+    /// # Safety
+    /// As [`has`](Self::has).
+    #[inline]
+    unsafe fn caller(&self, start: Registers) -> Frame {
+        let slot = start.sp + u64::from(self.slot);
         let mut bp = start.bp;
         let mut bp_slot = 0;
         if self.bp_slot != IN_REGISTER {
             bp_slot = start.sp + u64::from(self.bp_slot);
-            // SAFETY: as above.
+            // SAFETY: the caller; it is below `slot`.
             bp = unsafe { load(bp_slot) };
         }
-        Some(Frame {
-            // SAFETY: as above.
+        Frame {
+            // SAFETY: the caller.
             ip: unsafe { load(slot) },
             sp: slot + 8,
             bp,
             slot,
             bp_slot,
             strange: false,
-        })
+        }
+    }
+
+    /// Whether an `rbp` that a step went by does not point as far above the start
+    /// as it did.
+    ///
+    /// # Safety
+    /// As [`has`](Self::has).
+    #[inline(never)]
+    unsafe fn bases_differ(&self, start: Registers) -> bool {
+        let mut differs = 0;
+        let bases = self.base_slots.iter().zip(&self.base_values);
+        for (at, value) in bases.take(self.bases as usize) {
+            let bp = if *at == IN_REGISTER {
+                start.bp
+            } else {
+                // SAFETY: not above `slot`, which is on this thread's stack, as `start.sp` is.
+                unsafe { load(start.sp + u64::from(*at)) }
+            };
+            differs |= bp.wrapping_sub(start.sp) ^ u64::from(*value);
+        }
+        differs != 0
+    }
+
+    /// Notes that a step from this frame goes by its `rbp`; `None` when there is no
+    /// room for that.
+    fn add_base(&mut self, frame: &Frame, start: Registers, bp_slot: u64) -> Option<()> {
+        let index = self.bases as usize;
+        let at = match bp_slot {
+            0 => IN_REGISTER,
+            slot => u32::try_from(slot - start.sp).ok()?,
+        };
+        *self.base_slots.get_mut(index)? = at;
+        *self.base_values.get_mut(index)? = u32::try_from(frame.bp.wrapping_sub(start.sp)).ok()?;
+        self.bases += 1;
+        Some(())
     }
 }
 
@@ -71,9 +114,13 @@ impl Stack {
             return None;
         }
         // SAFETY: passed on; no way reaches further up.
-        self.exits
-            .iter()
-            .find_map(|exit| unsafe { exit.take(start) })
+        let exit = self.exits.iter().find(|exit| unsafe { exit.has(start) })?;
+        // SAFETY: as above.
+        if exit.bases != 0 && unsafe { exit.bases_differ(start) } {
+            return None;
+        }
+        // SAFETY: as above.
+        Some(unsafe { exit.caller(start) })
     }
 
     /// Goes up from `start` to the first frame that is not the allocator's own;
@@ -124,7 +171,10 @@ impl Stack {
         // The function that captures is never part of the stack.
         let mut rule = lookup(frame.ip, frame.slot, roomy)?;
         loop {
-            is_fixed &= rule.is_plain() && !rule.uses_rbp();
+            is_fixed &= rule.is_plain();
+            if is_fixed && rule.uses_rbp() {
+                is_fixed = exit.add_base(&frame, start, bp_slot).is_some();
+            }
             // SAFETY: each step goes up from `start.sp`, which is in bounds.
             frame = unsafe { frame.caller(rule, bounds) }?;
             let at = u32::try_from(frame.slot - start.sp).ok()?;

@@ -51,10 +51,11 @@ pub struct Stack {
 /// Ways out of the allocator that are remembered: each of its methods is one.
 pub(super) const EXITS: usize = 4;
 /// Return addresses on such a way. The compiler's inlining makes three to five of
-/// them. A longer way is not remembered, nor one through own frames that are found
-/// by `rbp` (a build with frame pointers has such): it is gone step by step, and a
-/// capture takes twice as long.
+/// them. A longer way is not remembered: it is gone step by step, and a capture
+/// takes twice as long.
 pub(super) const EXIT_FRAMES: usize = 5;
+/// Steps of such a way that go by `rbp`: in a build with frame pointers all do.
+pub(super) const EXIT_BASES: usize = EXIT_FRAMES + 1;
 
 /// A way from a capture through the allocator's own frames to its caller. All
 /// positions are distances from the stack pointer at the start.
@@ -70,6 +71,11 @@ pub(super) struct Exit {
     pub(super) slot: u32,
     /// Where the caller's `rbp` is; [`IN_REGISTER`] if it is still there.
     pub(super) bp_slot: u32,
+    /// How many steps go by `rbp`; where it is read for each, or [`IN_REGISTER`];
+    /// and how far above the start it points.
+    pub(super) bases: u32,
+    pub(super) base_slots: [u32; EXIT_BASES],
+    pub(super) base_values: [u32; EXIT_BASES],
 }
 
 /// No distance.
@@ -82,6 +88,9 @@ impl Exit {
         slots: [0; EXIT_FRAMES],
         slot: 0,
         bp_slot: IN_REGISTER,
+        bases: 0,
+        base_slots: [0; EXIT_BASES],
+        base_values: [0; EXIT_BASES],
     };
 }
 

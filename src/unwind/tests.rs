@@ -508,3 +508,45 @@ fn a_remembered_way_out_is_taken_where_the_stack_has_room_for_it_and_not_else() 
         assert_eq!(taken(&stack, 6), expected, "{end}");
     }
 }
+
+/// Bug prevented: a way out that goes by frame pointers is taken again although
+/// one of them points elsewhere now.
+#[test]
+fn a_way_out_by_frame_pointers_is_taken_while_they_point_where_they_did() {
+    let _turn = TURN.lock();
+    let by_rbp = Rule::plain(true, 16, 16).expect("it fits");
+    RULES.put(ip(0) - 1, by_rbp.owned(true));
+    RULES.put(ip(1) - 1, by_rbp.owned(true));
+    RULES.put(ip(2) - 1, Rule::END);
+    let mut memory = Memory(vec![0; 12]);
+    let second = memory.address(4);
+    let write = |memory: &mut Memory, at: usize, word| {
+        let place = memory.0.get_mut(at).expect("inside");
+        // SAFETY: a place in the vector.
+        unsafe { core::ptr::from_mut(place).write_volatile(word) };
+    };
+    // Saved `rbp` and return address, of one function and the next; another pair further up.
+    for (at, word) in [(1, second), (2, ip(1)), (5, ip(2)), (8, ip(2))] {
+        write(&mut memory, at, word);
+    }
+    let mut stack = on(&memory);
+    let start = |memory: &Memory, bp| Registers {
+        ip: ip(0),
+        sp: memory.address(0),
+        bp: memory.address(bp),
+    };
+    // SAFETY: registers as if at a place in the vector, which is all of the stack.
+    let taken = |stack: &Stack, start| unsafe { stack.take_exit(start) }.map(|f| (f.slot, f.ip));
+    let mut tree = Tree::default();
+    assert!(tree.capture(&mut stack, start(&memory, 1)).is_whole());
+    let caller = Some((memory.address(5), ip(2)));
+    assert_eq!(taken(&stack, start(&memory, 1)), caller);
+    assert_eq!(taken(&stack, start(&memory, 3)), None);
+    let third = memory.address(7);
+    write(&mut memory, 1, third);
+    assert_eq!(taken(&stack, start(&memory, 1)), None);
+    // Found step by step, and then remembered, too.
+    assert!(tree.capture(&mut stack, start(&memory, 1)).is_whole());
+    let caller = Some((memory.address(8), ip(2)));
+    assert_eq!(taken(&stack, start(&memory, 1)), caller);
+}
