@@ -72,6 +72,9 @@ const EXPLAINED: &[(&str, &str)] = &[
     ),
     #[cfg(feature = "profile")]
     ("gimli4read3cfi19parse_encoded_value", "gimli4read3cfi"),
+    // The same where the compiler puts the library's caller, which has looked, into ours.
+    #[cfg(feature = "profile")]
+    ("gimli4read3cfi19parse_encoded_value", "derive"),
 ];
 
 /// Functions that call what only the running program knows. Parts of their names.

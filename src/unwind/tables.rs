@@ -1,16 +1,17 @@
 //! Rules out of a module's `.eh_frame`.
 //!
 //! Runs inside the allocator, a few times for each call site of the program at
-//! most, so: no memory but the stack's (about 2 KiB), no lock, no panic. The
-//! parsing is `gimli`'s, with room for a dozen registers in place of its
-//! default of 192, whose 18 KiB would not fit on a small thread's stack.
+//! most, so: no memory but the stack's (about 2 KiB), no lock, no panic. The index
+//! is searched here, as that takes a dozen comparisons; the parsing of entries is
+//! `gimli`'s, with room for a dozen registers in place of its default of 192, whose
+//! 18 KiB would not fit on a small thread's stack.
 
 use core::mem::offset_of;
 
 use gimli::{
-    BaseAddresses, CfaRule, EhFrame, EhFrameHdr, EhFrameOffset, EndianSlice, LittleEndian,
-    Operation, ParsedEhFrameHdr, Register, RegisterRule, UnwindContext, UnwindContextStorage,
-    UnwindExpression, UnwindSection, UnwindTableRow, X86_64,
+    BaseAddresses, CfaRule, EhFrame, EhFrameOffset, EndianSlice, LittleEndian, Operation, Register,
+    RegisterRule, UnwindContext, UnwindContextStorage, UnwindExpression, UnwindSection,
+    UnwindTableRow, X86_64,
 };
 
 use crate::unwind::modules::{self, Module};
@@ -44,12 +45,11 @@ pub(crate) fn derive(address: u64) -> Option<Derived> {
     let tables = Tables::of(&module)?;
     let bases = BaseAddresses::default()
         .set_eh_frame_hdr(module.eh_frame_hdr)
-        .set_eh_frame(tables.entries_at);
+        .set_eh_frame(tables.index.entries_at);
     let eh_frame = EhFrame::new(tables.entries, LittleEndian);
-    let entry = tables.entry_by_pairs(address);
-    let entry = entry.or_else(|| tables.entry_by_any_table(address, &bases))?;
+    let entry = tables.index.entry_for(address)?;
     // In single steps, because `gimli` subtracts the two pointers without a look.
-    let offset = usize::try_from(entry.checked_sub(tables.entries_at)?).ok()?;
+    let offset = usize::try_from(entry.checked_sub(tables.index.entries_at)?).ok()?;
     let fde = eh_frame
         .fde_from_offset(&bases, EhFrameOffset(offset), EhFrame::cie_from_offset)
         .ok()?;
@@ -139,14 +139,9 @@ fn offset_from_rbp(
 /// The bytes of a module's unwind tables.
 struct Tables {
     /// `.eh_frame_hdr`: finds the entry for an address.
-    index: &'static [u8],
-    header: ParsedEhFrameHdr<Bytes>,
-    /// Where the index is.
-    index_at: u64,
+    index: Index,
     /// `.eh_frame`: the entries.
     entries: &'static [u8],
-    /// Where the entries are.
-    entries_at: u64,
 }
 
 impl Tables {
@@ -169,50 +164,59 @@ impl Tables {
                 && end <= module.end.next_multiple_of(0x1000);
             here.then_some((start, end))
         })?;
-        let index = bytes(module.eh_frame_hdr, segment.1)?;
-        let bases = BaseAddresses::default().set_eh_frame_hdr(module.eh_frame_hdr);
-        let header = EhFrameHdr::new(index, LittleEndian).parse(&bases, 8).ok()?;
-        let entries_at = header.eh_frame_ptr().direct().ok()?;
+        let index = Index::of(bytes(module.eh_frame_hdr, segment.1)?, module.eh_frame_hdr)?;
+        let entries_at = index.entries_at;
         if !(segment.0..segment.1).contains(&entries_at) {
             return None;
         }
         Some(Self {
             index,
-            header,
-            index_at: module.eh_frame_hdr,
             entries: bytes(entries_at, segment.1)?,
-            entries_at,
+        })
+    }
+}
+
+/// An index of unwind entries, as all linkers make it: where the entries are, a
+/// count, and so many pairs, sorted, of a function and its entry. All are distances
+/// of 32 bits, the first from where it stands, the others from the index. (Linux
+/// Standard Base, "The `.eh_frame_hdr` section".)
+struct Index {
+    /// Where it is itself.
+    at: u64,
+    entries_at: u64,
+    pairs: &'static [[u8; 8]],
+}
+
+impl Index {
+    /// `None` if it is of another form.
+    fn of(bytes: &'static [u8], at: u64) -> Option<Self> {
+        // The version, and how the three are encoded: DW_EH_PE_pcrel | DW_EH_PE_sdata4,
+        // DW_EH_PE_udata4, DW_EH_PE_datarel | DW_EH_PE_sdata4.
+        let (&[1, 0x1B, 0x03, 0x3B], rest) = bytes.split_first_chunk::<4>()? else {
+            return None;
+        };
+        let (entries, rest) = rest.split_first_chunk::<4>()?;
+        let (count, rest) = rest.split_first_chunk::<4>()?;
+        let count = usize::try_from(u32::from_le_bytes(*count)).ok()?;
+        let entries = i64::from(i32::from_le_bytes(*entries));
+        Some(Self {
+            at,
+            entries_at: at.wrapping_add(4).wrapping_add_signed(entries),
+            pairs: rest.as_chunks::<8>().0.get(..count)?,
         })
     }
 
-    /// Where the entry is that may be the address's, if the index is as linkers
-    /// make it: a count and pairs, all of 32 bits, of distances from the index to
-    /// a function and to its entry. (Linux Standard Base, "The `.eh_frame_hdr`
-    /// section".)
-    fn entry_by_pairs(&self, address: u64) -> Option<u64> {
-        // The version, and how the pointer to the entries, the count and the pairs are encoded.
-        let (&[1, 0x1B, 0x03, 0x3B], rest) = self.index.split_first_chunk::<4>()? else {
-            return None;
-        };
-        let (_, rest) = rest.split_first_chunk::<4>()?;
-        let (count, rest) = rest.split_first_chunk::<4>()?;
-        let count = usize::try_from(u32::from_le_bytes(*count)).ok()?;
-        let pairs = rest.as_chunks::<8>().0.get(..count)?;
+    /// Where the entry is that may be the address's.
+    fn entry_for(&self, address: u64) -> Option<u64> {
         let half = |pair: &[u8; 8], at: usize| {
             let bytes = pair.get(at..)?.first_chunk::<4>()?;
             Some(i64::from(i32::from_le_bytes(*bytes)))
         };
-        let wanted = address.wrapping_sub(self.index_at).cast_signed();
-        let after = pairs.partition_point(|pair| half(pair, 0).is_some_and(|at| at <= wanted));
-        let entry = half(pairs.get(after.checked_sub(1)?)?, 4)?;
-        Some(self.index_at.wrapping_add_signed(entry))
-    }
-
-    /// The same for any index.
-    #[cold]
-    fn entry_by_any_table(&self, address: u64, bases: &BaseAddresses) -> Option<u64> {
-        let entry = self.header.table()?.lookup(address, bases).ok()?;
-        entry.direct().ok()
+        let wanted = address.wrapping_sub(self.at).cast_signed();
+        let is_before = |pair: &[u8; 8]| half(pair, 0).is_some_and(|function| function <= wanted);
+        let after = self.pairs.partition_point(is_before);
+        let entry = half(self.pairs.get(after.checked_sub(1)?)?, 4)?;
+        Some(self.at.wrapping_add_signed(entry))
     }
 }
 
@@ -255,39 +259,73 @@ fn program_headers(module: &Module) -> Option<&'static [libc::Elf64_Phdr]> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Tables, modules};
-    use gimli::BaseAddresses;
+    use super::{Index, LittleEndian, modules};
+    use gimli::{BaseAddresses, EhFrameHdr, Pointer};
 
-    /// Bug prevented: our own search and the library's do not find the same entry,
-    /// and a frame is taken for one of the function beside it.
+    /// Bug prevented: our search and the library's do not find the same entry, and
+    /// a frame is taken for one of the function beside it.
     #[test]
-    fn both_searches_find_the_same_entry() {
+    fn the_entry_found_is_the_one_that_the_library_finds() {
         modules::refresh();
         let mut found = 0;
         for inside in [
-            both_searches_find_the_same_entry as fn() as usize as u64,
+            the_entry_found_is_the_one_that_the_library_finds as fn() as usize as u64,
             libc::malloc as *const () as usize as u64,
         ] {
             let module = modules::find(inside).expect("loaded");
-            let tables = Tables::of(&module).expect("it has some");
-            let bases = BaseAddresses::default()
-                .set_eh_frame_hdr(module.eh_frame_hdr)
-                .set_eh_frame(tables.entries_at);
-            let step = (module.end - module.start) / 5_000;
+            let at = module.eh_frame_hdr;
+            let bytes = super::bytes(at, module.end).expect("in the module");
+            let index = Index::of(bytes, at).expect("of the form that is known");
+            let bases = BaseAddresses::default().set_eh_frame_hdr(at);
+            let header = EhFrameHdr::new(bytes, LittleEndian);
+            let header = header.parse(&bases, 8).expect("an index");
+            assert_eq!(header.eh_frame_ptr(), Pointer::Direct(index.entries_at));
+            let step = usize::try_from((module.end - module.start) / 5_000).expect("small");
             let near = (inside - 300..inside + 300).chain([module.start, module.end - 1]);
-            for address in (module.start..module.end)
-                .step_by(step as usize)
-                .chain(near)
-            {
-                let ours = tables.entry_by_pairs(address);
-                let theirs = tables.entry_by_any_table(address, &bases);
-                // Before the first function there is nothing, or the first, which is not there.
-                if ours.is_some() {
-                    assert_eq!(ours, theirs, "{address:x}");
+            for address in (module.start..module.end).step_by(step).chain(near) {
+                // Before the first function there is nothing; the library gives the first one then.
+                if let Some(ours) = index.entry_for(address) {
+                    let theirs = header.table().expect("a table").lookup(address, &bases);
+                    assert_eq!(theirs, Ok(Pointer::Direct(ours)), "{address:x}");
                     found += 1;
                 }
             }
         }
         assert!(found > 5_000, "{found}");
+    }
+
+    /// Bug prevented: an index that ends too soon, or of another form, is read beyond
+    /// its end, or not as it is.
+    #[test]
+    fn an_index_that_is_not_as_expected_has_no_entries() {
+        const GOOD: [u8; 4] = [1, 0x1B, 0x03, 0x3B];
+        let pair =
+            |function: i32, entry: i32| [function.to_le_bytes(), entry.to_le_bytes()].concat();
+        let index = |form: [u8; 4], count: u32| {
+            let head = [form, (-0x14_i32).to_le_bytes(), count.to_le_bytes()].concat();
+            [head, pair(-0x100, 8), pair(0x200, 16)].concat()
+        };
+        let read = |index: Vec<u8>| Index::of(index.leak(), 0x1000);
+        let good = read(index(GOOD, 2)).expect("as linkers make it");
+        assert_eq!(good.entries_at, 0xFF0);
+        for (address, entry) in [
+            (0, None),
+            (0xEFF, None),
+            (0xF00, Some(0x1008)),
+            (0x11FF, Some(0x1008)),
+            (0x1200, Some(0x1010)),
+            (u64::MAX >> 1, Some(0x1010)),
+        ] {
+            assert_eq!(good.entry_for(address), entry, "{address:x}");
+        }
+        let empty = read(index(GOOD, 0)).expect("as linkers make it");
+        assert_eq!(empty.entry_for(0x1200), None);
+        assert!(read(index(GOOD, 3)).is_none());
+        assert!(read(index(GOOD, u32::MAX)).is_none());
+        assert!(read(index([1, 0x1B, 0x03, 0xFF], 2)).is_none());
+        for len in 0..index(GOOD, 2).len() {
+            let short = index(GOOD, 2).drain(..len).collect();
+            assert!(read(short).is_none(), "{len}");
+        }
     }
 }
