@@ -1,4 +1,10 @@
 //! Who we are: a number for the thread, and one for the process between forks.
+//!
+//! A moment is left in which a word is of the parent's epoch though its thread is
+//! the child's and alive: while our handler counts the fork, a thread that another
+//! library's handler has started before may hold a lock; and a signal handler may
+//! fork between the look at the epoch and the taking of the lock. POSIX allows
+//! neither a thread there nor more than `exec` in such a child.
 
 #[cfg(not(loom))]
 pub(crate) use real::{me, watch};

@@ -47,7 +47,7 @@ impl Exit {
         let mut bp_slot = 0;
         if self.bp_slot != IN_REGISTER {
             bp_slot = start.sp + u64::from(self.bp_slot);
-            // SAFETY: the caller; it is below `slot`.
+            // SAFETY: the caller; it was read 16 bytes or more below the end of a frame further in.
             bp = unsafe { load(bp_slot) };
         }
         Frame {
@@ -80,6 +80,11 @@ impl Exit {
             differs |= bp.wrapping_sub(start.sp) ^ u64::from(*value);
         }
         differs != 0
+    }
+
+    /// Whether both are taken for the same return addresses.
+    fn is_like(&self, other: &Self) -> bool {
+        (self.start, self.ips, self.slots) == (other.start, other.ips, other.slots)
     }
 
     /// Notes that a step from this frame goes by its `rbp`; `None` when there is no
@@ -221,7 +226,12 @@ impl Stack {
         let rest = exit.ips.iter_mut().zip(&mut exit.slots).skip(frames);
         rest.for_each(|place| (*place.0, *place.1) = (ip, at));
         self.exits_reach = self.exits_reach.max(u64::from(exit.slot) + 8);
-        self.exits.rotate_right(1);
+        // Of those that look alike only the first is ever taken.
+        let alike = self.exits.iter().position(|other| other.is_like(&exit));
+        let last = alike.unwrap_or(self.exits.len() - 1);
+        if let Some(places) = self.exits.get_mut(..=last) {
+            places.rotate_right(1);
+        }
         if let Some(first) = self.exits.first_mut() {
             *first = exit;
         }

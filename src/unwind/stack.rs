@@ -94,7 +94,8 @@ impl Exit {
     };
 }
 
-// SAFETY: integers and flags, none of which is anything else than zero when it is fresh.
+// SAFETY: integers and flags. Fresh is zero for all, but for exits, of which those that start at 0
+// are none whatever else they say.
 unsafe impl Zeroed for Stack {}
 
 const _: () = assert!(size_of::<Stack>() <= 100 * 1024);

@@ -272,12 +272,12 @@ impl Shard {
         mut like: Positions,
         shape: u64,
     ) -> bool {
-        // While the record is looked at.
-        machine::fetch(&self.lock);
-        machine::fetch(home);
         let entries = self.entries.all();
         let seen = like.find_map(|at| holds(entries, home, home, at, address));
-        if seen.is_none() && !home.has_stray_like(mark) {
+        if seen.is_some() {
+            // While the lock is waited for.
+            machine::fetch(home);
+        } else if !home.has_stray_like(mark) {
             // As above.
             fence(Ordering::Acquire);
             if self.shape.load(Ordering::Relaxed) == shape {
