@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use std::sync::Barrier;
 use std::thread;
 
+use heapledger::profile::Origin;
 use heapledger::profile::{HeapProfile, StackProfile};
 use heapledger::{Profiler, TrackingAllocator, leaks};
 
@@ -33,6 +34,7 @@ fn main() -> ExitCode {
         a_second_profile_at_once_and_an_interval_of_zero_are_errors,
         ten_thousand_starts_beside_eight_threads_leave_the_books_balanced,
         a_thread_that_is_in_no_visit_is_recorded_and_named,
+        no_stack_begins_in_the_allocator,
     ])
 }
 
@@ -326,4 +328,24 @@ fn a_thread_that_is_in_no_visit_is_recorded_and_named() {
         worker.expect("a thread").join().expect("no panic");
     });
     assert_eq!(profiler.finish().incomplete.blocks, 0);
+}
+
+/// Bug prevented: a way through the allocator that was never gone when it learned
+/// which functions are its own: its frames are on every stack.
+fn no_stack_begins_in_the_allocator() {
+    for interval in [1, 100] {
+        let profiler = Profiler::builder().sample_every(interval).start();
+        let profiler = profiler.expect("no other profile");
+        let kept = work(300);
+        let mut profile = profiler.finish();
+        drop(kept);
+        profile.symbolize();
+        assert!(profile.stacks.len() >= 5, "{}", profile.stacks.len());
+        for stack in &profile.stacks {
+            let innermost = stack.addresses.first().expect("a whole stack");
+            // The last of those at one address is the function, the others were inlined.
+            let function = profile.frames(*innermost).last().expect("a name");
+            assert_ne!(function.origin(), Origin::Allocator, "{function}");
+        }
+    }
 }

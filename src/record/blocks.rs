@@ -135,6 +135,19 @@ fn allocated_anyhow(new: New) -> *mut u8 {
     result.unwrap_or(new.block)
 }
 
+/// Goes the way of a block that a profile wants, which no allocation does before
+/// there is one: on a thread that is in a recording, for a block that is none.
+pub(super) fn rehearse() {
+    static NONE: u8 = 0;
+    let block = (&raw const NONE).cast_mut();
+    allocated_anyhow(New {
+        block,
+        layout: Layout::new::<u8>(),
+        zeroed: false,
+    });
+    TABLE.remove(block.addr());
+}
+
 /// Enters a new block; `chosen` is the profile that it is a sample of.
 fn enter(new: New, thread: &Thread, tag: Option<Tag>, chosen: Option<Current>) -> *mut u8 {
     let size = new.layout.size();

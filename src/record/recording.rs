@@ -15,6 +15,7 @@ use once_cell::sync::OnceCell;
 use crate::arena;
 use crate::error::Error;
 use crate::installed;
+use crate::record::blocks;
 use crate::record::clock;
 use crate::record::hooks::{self, Lost, TABLE};
 use crate::record::loader::{self, Door};
@@ -300,7 +301,7 @@ impl Recording {
             ONCE.get_or_init(|| {
                 let visit = self.key().enter();
                 if visit.is_recorded() {
-                    unwind::calibrate();
+                    unwind::calibrate_with(blocks::rehearse);
                 }
             });
         });

@@ -53,6 +53,7 @@ mod tables;
 mod walk;
 
 pub use own::calibrate;
+pub(crate) use own::calibrate_with;
 pub use stack::{DEPTH, Stack};
 
 use crate::sync::{AtomicU32, Ordering};

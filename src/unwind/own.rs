@@ -14,7 +14,7 @@ use std::alloc;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Where each own function begins; 0 is free. More of them than anyone has.
-static FUNCTIONS: [AtomicU64; 32] = [const { AtomicU64::new(0) }; 32];
+static FUNCTIONS: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
 
 /// While calibrating: return addresses below here, on that stack, are ours.
 static LIMIT: AtomicU64 = AtomicU64::new(0);
@@ -54,40 +54,50 @@ fn add(function: u64) {
 /// recording switched on for the calling thread: it allocates in each way that
 /// there is, and each must lead to a capture.
 pub fn calibrate() {
+    calibrate_with(|| {});
+}
+
+/// The same with captures by functions that no allocation comes through now, but
+/// some will: `rehearse` makes them.
+pub(crate) fn calibrate_with(rehearse: fn()) {
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     crate::unwind::rules::RULES.clear();
-    probe();
+    probe(rehearse);
     LIMIT.store(0, Ordering::Relaxed);
 }
 
 #[inline(never)]
-fn probe() {
+fn probe(rehearse: fn()) {
     // A call from here pushes its return address just below our stack pointer. Whatever lies
     // further down was called, directly or not, by what we call: it is the allocator's.
     LIMIT.store(here(), Ordering::Relaxed);
-    let Ok(layout) = Layout::from_size_align(black_box(64), 8) else {
-        return;
-    };
-    // SAFETY: the layout is not empty.
-    let plain = unsafe { alloc::alloc(layout) };
-    // SAFETY: the layout is not empty.
-    let zeroed = unsafe { alloc::alloc_zeroed(layout) };
-    if !plain.is_null() {
-        // SAFETY: `plain` has this layout, and the new size is neither zero nor too large.
-        let grown = unsafe { alloc::realloc(plain, layout, black_box(4096)) };
-        let (block, size) = if grown.is_null() {
-            (plain, 64)
-        } else {
-            (grown, 4096)
+    rehearse();
+    // Also what `System` looks twice at.
+    for align in [8, 64, 4096] {
+        let Ok(layout) = Layout::from_size_align(black_box(64), black_box(align)) else {
+            return;
         };
-        if let Ok(layout) = Layout::from_size_align(size, 8) {
-            // SAFETY: the block has this layout by now, and is not used again.
-            unsafe { alloc::dealloc(black_box(block), layout) };
+        // SAFETY: the layout is not empty.
+        let plain = unsafe { alloc::alloc(layout) };
+        // SAFETY: the layout is not empty.
+        let zeroed = unsafe { alloc::alloc_zeroed(layout) };
+        if !plain.is_null() {
+            // SAFETY: `plain` has this layout, and the new size is neither zero nor too large.
+            let grown = unsafe { alloc::realloc(plain, layout, black_box(4096)) };
+            let (block, size) = if grown.is_null() {
+                (plain, 64)
+            } else {
+                (grown, 4096)
+            };
+            if let Ok(layout) = Layout::from_size_align(size, align) {
+                // SAFETY: the block has this layout by now, and is not used again.
+                unsafe { alloc::dealloc(black_box(block), layout) };
+            }
         }
-    }
-    if !zeroed.is_null() {
-        // SAFETY: the block has this layout, and is not used again.
-        unsafe { alloc::dealloc(black_box(zeroed), layout) };
+        if !zeroed.is_null() {
+            // SAFETY: the block has this layout, and is not used again.
+            unsafe { alloc::dealloc(black_box(zeroed), layout) };
+        }
     }
 }
 
