@@ -10,6 +10,7 @@
 //! being asked about the block that it has given.
 
 use core::alloc::Layout;
+use std::alloc;
 
 use crate::ledger::Slot;
 use crate::record::clock;
@@ -135,8 +136,9 @@ fn allocated_anyhow(new: New) -> *mut u8 {
     result.unwrap_or(new.block)
 }
 
-/// Goes the way of a block that a profile wants, which no allocation does before
-/// there is one: on a thread that is in a recording, for a block that is none.
+/// Goes the ways that no allocation goes before there is a profile: that of a new
+/// block which a profile wants, and that of a resized one which nobody has looked
+/// for. On a thread that is in the first recording; nothing is left behind.
 pub(super) fn rehearse() {
     static NONE: u8 = 0;
     let block = (&raw const NONE).cast_mut();
@@ -146,6 +148,29 @@ pub(super) fn rehearse() {
         zeroed: false,
     });
     TABLE.remove(block.addr());
+
+    let (Some(thread), layout) = (visits::here(), Layout::new::<[u64; 8]>()) else {
+        return;
+    };
+    // Two, as one may be where a stand-in could be.
+    // SAFETY: the layout is not empty.
+    let blocks = visits::quietly(|| [(); 2].map(|()| unsafe { alloc::alloc(layout) }));
+    for block in blocks.into_iter().filter(|block| !block.is_null()) {
+        let mut grown = core::ptr::null_mut();
+        hooks::as_while_sampling(|| {
+            // SAFETY: the block has this layout, and the size is not zero.
+            thread.rehearse(|| grown = unsafe { alloc::realloc(block, layout, 4096) });
+        });
+        let (block, size) = if grown.is_null() {
+            (block, layout.size())
+        } else {
+            (grown, 4096)
+        };
+        if let Ok(layout) = Layout::from_size_align(size, layout.align()) {
+            // SAFETY: the block has this layout by now, and is not used again.
+            unsafe { alloc::dealloc(block, layout) };
+        }
+    }
 }
 
 /// Enters a new block; `chosen` is the profile that it is a sample of.
@@ -401,6 +426,9 @@ impl Resize {
         let (old, new) = (self.given.size() as u64, self.new_size as u64);
         let every = current.filter(|c| c.is_every() && tag.is_some_and(|t| c.has_recording(t.id)));
         if self.record.is_none() && !is_hit && every.is_none() {
+            if thread.is_rehearsing() {
+                capture(thread, tag);
+            }
             return None;
         }
         TABLE.fetch(moved.addr());

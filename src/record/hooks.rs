@@ -143,6 +143,14 @@ pub(super) fn look_for_samples() {
     HAS_SAMPLED.store(1, Ordering::Relaxed);
 }
 
+/// Looks frees up as while there are only samples until `work` is done. For the
+/// first recording, while nobody has recorded anything.
+pub(super) fn as_while_sampling(work: impl FnOnce()) {
+    let look = LOOK.swap(UNITS, Ordering::Relaxed);
+    work();
+    LOOK.store(look, Ordering::Relaxed);
+}
+
 /// Makes room for records; `false` when there is no memory for any. A recording
 /// without room for stacks still counts. Behind the [`loader`]'s door.
 pub(super) fn make_room() -> bool {

@@ -39,6 +39,8 @@ pub(super) struct Thread {
     seen_tenancy: AtomicU64,
     os_id: AtomicU64,
     quiet: Cell<u32>,
+    /// Whether captures are made for nothing; see [`Thread::rehearse`].
+    rehearses: Cell<bool>,
     depth: Cell<usize>,
     ticks: Cell<u32>,
     visits: [Place; VISITS],
@@ -78,7 +80,7 @@ impl Place {
     }
 }
 
-// SAFETY: numbers, atomics, options of a reference (null is none), and a `Stack`, which says itself that
+// SAFETY: numbers, flags, atomics, options of a reference (null is none), and a `Stack`, which says itself that
 // zero bytes are its fresh state.
 unsafe impl Zeroed for Thread {}
 // SAFETY: needed to leave it with a slot. Every use goes through `here` or `make`, which give it
@@ -189,6 +191,17 @@ impl Thread {
         self.visits.get(depth)?.begin(tag);
         self.depth.set(depth + 1);
         Some(depth)
+    }
+
+    /// Runs `work`, of which stacks are captured also where a capture is for nothing.
+    pub(super) fn rehearse(&self, work: impl FnOnce()) {
+        self.rehearses.set(true);
+        work();
+        self.rehearses.set(false);
+    }
+
+    pub(super) fn is_rehearsing(&self) -> bool {
+        self.rehearses.get()
     }
 
     fn is_quiet(&self) -> bool {
