@@ -10,6 +10,7 @@
 //! being asked about the block that it has given.
 
 use core::alloc::Layout;
+use core::hint::black_box;
 use std::alloc;
 
 use crate::ledger::Slot;
@@ -140,6 +141,7 @@ fn allocated_anyhow(new: New) -> *mut u8 {
 /// block which a profile wants, and that of a resized one which nobody has looked
 /// for. On a thread that is in the first recording; nothing is left behind.
 pub(super) fn rehearse() {
+    // A place that is no block: with no profile nobody asks for a stand-in, or frees it.
     static NONE: u8 = 0;
     let block = (&raw const NONE).cast_mut();
     allocated_anyhow(New {
@@ -149,7 +151,7 @@ pub(super) fn rehearse() {
     });
     TABLE.remove(block.addr());
 
-    let (Some(thread), layout) = (visits::here(), Layout::new::<[u64; 8]>()) else {
+    let (Some(thread), layout) = (visits::here(), black_box(Layout::new::<[u64; 8]>())) else {
         return;
     };
     // Two, as one may be where a stand-in could be.
@@ -158,8 +160,10 @@ pub(super) fn rehearse() {
     for block in blocks.into_iter().filter(|block| !block.is_null()) {
         let mut grown = core::ptr::null_mut();
         hooks::as_while_sampling(|| {
-            // SAFETY: the block has this layout, and the size is not zero.
-            thread.rehearse(|| grown = unsafe { alloc::realloc(block, layout, 4096) });
+            let size = black_box(4096);
+            // SAFETY: the block has this layout, and the size is neither zero nor too large; when it
+            // is granted the old block is not used again.
+            thread.rehearse(|| grown = unsafe { alloc::realloc(block, layout, size) });
         });
         let (block, size) = if grown.is_null() {
             (block, layout.size())
@@ -168,7 +172,7 @@ pub(super) fn rehearse() {
         };
         if let Ok(layout) = Layout::from_size_align(size, layout.align()) {
             // SAFETY: the block has this layout by now, and is not used again.
-            unsafe { alloc::dealloc(block, layout) };
+            unsafe { alloc::dealloc(black_box(block), layout) };
         }
     }
 }
@@ -425,10 +429,8 @@ impl Resize {
     ) -> Option<Record> {
         let (old, new) = (self.given.size() as u64, self.new_size as u64);
         let every = current.filter(|c| c.is_every() && tag.is_some_and(|t| c.has_recording(t.id)));
-        if self.record.is_none() && !is_hit && every.is_none() {
-            if thread.is_rehearsing() {
-                capture(thread, tag);
-            }
+        let is_wanted = self.record.is_some() || is_hit || every.is_some();
+        if !(is_wanted || thread.is_rehearsing()) {
             return None;
         }
         TABLE.fetch(moved.addr());

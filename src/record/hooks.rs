@@ -143,12 +143,13 @@ pub(super) fn look_for_samples() {
     HAS_SAMPLED.store(1, Ordering::Relaxed);
 }
 
-/// Looks frees up as while there are only samples until `work` is done. For the
-/// first recording, while nobody has recorded anything.
+/// Looks frees up as while there are only samples until `work` is done, and then
+/// all, which is right while the caller's recording is open and never wrong. For
+/// the first recording, behind the [`loader`]'s door: nobody else has recorded.
 pub(super) fn as_while_sampling(work: impl FnOnce()) {
-    let look = LOOK.swap(UNITS, Ordering::Relaxed);
+    LOOK.store(UNITS, Ordering::Relaxed);
     work();
-    LOOK.store(look, Ordering::Relaxed);
+    LOOK.store(0, Ordering::Relaxed);
 }
 
 /// Makes room for records; `false` when there is no memory for any. A recording

@@ -80,8 +80,8 @@ impl Place {
     }
 }
 
-// SAFETY: numbers, flags, atomics, options of a reference (null is none), and a `Stack`, which says itself that
-// zero bytes are its fresh state.
+// SAFETY: numbers, flags, atomics, options of a reference (null is none), and a `Stack`, which says
+// itself that zero bytes are its fresh state.
 unsafe impl Zeroed for Thread {}
 // SAFETY: needed to leave it with a slot. Every use goes through `here` or `make`, which give it
 // to the slot's owner alone, on its own thread, but for `each_thread`, whose caller gets at the
@@ -116,6 +116,7 @@ pub(super) fn make() -> Option<(&'static Slot, &'static Thread)> {
         // The slot's last owner was another thread, with another stack.
         thread.quiet.set(0);
         thread.depth.set(0);
+        thread.rehearses.set(false);
         // SAFETY: only the owner is here, and no capture is running on this thread: it would have
         // needed the tenancy that is only set below.
         unsafe { (*thread.stack.get()).pass_on() };

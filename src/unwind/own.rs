@@ -14,7 +14,7 @@ use std::alloc;
 use crate::sync::{AtomicU64, Ordering};
 
 /// Where each own function begins; 0 is free. More of them than anyone has.
-static FUNCTIONS: [AtomicU64; 64] = [const { AtomicU64::new(0) }; 64];
+static FUNCTIONS: [AtomicU64; 128] = [const { AtomicU64::new(0) }; 128];
 
 /// While calibrating: return addresses below here, on that stack, are ours.
 static LIMIT: AtomicU64 = AtomicU64::new(0);
@@ -24,16 +24,19 @@ const SPAN: u64 = 64 * 1024;
 
 /// Whether `function` is the allocator's.
 pub(crate) fn contains(function: u64) -> bool {
-    FUNCTIONS
-        .iter()
-        .any(|known| known.load(Ordering::Relaxed) == function)
+    // No function begins at 0, which stands for a free place.
+    function != 0
+        && FUNCTIONS
+            .iter()
+            .any(|known| known.load(Ordering::Relaxed) == function)
 }
 
 /// Takes note of `function`, whose return address was found at `slot`, if a
 /// calibration is running there.
 pub(crate) fn observe(function: u64, slot: u64) {
     let limit = LIMIT.load(Ordering::Relaxed);
-    if limit != 0 && slot < limit && limit - slot < SPAN && !contains(function) {
+    let is_below = limit != 0 && slot < limit && limit - slot < SPAN;
+    if is_below && function != 0 && !contains(function) {
         add(function);
     }
 }
@@ -73,7 +76,7 @@ fn probe(rehearse: fn()) {
     LIMIT.store(here(), Ordering::Relaxed);
     rehearse();
     // Also what `System` looks twice at.
-    for align in [8, 64, 4096] {
+    for align in [8, 64] {
         let Ok(layout) = Layout::from_size_align(black_box(64), black_box(align)) else {
             return;
         };
