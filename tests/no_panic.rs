@@ -412,8 +412,8 @@ fn no_panic_is_reachable_from_the_four_allocator_functions() {
     for part in [
         "record6blocks9allocated",
         "record6blocks5freed",
-        "record6blocks6Resize5begin",
-        "record6blocks6Resize5ended",
+        "record6resize6Resize5begin",
+        "record6resize6Resize5ended",
         "record5hooks7capture",
         "unwind6tables6derive",
     ] {

@@ -10,8 +10,6 @@
 //! being asked about the block that it has given.
 
 use core::alloc::Layout;
-use core::hint::black_box;
-use std::alloc;
 
 use crate::ledger::Slot;
 use crate::record::clock;
@@ -31,20 +29,8 @@ pub(crate) struct New {
     pub(crate) zeroed: bool,
 }
 
-/// A block that is about to be resized, with what is known of it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Resize {
-    block: *mut u8,
-    /// The program's layout.
-    given: Layout,
-    new_size: usize,
-    record: Option<Record>,
-    /// The profile that was under way when the record was taken out.
-    profile: Option<Current>,
-}
-
 /// Who may record what the calling thread does.
-fn recorder() -> Option<(&'static Slot, &'static Thread, Option<Tag>, Option<Current>)> {
+pub(super) fn recorder() -> Option<(&'static Slot, &'static Thread, Option<Tag>, Option<Current>)> {
     let current = profiling::current();
     let here = if current.is_some() || everywhere::tag().is_some() {
         // All threads record, also those that have not done so before.
@@ -115,7 +101,7 @@ fn settle_recorded(block: *mut u8, thread: &Thread, record: &Record, tag: Tag) {
 
 /// The same whatever is under way.
 #[inline(never)]
-fn allocated_anyhow(new: New) -> *mut u8 {
+pub(super) fn allocated_anyhow(new: New) -> *mut u8 {
     let Some((slot, thread, tag, current)) = recorder() else {
         return new.block;
     };
@@ -135,46 +121,6 @@ fn allocated_anyhow(new: New) -> *mut u8 {
         hooks::lose_unseen(tag);
     }
     result.unwrap_or(new.block)
-}
-
-/// Goes the ways that no allocation goes before there is a profile: that of a new
-/// block which a profile wants, and that of a resized one which nobody has looked
-/// for. On a thread that is in the first recording; nothing is left behind.
-pub(super) fn rehearse() {
-    // A place that is no block: with no profile nobody asks for a stand-in, or frees it.
-    static NONE: u8 = 0;
-    let block = (&raw const NONE).cast_mut();
-    allocated_anyhow(New {
-        block,
-        layout: Layout::new::<u8>(),
-        zeroed: false,
-    });
-    TABLE.remove(block.addr());
-
-    let (Some(thread), layout) = (visits::here(), black_box(Layout::new::<[u64; 8]>())) else {
-        return;
-    };
-    // Two, as one may be where a stand-in could be.
-    // SAFETY: the layout is not empty.
-    let blocks = visits::quietly(|| [(); 2].map(|()| unsafe { alloc::alloc(layout) }));
-    for block in blocks.into_iter().filter(|block| !block.is_null()) {
-        let mut grown = core::ptr::null_mut();
-        hooks::as_while_sampling(|| {
-            let size = black_box(4096);
-            // SAFETY: the block has this layout, and the size is neither zero nor too large; when it
-            // is granted the old block is not used again.
-            thread.rehearse(|| grown = unsafe { alloc::realloc(block, layout, size) });
-        });
-        let (block, size) = if grown.is_null() {
-            (block, layout.size())
-        } else {
-            (grown, 4096)
-        };
-        if let Ok(layout) = Layout::from_size_align(size, layout.align()) {
-            // SAFETY: the block has this layout by now, and is not used again.
-            unsafe { alloc::dealloc(black_box(block), layout) };
-        }
-    }
 }
 
 /// Enters a new block; `chosen` is the profile that it is a sample of.
@@ -248,7 +194,8 @@ fn keep(block: *mut u8, record: &Record, tag: Option<Tag>, chosen: Option<Curren
 }
 
 /// Enters a record that somebody wants, instead of what is there, or none.
-fn put(block: *mut u8, record: &Record) -> bool {
+#[inline]
+pub(super) fn put(block: *mut u8, record: &Record) -> bool {
     if record.recording != NOBODY || record.sampled {
         let is_kept = TABLE.insert(block.addr(), record);
         if !is_kept {
@@ -271,7 +218,7 @@ fn lose(record: &Record) {
 
 /// Looks how much is alive, for the profile.
 #[inline]
-fn look_around(slot: &Slot, thread: &Thread, current: Option<Current>) {
+pub(super) fn look_around(slot: &Slot, thread: &Thread, current: Option<Current>) {
     if let Some(current) = current {
         let now = if current.is_every() {
             u64::from(recent_ms(thread))
@@ -327,269 +274,17 @@ pub(crate) fn concerns(block: *mut u8, layout: Layout) -> bool {
             && (hooks::looks_at_all() || !stand_in::is_needed(layout) || stand_in::is_one(block))
 }
 
-impl Resize {
-    /// Takes a block from the table, if it is there; it is about to be resized.
-    #[cold]
-    #[inline(never)]
-    pub(crate) fn begin(block: *mut u8, given: Layout, new_size: usize) -> Self {
-        let mut resize = Self::unknown(block, given, new_size);
-        resize.record = TABLE.remove(block.addr());
-        resize
-    }
-
-    /// The same of a block that is neither in the table nor a stand-in.
-    pub(crate) fn unknown(block: *mut u8, given: Layout, new_size: usize) -> Self {
-        Self {
-            block,
-            given,
-            new_size,
-            record: None,
-            profile: profiling::current(),
-        }
-    }
-
-    /// The block that the inner allocator knows: this one, or what it stands for.
-    pub(crate) fn original(&self) -> *mut u8 {
-        stand_in::original(self.block).unwrap_or(self.block)
-    }
-
-    /// Enters that the inner allocator has refused.
-    pub(crate) fn refused(&self) {
-        let Some(mut record) = self.record else {
-            return;
-        };
-        // When this fails, it is counted; how the block is freed does not depend on it.
-        put(self.block, &record);
-        // As in `keep`.
-        if record.sampled && !self.profile.is_some_and(Current::is_under_way) {
-            record.sampled = false;
-            put(self.block, &record);
-        }
-    }
-
-    /// The layout that it is given.
-    fn resized(&self) -> Option<Layout> {
-        Layout::from_size_align(self.new_size, self.given.align()).ok()
-    }
-
-    /// By how many bytes it grows.
-    fn growth(&self) -> u64 {
-        (self.new_size as u64).saturating_sub(self.given.size() as u64)
-    }
-
-    /// Enters that the block is at `moved` now. Gives the block that the program
-    /// gets: this one, or its stand-in.
-    ///
-    /// A block that was recorded stays so, now as of the site that resized it,
-    /// so that a growing vector shows where it grows; when the thread that
-    /// resized it is in no recording, the old site is all there is. A block that
-    /// was not recorded is older than the recording, and no new block.
-    ///
-    /// # Safety
-    /// The inner allocator has just resized the [original](Self::original) to
-    /// `moved`, and nobody else knows it. Nobody uses the old block after this.
-    #[cold]
-    #[inline(never)]
-    pub(crate) unsafe fn ended(&self, moved: *mut u8) -> *mut u8 {
-        let fresh = recorder().and_then(|(slot, thread, tag, current)| {
-            let growth = self.growth();
-            let is_hit = growth > 0 && current.is_some_and(|c| c.hits(thread, slot, growth));
-            let fresh = thread.unless_quiet(|| {
-                let after = self.enter(thread, tag, current, is_hit, moved);
-                look_around(slot, thread, current);
-                (after, current)
-            });
-            if fresh.is_none() && is_hit && thread.is_interrupted() {
-                hooks::lose_unseen(None);
-            }
-            fresh
-        });
-        // By nobody, or by the recorder itself: what was known stays known.
-        let (record, profile) = fresh.unwrap_or_else(|| {
-            let record = self.record.map(|record| Record {
-                size: self.new_size as u64,
-                ..record
-            });
-            (record, self.profile)
-        });
-        let place = record.map_or(moved, |record| self.place(moved, record, profile));
-        // SAFETY: the caller; it is `moved`, the old block, or new and as large.
-        unsafe { self.settle(moved, place) };
-        place
-    }
-
-    /// What the block's record is now, and what the profile says of it.
-    fn enter(
-        &self,
-        thread: &Thread,
-        tag: Option<Tag>,
-        current: Option<Current>,
-        is_hit: bool,
-        moved: *mut u8,
-    ) -> Option<Record> {
-        let (old, new) = (self.given.size() as u64, self.new_size as u64);
-        let every = current.filter(|c| c.is_every() && tag.is_some_and(|t| c.has_recording(t.id)));
-        let is_wanted = self.record.is_some() || is_hit || every.is_some();
-        if !(is_wanted || thread.is_rehearsing()) {
-            return None;
-        }
-        TABLE.fetch(moved.addr());
-        let node = capture(thread, tag);
-        if let Some(profile) = every.or(current.filter(|_| is_hit)) {
-            profile.resized(node, self.growth());
-        }
-        let mut was = self.record.unwrap_or_default();
-        // A sample of a profile that has ended meanwhile is not the next one's.
-        was.sampled &= current.is_some_and(|now| self.profile.is_some_and(|p| p.id == now.id));
-        let is_recorded = was.recording != NOBODY;
-        let stays = was.sampled && current.is_some_and(|c| c.stays(thread, old, new));
-        let record = Record {
-            node,
-            size: new,
-            birth: recent_ms(thread),
-            recording: match tag {
-                Some(tag) if is_recorded => tag.id,
-                _ => was.recording,
-            },
-            sampled: stays || is_hit,
-        };
-        if let Some(profile) = current {
-            if self.record.is_some() && profile.has(&was) {
-                profile.left(&was);
-            }
-            if profile.has(&record) {
-                profile.joined(node, new);
-            }
-        }
-        (is_recorded || record.sampled).then_some(record)
-    }
-
-    /// Finds a place for the block where it can be found, and puts the record
-    /// there: `moved`, or a stand-in for it, which may be the old one.
-    fn place(&self, moved: *mut u8, mut record: Record, profile: Option<Current>) -> *mut u8 {
-        let entered = record;
-        let mut place = moved;
-        if record.sampled
-            && profile.is_some_and(Current::pads)
-            && self.resized().is_some_and(stand_in::is_needed)
-        {
-            place = self.stand_in_for(moved);
-            if place.is_null() {
-                place = moved;
-                record.sampled = false;
-                hooks::lose_unseen(None);
-            }
-        }
-        let is_kept = put(place, &record);
-        if !(is_kept && record.sampled == entered.sampled)
-            && let Some(profile) = profile
-            && profile.has(&entered)
-        {
-            // Entered a moment ago, and not to be found when it is freed.
-            profile.left(&entered);
-        }
-        if !is_kept {
-            if place != moved && place != self.block {
-                // SAFETY: just requested, and nobody has seen it.
-                unsafe { stand_in::give_back(place) };
-            }
-            return moved;
-        }
-        // As in `keep`.
-        if record.sampled && !profile.is_some_and(Current::is_under_way) {
-            record.sampled = false;
-            put(place, &record);
-        }
-        place
-    }
-
-    /// A stand-in for the resized block; null without memory.
-    fn stand_in_for(&self, moved: *mut u8) -> *mut u8 {
-        if stand_in::reuse(self.block, moved, self.new_size) {
-            self.block
-        } else {
-            stand_in::request(moved, self.new_size, false)
-        }
-    }
-
-    /// Brings what the block holds to its place.
-    ///
-    /// # Safety
-    /// As [`ended`](Self::ended); `place` has room for the resized block.
-    unsafe fn settle(&self, moved: *mut u8, place: *mut u8) {
-        let was_stand_in = stand_in::original(self.block).is_some();
-        let from = if was_stand_in { self.block } else { moved };
-        if from == place {
-            return;
-        }
-        let kept = self.given.size().min(self.new_size);
-        // SAFETY: the caller: both have so many bytes, and are different blocks. `moved` has what
-        // the inner allocator has kept, and the old block, if it stood for another, is still out.
-        unsafe { core::ptr::copy_nonoverlapping(from, place, kept) };
-        if was_stand_in {
-            // SAFETY: the caller: nobody uses it any more.
-            unsafe { stand_in::give_back(self.block) };
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use core::alloc::Layout;
 
-    use super::{Resize, freed, hooks, stand_in};
-
-    /// Frees are looked up where stand-ins may be.
-    fn look() {
-        hooks::look_for_samples();
-        hooks::watch_frees(false);
-    }
-
-    // Each test has a length of its own, so that no other gets the same place meanwhile.
-
-    /// Bug prevented: a stand-in whose record is lost, or went with its profile,
-    /// is given to the inner allocator, which knows nothing of it.
-    #[test]
-    fn a_stand_in_is_freed_as_what_it_stands_for_without_a_record() {
-        look();
-        let layout = Layout::new::<[u8; 18_000]>();
-        let original = core::ptr::without_provenance_mut(0x10_0010);
-        let block = stand_in::request(original, layout.size(), false);
-        let resize = Resize::begin(block, layout, 80);
-        assert_eq!(resize.original(), original);
-        // SAFETY: not used after this.
-        assert_eq!(unsafe { freed(block, layout) }, original);
-        assert!(stand_in::original(block).is_none());
-        // SAFETY: nothing is done to a block that is none of ours.
-        assert_eq!(unsafe { freed(original, layout) }, original);
-    }
-
-    /// Bug prevented: what a block holds stays behind in a stand-in that nobody
-    /// needs any more when the block is resized.
-    #[test]
-    fn what_a_stand_in_holds_goes_back_to_a_block_that_is_resized_unwatched() {
-        look();
-        let layout = Layout::new::<[u8; 22_000]>();
-        let mut place = vec![0_u8; 30_000];
-        let moved = place.as_mut_ptr();
-        let original = core::ptr::without_provenance_mut(0x10_0010);
-        let block = stand_in::request(original, layout.size(), false);
-        // SAFETY: the stand-in has so many bytes.
-        unsafe { block.write_bytes(7, layout.size()) };
-        let resize = Resize::begin(block, layout, 30_000);
-        // SAFETY: the place has as many bytes; the stand-in is not used after this.
-        assert_eq!(unsafe { resize.ended(moved) }, moved);
-        assert!(stand_in::original(block).is_none());
-        let (kept, rest) = place.split_at(layout.size());
-        assert!(kept.iter().all(|&b| b == 7) && rest.iter().all(|&b| b == 0));
-    }
+    use super::{New, TABLE, enter_recorded, visits};
+    use crate::record::recording::Recording;
 
     /// Bug prevented: a block that is entered while its recording ends keeps its
     /// record, which nobody takes out any more.
     #[test]
     fn a_block_of_a_recording_that_has_ended_meanwhile_leaves_nothing_behind() {
-        use super::{New, TABLE, enter_recorded, visits};
-        use crate::record::recording::Recording;
         let recording = Recording::open().expect("room");
         let tag = recording.tag();
         drop(recording);

@@ -51,6 +51,12 @@ mod profiling;
 #[expect(unsafe_code, reason = "entries that are never freed")]
 mod recording;
 #[cfg(not(loom))]
+#[expect(unsafe_code, reason = "asks for blocks and gives them back")]
+mod rehearsal;
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "brings blocks to other places")]
+mod resize;
+#[cfg(not(loom))]
 #[expect(unsafe_code, reason = "memory that is lent out, and taken back")]
 mod room;
 #[cfg(not(loom))]
@@ -72,7 +78,7 @@ mod visits;
 mod zone;
 
 #[cfg(not(loom))]
-pub(crate) use blocks::{New, Resize, allocated, concerns, freed, may_concern};
+pub(crate) use blocks::{New, allocated, concerns, freed, may_concern};
 #[cfg(not(loom))]
 pub(crate) use hooks::{Lost, frames, is_on, looks_at, mapped, note_site, prepare_sites};
 #[cfg(not(loom))]
@@ -85,6 +91,8 @@ pub(crate) use process::Everyone;
 pub(crate) use profiling::{Profiling, Snapshot, StackFigures, set_dense_below};
 #[cfg(not(loom))]
 pub(crate) use recording::{Key, Recording, Survivor};
+#[cfg(not(loom))]
+pub(crate) use resize::Resize;
 #[cfg(not(loom))]
 pub(crate) use sampler::Weighed;
 #[cfg(not(loom))]

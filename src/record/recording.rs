@@ -15,11 +15,11 @@ use once_cell::sync::OnceCell;
 use crate::arena;
 use crate::error::Error;
 use crate::installed;
-use crate::record::blocks;
 use crate::record::clock;
 use crate::record::hooks::{self, Lost, TABLE};
 use crate::record::loader::{self, Door};
 use crate::record::lock::Guard;
+use crate::record::rehearsal;
 use crate::record::table::Record;
 use crate::record::visits::{self, Thread, Visit};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
@@ -301,7 +301,7 @@ impl Recording {
             ONCE.get_or_init(|| {
                 let visit = self.key().enter();
                 if visit.is_recorded() {
-                    unwind::calibrate_with(blocks::rehearse);
+                    unwind::calibrate_with(rehearsal::rehearse);
                 }
             });
         });

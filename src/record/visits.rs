@@ -169,6 +169,7 @@ impl Thread {
     }
 
     /// Runs `work` unless the thread is already at work for the recorder.
+    #[inline]
     pub(super) fn unless_quiet<R>(&self, work: impl FnOnce() -> R) -> Option<R> {
         if self.is_quiet() {
             return None;
