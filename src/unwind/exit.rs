@@ -9,7 +9,7 @@ use crate::unwind::bounds::Bounds;
 use crate::unwind::registers::Registers;
 use crate::unwind::rule::Rule;
 use crate::unwind::stack::{EXIT_FRAMES, Exit, IN_REGISTER, Stack};
-use crate::unwind::step::{Frame, load};
+use crate::unwind::step::{Frame, load, load_above};
 use crate::unwind::walk::lookup;
 
 impl Exit {
@@ -25,13 +25,13 @@ impl Exit {
             return false;
         };
         // SAFETY: as below. Where another way is the right one it mostly differs here.
-        if unsafe { load(start.sp + u64::from(*at)) } != *ip || self.start != start.ip {
+        if unsafe { load_above(start.sp, u64::from(*at)) } != *ip || self.start != start.ip {
             return false;
         }
         let mut differs = 0;
         for (ip, at) in pairs {
             // SAFETY: not above `slot`, which is on this thread's stack, as `start.sp` is.
-            differs |= unsafe { load(start.sp + u64::from(*at)) } ^ ip;
+            differs |= unsafe { load_above(start.sp, u64::from(*at)) } ^ ip;
         }
         differs == 0
     }
@@ -75,7 +75,7 @@ impl Exit {
                 start.bp
             } else {
                 // SAFETY: not above `slot`, which is on this thread's stack, as `start.sp` is.
-                unsafe { load(start.sp + u64::from(*at)) }
+                unsafe { load_above(start.sp, u64::from(*at)) }
             };
             differs |= bp.wrapping_sub(start.sp) ^ u64::from(*value);
         }

@@ -165,15 +165,45 @@ impl Frame {
 
 /// Reads a word of the calling thread's stack.
 ///
+/// By an instruction of our own: other functions' locals, which the compiler
+/// believes to be theirs alone, are read as a debugger would read them, nothing is
+/// concluded from what they hold, and a sanitizer does not take the look at what
+/// it has put between them for an error of the program's.
+///
 /// # Safety
 /// `address` is a multiple of 8 on the calling thread's stack, not below its
 /// stack pointer and a word or more below its end.
 #[inline]
 pub(crate) unsafe fn load(address: u64) -> u64 {
-    #[expect(clippy::cast_possible_truncation, reason = "only for x86-64")]
-    let pointer = core::ptr::with_exposed_provenance::<u64>(address as usize);
-    // SAFETY: mapped and aligned, says the caller. No other thread writes to it. Functions of this
-    // thread do, as locals that the compiler believes to be theirs alone: volatile, so that this
-    // reads what the machine has there, as a debugger would, and nothing is concluded from it.
-    unsafe { pointer.read_volatile() }
+    let word;
+    // SAFETY: mapped and aligned, says the caller. No other thread writes to it.
+    unsafe {
+        core::arch::asm!(
+            "mov {word}, qword ptr [{address}]",
+            word = lateout(reg) word,
+            address = in(reg) address,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    word
+}
+
+/// Reads a word so many bytes above `base`.
+///
+/// # Safety
+/// As [`load`] of the sum.
+#[inline]
+pub(crate) unsafe fn load_above(base: u64, bytes: u64) -> u64 {
+    let word;
+    // SAFETY: mapped and aligned, says the caller. No other thread writes to it.
+    unsafe {
+        core::arch::asm!(
+            "mov {word}, qword ptr [{base} + {bytes}]",
+            word = lateout(reg) word,
+            base = in(reg) base,
+            bytes = in(reg) bytes,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    word
 }
