@@ -1,4 +1,5 @@
-//! What calibration is shown besides plain allocations.
+//! What calibration is shown besides plain allocations. Of all that is here, this
+//! alone asks the global allocator for blocks; it runs in a normal context.
 
 use core::alloc::Layout;
 use core::hint::black_box;

@@ -74,11 +74,14 @@ impl Memory {
     fn change(&mut self, dice: &mut Dice) {
         let index = dice.roll(self.0.len() as u64 - 8);
         let word = self.word(index, dice);
-        if let Some(place) = self.0.get_mut(usize::try_from(index).expect("small")) {
-            // Through a volatile write, because the walk reads it behind the compiler's back.
-            // SAFETY: a place in the vector.
-            unsafe { core::ptr::from_mut(place).write_volatile(word) };
-        }
+        self.write(usize::try_from(index).expect("small"), word);
+    }
+
+    fn write(&mut self, index: usize, word: u64) {
+        let place = self.0.get_mut(index).expect("inside");
+        // Through a volatile write, because the walk reads it behind the compiler's back.
+        // SAFETY: a place in the vector.
+        unsafe { core::ptr::from_mut(place).write_volatile(word) };
     }
 }
 
@@ -224,10 +227,8 @@ fn a_memo_finds_what_a_walk_from_scratch_finds() {
                     .expect("inside") = word;
             }
             let (words, bp) = (words.clone(), *bp);
-            for (place, word) in memory.0.iter_mut().zip(words) {
-                // As in `change`.
-                // SAFETY: a place in the vector.
-                unsafe { core::ptr::from_mut(place).write_volatile(word) };
+            for (index, word) in words.into_iter().enumerate() {
+                memory.write(index, word);
             }
             if dice.one_in(8) {
                 memory.change(&mut dice);
@@ -274,18 +275,13 @@ fn a_memo_of_a_call_is_not_taken_for_a_signal_s_frame() {
     }
     RULES.put(ip(14) - 1, Rule::END);
     let mut memory = Memory(vec![0; 40]);
-    let write = |memory: &mut Memory, at: usize, word| {
-        let place = memory.0.get_mut(at).expect("inside");
-        // SAFETY: a place in the vector.
-        unsafe { core::ptr::from_mut(place).write_volatile(word) };
-    };
     for at in 24..40 {
-        write(&mut memory, at, ip(if at % 2 == 0 { 11 } else { 12 }));
+        memory.write(at, ip(if at % 2 == 0 { 11 } else { 12 }));
     }
-    write(&mut memory, 35, ip(14));
+    memory.write(35, ip(14));
     // The stack pointer that the signal has saved.
     let interrupted = memory.address(26);
-    write(&mut memory, 22, interrupted);
+    memory.write(22, interrupted);
     let mut keeping = on(&memory);
     let mut tree = Tree::default();
     for turn in 0..40 {
@@ -295,8 +291,8 @@ fn a_memo_of_a_call_is_not_taken_for_a_signal_s_frame() {
             _ if turn % 2 == 0 => (ip(2), ip(10)),
             _ => (ip(2), ip(13)),
         };
-        write(&mut memory, 1, own);
-        write(&mut memory, 23, leaf);
+        memory.write(1, own);
+        memory.write(23, leaf);
         let start = Registers {
             ip: ip(0),
             sp: memory.address(0),
@@ -330,10 +326,8 @@ fn a_memo_is_never_of_an_era_that_comes_again() {
     let mut tree = Tree::default();
     let mut capture = |stack: &mut Stack, turn: usize| {
         let site = sites.get(turn % 2).expect("two");
-        for (place, &word) in memory.0.iter_mut().zip(&site.0) {
-            // As in `change`.
-            // SAFETY: a place in the vector.
-            unsafe { core::ptr::from_mut(place).write_volatile(word) };
+        for (index, &word) in site.0.iter().enumerate() {
+            memory.write(index, word);
         }
         let start = Registers {
             ip: ip(0),
@@ -525,14 +519,9 @@ fn a_way_out_by_frame_pointers_is_taken_while_they_point_where_they_did() {
     RULES.put(ip(2) - 1, Rule::END);
     let mut memory = Memory(vec![0; 12]);
     let second = memory.address(4);
-    let write = |memory: &mut Memory, at: usize, word| {
-        let place = memory.0.get_mut(at).expect("inside");
-        // SAFETY: a place in the vector.
-        unsafe { core::ptr::from_mut(place).write_volatile(word) };
-    };
     // Saved `rbp` and return address, of one function and the next; another pair further up.
     for (at, word) in [(1, second), (2, ip(1)), (5, ip(2)), (8, ip(2))] {
-        write(&mut memory, at, word);
+        memory.write(at, word);
     }
     let mut stack = on(&memory);
     let start = |memory: &Memory, bp| Registers {
@@ -548,7 +537,7 @@ fn a_way_out_by_frame_pointers_is_taken_while_they_point_where_they_did() {
     assert_eq!(taken(&stack, start(&memory, 1)), caller);
     assert_eq!(taken(&stack, start(&memory, 3)), None);
     let third = memory.address(7);
-    write(&mut memory, 1, third);
+    memory.write(1, third);
     assert_eq!(taken(&stack, start(&memory, 1)), None);
     // Found step by step, and then remembered, too.
     assert!(tree.capture(&mut stack, start(&memory, 1)).is_whole());
