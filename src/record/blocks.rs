@@ -68,7 +68,10 @@ pub(crate) fn allocated(new: New) -> *mut u8 {
 /// Enters a new block that a recording gets, and no sampler has chosen.
 #[inline]
 fn enter_recorded(new: New, thread: &Thread, tag: Tag) {
-    TABLE.fetch(new.block.addr());
+    let spot = TABLE.spot(new.block.addr());
+    if let Some(spot) = spot {
+        spot.fetch();
+    }
     let record = Record {
         node: capture(thread, Some(tag)),
         size: new.layout.size() as u64,
@@ -76,12 +79,12 @@ fn enter_recorded(new: New, thread: &Thread, tag: Tag) {
         recording: tag.id,
         sampled: false,
     };
-    if !TABLE.insert(new.block.addr(), &record) {
-        return lose(&record);
+    if !spot.map_or_else(|| TABLE.refuse(), |spot| spot.insert(&record)) {
+        return lose(record.recording);
     }
     // As in `keep`. And a profile that has begun meanwhile may have it, too.
     if !tag.is_under_way() || profiling::current().is_some() {
-        settle_recorded(new.block, thread, &record, tag);
+        settle_recorded(new.block, thread, record, tag);
     }
 }
 
@@ -89,12 +92,12 @@ fn enter_recorded(new: New, thread: &Thread, tag: Tag) {
 /// profile began.
 #[cold]
 #[inline(never)]
-fn settle_recorded(block: *mut u8, thread: &Thread, record: &Record, tag: Tag) {
+fn settle_recorded(block: *mut u8, thread: &Thread, record: Record, tag: Tag) {
     if !tag.is_under_way() {
         // Nobody else knows the block, so nobody looks for it now.
         TABLE.remove(block.addr());
     }
-    if let Some(profile) = counts_for(record, None) {
+    if let Some(profile) = counts_for(&record, None) {
         profile.came(thread, record.node, record.size);
     }
 }
@@ -138,7 +141,9 @@ fn enter(new: New, thread: &Thread, tag: Option<Tag>, chosen: Option<Current>) -
             block = stand_in;
         }
     }
-    TABLE.fetch(block.addr());
+    if let Some(spot) = TABLE.spot(block.addr()) {
+        spot.fetch();
+    }
     let record = Record {
         node: capture(thread, tag),
         size: size as u64,
@@ -170,7 +175,7 @@ fn counts_for(record: &Record, chosen: Option<Current>) -> Option<Current> {
 /// meanwhile, and has looked through the table already, is not left with it.
 fn keep(block: *mut u8, record: &Record, tag: Option<Tag>, chosen: Option<Current>) -> bool {
     if !TABLE.insert(block.addr(), record) {
-        lose(record);
+        lose(record.recording);
         return false;
     }
     // Whoever ends something says so first and then looks into each shard, under its lock, as
@@ -199,7 +204,7 @@ pub(super) fn put(block: *mut u8, record: &Record) -> bool {
     if record.recording != NOBODY || record.sampled {
         let is_kept = TABLE.insert(block.addr(), record);
         if !is_kept {
-            lose(record);
+            lose(record.recording);
         }
         is_kept
     } else {
@@ -208,11 +213,11 @@ pub(super) fn put(block: *mut u8, record: &Record) -> bool {
     }
 }
 
-/// Counts a record that could not be kept.
+/// Counts a record of this recording that could not be kept.
 #[cold]
-fn lose(record: &Record) {
-    if record.recording != NOBODY {
-        hooks::lose(record.recording);
+fn lose(recording: u32) {
+    if recording != NOBODY {
+        hooks::lose(recording);
     }
 }
 
@@ -243,14 +248,12 @@ pub(crate) unsafe fn freed(block: *mut u8, layout: Layout) -> *mut u8 {
     if !concerns(block, layout) {
         return block;
     }
-    let mut words = Words::default();
-    if TABLE.strike(block.addr(), &mut words)
-        && let Some(current) = profiling::current()
-    {
-        let record = words.record();
-        if current.has(&record) {
-            current.freed(&record);
+    // A profile that begins after this look has not got the block.
+    match profiling::current() {
+        None => {
+            TABLE.strike(block.addr(), None);
         }
+        Some(current) => strike_for(current, block),
     }
     let Some(original) = stand_in::original(block) else {
         return block;
@@ -258,6 +261,18 @@ pub(crate) unsafe fn freed(block: *mut u8, layout: Layout) -> *mut u8 {
     // SAFETY: the caller.
     unsafe { stand_in::give_back(block) };
     original
+}
+
+/// Strikes a block from the table while there is a profile, which it may be of.
+#[inline]
+fn strike_for(current: Current, block: *mut u8) {
+    let mut words = Words::default();
+    if TABLE.strike(block.addr(), Some(&mut words)) {
+        let record = words.record();
+        if current.has(&record) {
+            current.freed(&record);
+        }
+    }
 }
 
 /// Whether it is worth asking what [`concerns`]: no for most blocks.

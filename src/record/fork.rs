@@ -29,8 +29,9 @@ mod real {
     use crate::record::{loader, recording};
     use crate::sync::{AtomicU32, Ordering};
 
-    /// How many forks lie between this process and its first ancestor that watched.
-    static EPOCH: AtomicU32 = AtomicU32::new(0);
+    /// How many forks lie between this process and its first ancestor that watched, as
+    /// words of locks have it: in 30 bits, above which there is a 1.
+    static EPOCH: AtomicU32 = AtomicU32::new(1 << 30);
     static THREADS: AtomicU32 = AtomicU32::new(0);
 
     thread_local! {
@@ -55,7 +56,7 @@ mod real {
     /// The epoch's part of a word: 31 bits, never 0.
     #[inline]
     fn epoch() -> u64 {
-        u64::from(EPOCH.load(Ordering::Relaxed) & (u32::MAX >> 2) | 1 << 30)
+        u64::from(EPOCH.load(Ordering::Relaxed))
     }
 
     /// The calling thread's word in this epoch; `word` is its last, or 0.
@@ -115,7 +116,9 @@ mod real {
     /// Runs in the child, on its only thread, before `fork` returns.
     #[cfg(unix)]
     extern "C" fn in_the_child() {
-        EPOCH.fetch_add(1, Ordering::Relaxed);
+        // Nobody else writes to it.
+        let next = EPOCH.load(Ordering::Relaxed).wrapping_add(1);
+        EPOCH.store(next & (u32::MAX >> 2) | 1 << 30, Ordering::Relaxed);
         recording::reopen_in_the_child();
         loader::reopen_in_the_child();
     }

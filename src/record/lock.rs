@@ -28,6 +28,8 @@
 //! fork would have to wait for all of them, could not happen in a signal
 //! handler, and a bare `clone` would still get past.
 
+use core::marker::PhantomData;
+
 #[cfg(not(loom))]
 use crate::record::clock::nap;
 use crate::record::fork;
@@ -60,6 +62,18 @@ const CONDEMNED: u64 = 1 << 63;
 #[derive(Debug)]
 pub(crate) struct Lock(AtomicU64);
 
+/// That the calling thread holds a lock, to be handed on: it takes no place.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held<'a>(PhantomData<&'a ()>);
+
+impl<'a> Held<'a> {
+    /// For as long as there is this guard.
+    #[inline]
+    pub(crate) fn by(_guard: &'a Guard<'_>) -> Self {
+        Self(PhantomData)
+    }
+}
+
 /// Holds the lock until it is dropped.
 #[derive(Debug)]
 pub(crate) struct Guard<'a> {
@@ -83,12 +97,13 @@ impl Lock {
     /// The lock, or `None` when it cannot be had.
     #[inline]
     pub(crate) fn acquire(&self) -> Option<Guard<'_>> {
-        let me = fork::me();
-        if self.take(0, me) {
-            Some(self.guard(false))
-        } else {
-            self.wait(me, SLEEPS)
-        }
+        self.try_acquire().or_else(|| self.wait(fork::me(), SLEEPS))
+    }
+
+    /// The lock if it is free; who gets it so has not inherited it.
+    #[inline]
+    pub(crate) fn try_acquire(&self) -> Option<Guard<'_>> {
+        self.take(0, fork::me()).then(|| self.guard(false))
     }
 
     /// The same for a lock that is held for long, in a normal context.

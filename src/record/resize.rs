@@ -132,7 +132,9 @@ impl Resize {
         if !(is_wanted || thread.is_rehearsing()) {
             return None;
         }
-        TABLE.fetch(moved.addr());
+        if let Some(spot) = TABLE.spot(moved.addr()) {
+            spot.fetch();
+        }
         let node = capture(thread, tag);
         if let Some(profile) = every.or(current.filter(|_| is_hit)) {
             profile.resized(node, self.growth());

@@ -4,7 +4,7 @@
 use super::entry::Entry;
 use super::line::{Line, Mark, REACH};
 use super::shard::{Shard, add};
-use crate::record::lock::Guard;
+use crate::record::lock::Held;
 use crate::sync::{Ordering, fence};
 
 /// Lines an index begins with.
@@ -34,13 +34,11 @@ pub(super) struct Found<'a> {
 }
 
 impl Found<'_> {
-    /// Whether what was found without the lock, at home, is so under it, if the
-    /// index is the same.
+    /// Whether what the position's id names is in the index there: an empty one still
+    /// has the id that was there last.
     #[inline]
-    pub(super) fn is_still(&self, address: u64, mark: Mark) -> bool {
-        self.home.has(self.position, mark)
-            && self.home.id(self.position) == self.id
-            && self.entry.address() == address
+    pub(super) fn is_entered(&self) -> bool {
+        self.line.is_taken(self.position)
     }
 
     /// Takes it out of the index. For the holder of the lock.
@@ -149,17 +147,17 @@ impl Shard {
     /// Makes the index larger; `false` when it is as large as it may be.
     #[cold]
     #[inline(never)]
-    pub(super) fn grow(&self, guard: &Guard<'_>) -> bool {
+    pub(super) fn grow(&self, held: Held<'_>) -> bool {
         let lines = self.line_count();
         let wanted = (lines + lines.div_ceil(2)).min(self.line_room());
         wanted > lines && {
-            self.rebuild(guard, wanted);
+            self.rebuild(held, wanted);
             true
         }
     }
 
     /// Makes the index anew, of so many lines or more, from the slab.
-    pub(super) fn rebuild(&self, _guard: &Guard<'_>, wanted: u64) {
+    pub(super) fn rebuild(&self, _held: Held<'_>, wanted: u64) {
         let shape = self.shape.load(Ordering::Relaxed);
         // Odd, also when it was begun by a thread that vanished.
         let rebuilds = shape >> 32 | 1;

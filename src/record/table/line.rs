@@ -77,7 +77,7 @@ fn low_byte(hash: u64) -> u8 {
 }
 
 /// Positions in a line, as bits.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Positions(u32);
 
 impl Positions {
@@ -133,12 +133,12 @@ impl Line {
         (is_clear && free != 0).then(|| free.trailing_zeros())
     }
 
-    /// Whether the mark's tag stands at a position.
+    /// Whether a position is not empty.
     #[inline]
-    pub(crate) fn has(&self, position: u32, mark: Mark) -> bool {
+    pub(crate) fn is_taken(&self, position: u32) -> bool {
         let word = self.tags.get(position as usize / 8);
         let word = word.map_or(0, |word| word.load(Ordering::Relaxed));
-        low_byte(word >> (position % 8 * 8)) == mark.tag
+        word >> (position % 8 * 8) & 0xff != 0
     }
 
     /// The first position that is free.
@@ -167,21 +167,19 @@ impl Line {
         let kept = self.highs.load(Ordering::Relaxed) & !(HIGH << shift);
         let high = id >> 16 & HIGH;
         self.highs.store(kept | high << shift, Ordering::Relaxed);
-        self.set_tag(position, mark.tag);
+        if let Some(word) = self.tags.get(position as usize / 8) {
+            // It is free, so there are only zeros.
+            let tag = u64::from(mark.tag) << (position % 8 * 8);
+            word.store(word.load(Ordering::Relaxed) | tag, Ordering::Relaxed);
+        }
     }
 
     /// Empties a position. For the holder of the lock.
     #[inline]
     pub(crate) fn take(&self, position: u32) {
-        self.set_tag(position, 0);
-    }
-
-    #[inline]
-    fn set_tag(&self, position: u32, tag: u8) {
         if let Some(word) = self.tags.get(position as usize / 8) {
-            let shift = position % 8 * 8;
-            let kept = word.load(Ordering::Relaxed) & !(0xff << shift);
-            word.store(kept | u64::from(tag) << shift, Ordering::Relaxed);
+            let tag = 0xff << (position % 8 * 8);
+            word.store(word.load(Ordering::Relaxed) & !tag, Ordering::Relaxed);
         }
     }
 

@@ -109,29 +109,23 @@ impl Table {
     /// and counted: its free was missed.
     #[inline]
     pub fn insert(&self, address: usize, record: &Record) -> bool {
-        let address = address as u64;
-        if address < ADDRESSES && address != 0 {
-            self.enter(Words::of(address, record))
-        } else {
-            self.refuse()
-        }
-    }
-
-    /// Begins to bring into the cache what [`insert`](Self::insert) of this address
-    /// is going to touch.
-    #[inline]
-    pub(crate) fn fetch(&self, address: usize) {
-        if let Some(shard) = self.shard_of(address as u64) {
-            shard.fetch(address as u64);
-        }
-    }
-
-    #[inline(never)]
-    fn enter(&self, words: Words) -> bool {
-        match self.shard_of(words.address()) {
-            Some(shard) => shard.insert(words),
+        match self.spot(address) {
+            Some(spot) => spot.enter(record),
             None => self.refuse(),
         }
+    }
+
+    /// Where the address belongs; `None` for one that no block can have.
+    #[inline]
+    pub(crate) fn spot(&self, address: usize) -> Option<Spot<'_>> {
+        let address = address as u64;
+        let is_possible = address < ADDRESSES && address != 0;
+        let shard = self.shard_of(address).filter(|_| is_possible)?;
+        Some(Spot {
+            shard,
+            address,
+            hash: index::hash(address),
+        })
     }
 
     /// Takes out what is known of the block at `address`; `None` when there is
@@ -140,12 +134,13 @@ impl Table {
     #[inline(never)]
     pub fn remove(&self, address: usize) -> Option<Record> {
         let mut words = Words::default();
-        self.strike(address, &mut words).then(|| words.record())
+        self.strike(address, Some(&mut words))
+            .then(|| words.record())
     }
 
-    /// The same, into `words`; whether it was there.
+    /// The same, into `words` if somebody wants it; whether it was there.
     #[inline]
-    pub(crate) fn strike(&self, address: usize, words: &mut Words) -> bool {
+    pub(crate) fn strike(&self, address: usize, words: Option<&mut Words>) -> bool {
         let address = address as u64;
         self.shard_of(address)
             .is_some_and(|shard| shard.remove(address, words))
@@ -245,12 +240,43 @@ impl Table {
         self.shards.get(index)
     }
 
+    /// Counts a record that has no place; `false`.
     #[cold]
-    fn refuse(&self) -> bool {
+    pub(crate) fn refuse(&self) -> bool {
         if let Some(first) = self.shards.first() {
             first.refuse();
         }
         false
+    }
+}
+
+/// The place of an address in a table, worked out once.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Spot<'a> {
+    shard: &'a Shard,
+    address: u64,
+    hash: u64,
+}
+
+impl Spot<'_> {
+    /// Begins to bring into the cache what [`insert`](Self::insert) is going to touch.
+    #[inline]
+    pub(crate) fn fetch(self) {
+        self.shard.fetch(self.hash);
+    }
+
+    /// As [`Table::insert`].
+    #[inline(always)]
+    #[expect(clippy::inline_always, reason = "as `Shard::insert`")]
+    pub(crate) fn insert(self, record: &Record) -> bool {
+        let words = Words::of(self.address, record);
+        self.shard.insert(self.hash, words)
+    }
+
+    /// The same where it is not worth the room.
+    #[inline(never)]
+    fn enter(self, record: &Record) -> bool {
+        self.insert(record)
     }
 }
 
