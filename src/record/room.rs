@@ -381,9 +381,6 @@ impl Range {
 
     #[inline]
     fn len(&self) -> u32 {
-        if self.units.first().is_null() {
-            return 0;
-        }
         u32::try_from(self.units.len()).unwrap_or(0)
     }
 }

@@ -41,10 +41,8 @@ mod real {
 
     /// A range of `T`, empty until it is opened, and then the same for ever.
     pub(crate) struct Zone<T> {
-        // Invariant: null, or `len` zeroed or written `T`, aligned, which nothing moves or frees
-        // before this is dropped. `len` is stored before `base` and both once.
-        base: AtomicPtr<T>,
-        len: AtomicU64,
+        /// All of them; their number, once it is not 0, stays.
+        all: Part<T>,
         /// What `System` gave, and the size asked of it.
         block: AtomicPtr<u8>,
         block_size: AtomicU64,
@@ -63,8 +61,7 @@ mod real {
         pub(crate) const fn new() -> Self {
             const { assert!(size_of::<T>() > 0) };
             Self {
-                base: AtomicPtr::new(core::ptr::null_mut()),
-                len: AtomicU64::new(0),
+                all: Part::new(),
                 block: AtomicPtr::new(core::ptr::null_mut()),
                 block_size: AtomicU64::new(0),
                 opening: Lock::new(),
@@ -73,9 +70,9 @@ mod real {
         }
 
         /// Makes it `len` cells; `false` when there is no memory. A zone that is
-        /// open stays as it is.
+        /// open stays as it is; and one of no cells is never open.
         pub(crate) fn open(&self, len: usize) -> bool {
-            if !self.base.load(Ordering::Acquire).is_null() {
+            if self.is_open() || len == 0 {
                 return true;
             }
             // Taken over from a thread that a fork has left behind, too: it can have got no
@@ -83,7 +80,7 @@ mod real {
             let Some(_one) = self.opening.acquire() else {
                 return false;
             };
-            if !self.base.load(Ordering::Acquire).is_null() {
+            if self.is_open() {
                 return true;
             }
             let Some(layout) = size_of::<T>()
@@ -101,24 +98,28 @@ mod real {
             self.block.store(block, Ordering::Relaxed);
             self.block_size
                 .store(layout.size() as u64, Ordering::Relaxed);
-            self.len.store(len as u64, Ordering::Relaxed);
-            // Release: the length, and that the cells are zero.
-            self.base.store(base.cast(), Ordering::Release);
+            // SAFETY: the block has room for so many cells behind its beginning rounded up to their
+            // alignment; they are zero, which is valid (`Cell`), and nothing moves or frees them
+            // before this is dropped, or uses them but as cells.
+            unsafe { self.all.place(base.cast(), len) };
             true
+        }
+
+        fn is_open(&self) -> bool {
+            self.all.len() > 0
         }
 
         /// How many cells there are.
         #[inline]
         pub(crate) fn len(&self) -> u64 {
-            self.len.load(Ordering::Relaxed)
+            self.all.len() as u64
         }
 
-        /// Where the first cell is; null before opening. For cells that are lent
-        /// out whole, to be used not as cells.
+        /// Where the first cell is, if there is one. For cells that are lent out
+        /// whole, to be used not as cells.
         #[inline]
         pub(crate) fn first(&self) -> *mut T {
-            // Acquire: the length, and that the cells are zero.
-            self.base.load(Ordering::Acquire)
+            self.all.first()
         }
 
         /// The cell at `index`; `None` beyond the end and before opening.
@@ -130,24 +131,15 @@ mod real {
         /// All cells; none before opening.
         #[inline]
         pub(crate) fn all(&self) -> &[T] {
-            // Acquire: the length that belongs to the base.
-            let base = self.base.load(Ordering::Acquire);
-            if base.is_null() {
-                return &[];
-            }
-            let len = usize::try_from(self.len.load(Ordering::Relaxed)).unwrap_or(0);
-            // SAFETY: the invariant of `base`: `len` cells in one block, aligned, zeroed or
-            // written, both of which are valid (`Cell`). They are only ever used through `&T`,
-            // and live until `self` is dropped, which the borrow prevents.
-            unsafe { core::slice::from_raw_parts(base, len) }
+            self.all.all()
         }
     }
 
     /// A run of a zone's cells, kept where it is needed; empty until it is set.
     #[derive(Debug)]
     pub(crate) struct Part<T> {
-        // Invariant: the first of `len` cells of a zone that outlives this value, and aligned if
-        // there are none. Who sees a length that is not 0 sees the address that belongs to it.
+        // Invariant: aligned and not null; and the first of `len` cells that outlive this value.
+        // Who sees a length that is not 0 sees the address that belongs to it.
         first: AtomicPtr<T>,
         len: AtomicU64,
     }
@@ -166,20 +158,44 @@ mod real {
         /// # Safety
         /// The zone of the cells lives as long as this value does.
         pub(crate) unsafe fn set(&self, cells: &[T]) {
-            self.first
-                .store(cells.as_ptr().cast_mut(), Ordering::Relaxed);
+            // SAFETY: a slice's cells, and how long they live says the caller.
+            unsafe { self.place(cells.as_ptr().cast_mut(), cells.len()) };
+        }
+
+        /// The same by the address of the first, and their number.
+        ///
+        /// # Safety
+        /// There are so many cells, aligned, and zeroed or written; they live as long
+        /// as this value does, and as cells are used through `&T` only.
+        unsafe fn place(&self, first: *mut T, len: usize) {
+            self.first.store(first, Ordering::Relaxed);
             // Release: the address, and that the cells are zero.
-            self.len.store(cells.len() as u64, Ordering::Release);
+            self.len.store(len as u64, Ordering::Release);
+        }
+
+        /// How many there are.
+        #[inline]
+        fn len(&self) -> usize {
+            // Acquire: the address, and that the cells are zero.
+            usize::try_from(self.len.load(Ordering::Acquire)).unwrap_or(0)
+        }
+
+        /// Where the first cell is, if there is one.
+        #[inline]
+        fn first(&self) -> *mut T {
+            self.first.load(Ordering::Relaxed)
         }
 
         /// The cells.
         #[inline]
         pub(crate) fn all(&self) -> &[T] {
-            // Acquire: the address.
-            let len = usize::try_from(self.len.load(Ordering::Acquire)).unwrap_or(0);
-            let first = self.first.load(Ordering::Relaxed);
-            // SAFETY: the invariant: no cells and an aligned address, or `len` cells, which `set`
-            // had as a slice, in a zone that outlives `self`; they are only ever used through `&T`.
+            let len = self.len();
+            let first = self.first();
+            // SAFETY: the invariant. It saves each look at a cell a comparison.
+            unsafe { core::hint::assert_unchecked(!first.is_null()) };
+            // SAFETY: the invariant: an aligned address, and `len` cells, zeroed or written, both of
+            // which are valid (`Cell`). As cells they are only ever used through `&T`, and they live
+            // as long as `self`, which the borrow does not outlive.
             unsafe { core::slice::from_raw_parts(first, len) }
         }
     }
@@ -199,7 +215,7 @@ mod real {
     impl<T> fmt::Debug for Zone<T> {
         fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.debug_struct("Zone")
-                .field("len", &self.len.load(Ordering::Relaxed))
+                .field("len", &self.all.len.load(Ordering::Relaxed))
                 .finish_non_exhaustive()
         }
     }
