@@ -4,49 +4,54 @@
 //! row, so that one loop compares them.
 
 use crate::unwind::entry::{NEEDS_BP, STRANGE};
-use crate::unwind::stack::{Entry, Proof, Proofs, UNPROVABLE};
+use crate::unwind::stack::{Entry, PROOFS, Proof, Proofs, UNPROVABLE};
 use crate::unwind::step::load;
 
 impl Proofs {
     /// Notes what proves the kept frame `index`, which is `entry`; those further
     /// out have theirs.
     #[inline]
-    pub(super) fn add(&mut self, index: usize, entry: &Entry) {
-        let mut count = match index.checked_sub(1) {
-            Some(outer) => self.count.get(outer).copied().unwrap_or(UNPROVABLE),
-            None if self.end == 0 => 0,
-            None => {
-                if let Some(first) = self.words.first_mut() {
-                    *first = Proof {
-                        at: self.end,
-                        word: 0,
-                    };
-                }
-                1
-            }
-        };
-        if entry.about & STRANGE != 0 {
-            count = UNPROVABLE;
-        }
-        if count != UNPROVABLE {
-            self.put(&mut count, entry.slot, entry.ip);
-            if entry.about & NEEDS_BP != 0
-                && let Some(at) = entry.bp_slot()
-            {
-                self.put(&mut count, at, entry.bp);
-            }
-        }
+    pub(super) fn put(&mut self, index: usize, entry: &Entry) {
+        let outside = self.outside(index);
+        let count = Self::add(&mut self.words, outside, entry);
         if let Some(place) = self.count.get_mut(index) {
-            *place = count;
+            *place = kept(count);
         }
     }
 
+    /// How many words prove what is further out than frame `index`.
     #[inline]
-    fn put(&mut self, count: &mut u16, at: u64, word: u64) {
-        if let Some(place) = self.words.get_mut(usize::from(*count)) {
-            *place = Proof { at, word };
+    pub(super) fn outside(&mut self, index: usize) -> usize {
+        if let Some(outer) = index.checked_sub(1) {
+            return usize::from(self.count.get(outer).copied().unwrap_or(UNPROVABLE));
         }
-        *count += 1;
+        if self.end == 0 {
+            return 0;
+        }
+        let [first, ..] = &mut self.words;
+        (first.at, first.word) = (self.end, 0);
+        1
+    }
+
+    /// Adds what proves a frame to the words, of which `count` prove those further
+    /// out; how many they are now.
+    #[inline]
+    pub(super) fn add(words: &mut [Proof; PROOFS], count: usize, entry: &Entry) -> usize {
+        // There is room for two for each frame; where those further out have no number, none.
+        let Some([first, second]) = words.get_mut(count..count + 2) else {
+            return usize::from(UNPROVABLE);
+        };
+        if entry.about & STRANGE != 0 {
+            return usize::from(UNPROVABLE);
+        }
+        (first.at, first.word) = (entry.slot, entry.ip);
+        if entry.about & NEEDS_BP != 0
+            && let Some(at) = entry.bp_slot()
+        {
+            (second.at, second.word) = (at, entry.bp);
+            return count + 2;
+        }
+        count + 1
     }
 
     /// Of how many of the outermost `frames` memory still says what it did;
@@ -119,6 +124,15 @@ impl Proofs {
         }
         frames
     }
+}
+
+/// A number of proofs as it is kept.
+#[inline]
+pub(super) fn kept(count: usize) -> u16 {
+    const { assert!(PROOFS < UNPROVABLE as usize) };
+    #[expect(clippy::cast_possible_truncation, reason = "there are not so many")]
+    let kept = count as u16;
+    kept
 }
 
 impl Proof {

@@ -1,6 +1,10 @@
 //! The last stack of a thread, and how a new one is entered in its place.
 
+use core::cell::Cell;
+
 use crate::arena::Zeroed;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+use crate::unwind::proofs::kept;
 use crate::unwind::{Capture, ROOT};
 
 /// Frames that a stack can have.
@@ -112,7 +116,7 @@ impl Proof {
 }
 
 /// Two for each frame, return address and `rbp`, and one for the end.
-const PROOFS: usize = 2 * DEPTH + 1;
+pub(super) const PROOFS: usize = 2 * DEPTH + 1;
 
 /// No number of proofs.
 pub(super) const UNPROVABLE: u16 = u16::MAX;
@@ -341,18 +345,26 @@ impl Stack {
             Some(met) => self.entries.get(met).map_or(walk.root, |met| met.node),
             None => walk.root,
         };
-        let begin = DEPTH - walk.fresh.min(DEPTH);
-        for index in 0..walk.fresh {
-            let Some(mut entry) = self.entries.get(begin + index).map(Entry::by_words) else {
-                break;
-            };
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        let mut count = self.proofs.outside(walk.kept);
+        let counts = self.proofs.count.get_mut(walk.kept..);
+        // Cells, as the places may be those of frames that are still to be moved, further on.
+        let entries = Cell::from_mut(self.entries.as_mut_slice()).as_slice_of_cells();
+        let fresh = entries.get(DEPTH.wrapping_sub(walk.fresh)..).unwrap_or(&[]);
+        let places = entries.get(walk.kept..).unwrap_or(&[]);
+        for ((from, to), proven) in fresh.iter().zip(places).zip(counts.unwrap_or(&mut [])) {
+            // SAFETY: nobody writes to the cell while this borrow lasts.
+            let mut entry = unsafe { &*from.as_ptr() }.by_words();
             node = sink(node, entry.ip);
             entry.node = node;
             #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-            self.proofs.add(walk.kept + index, &entry);
-            if let Some(place) = self.entries.get_mut(walk.kept + index) {
-                *place = entry;
+            {
+                count = Proofs::add(&mut self.proofs.words, count, &entry);
+                *proven = kept(count);
             }
+            #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+            let _ = proven;
+            to.set(entry);
         }
         self.len = walk.kept + walk.fresh;
         self.depth = self.len;

@@ -287,7 +287,7 @@ impl Stack {
         *entry = Entry::of(frame);
         entry.node = node;
         entry.about |= needs_bp;
-        self.proofs.add(met, entry);
+        self.proofs.put(met, entry);
         if needs_bp != 0 && frame.bp_slot == 0 {
             self.need_bp(walk.fresh);
         }
