@@ -128,6 +128,26 @@ impl Stack {
         Some(unsafe { exit.caller(start) })
     }
 
+    /// Puts the remembered way that is taken from `start` first, if there is one.
+    ///
+    /// # Safety
+    /// `start` holds the calling thread's registers, and its `sp` is in bounds.
+    #[cold]
+    #[inline(never)]
+    pub(super) unsafe fn prefer_exit(&mut self, start: Registers) {
+        if self.high - start.sp <= self.exits_reach {
+            return;
+        }
+        // SAFETY: passed on; no way reaches further up.
+        let at = self
+            .exits
+            .iter()
+            .position(|exit| unsafe { exit.has(start) });
+        if let Some(until) = at.and_then(|at| self.exits.get_mut(..=at)) {
+            until.rotate_right(1);
+        }
+    }
+
     /// Goes up from `start` to the first frame that is not the allocator's own;
     /// its rule comes along.
     ///

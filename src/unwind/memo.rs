@@ -24,7 +24,7 @@
 
 use crate::unwind::entry::{NEEDS_BP, STRANGE};
 use crate::unwind::stack::{Entry, Memo, SETS_LOG2, Stack, WAYS, Walk};
-use crate::unwind::step::{Frame, load};
+use crate::unwind::step::{Frame, load_at};
 use crate::unwind::{Capture, DEEP};
 
 impl Memo {
@@ -50,7 +50,7 @@ impl Memo {
         for (at, word) in words.take(usize::from(self.len)) {
             // SAFETY: when the memo was made, this was a word above `slot` and below the end of
             // the thread's stack, which is where it was: another end would be another era.
-            differs |= unsafe { load(self.slot + u64::from(*at) * 8) } ^ word;
+            differs |= unsafe { load_at(self.slot, u64::from(*at)) } ^ word;
         }
         differs
     }
@@ -144,26 +144,29 @@ impl Stack {
     }
 
     /// Keeps the way that was just walked and entered, if it has met a kept frame
-    /// and may be gone again.
+    /// and may be gone again. Whether it was.
     #[inline]
-    pub(super) fn remember_way(&mut self, walk: &Walk, node: u32) {
+    pub(super) fn remember_way(&mut self, walk: &Walk, node: u32) -> bool {
         if walk.kept == 0 || walk.fresh == 0 || walk.root == DEEP {
-            return;
+            return false;
         }
         let leaf = self.entries.get((walk.kept + walk.fresh).wrapping_sub(1));
         let Some((set, name)) = leaf.map(|leaf| place(leaf.ip, leaf.slot)) else {
-            return;
+            return false;
         };
         let Some(names) = self.names.get_mut(set) else {
-            return;
+            return false;
         };
         names.misses = names.misses.wrapping_add(1);
         if names.missed != name && !names.misses.is_multiple_of(4) {
             // Most ways are never gone again: it must be missed twice, or be lucky, as two that
             // take turns would never get in.
             names.missed = name;
+            false
         } else {
             self.keep_way(walk, node, set, name);
+            self.made = self.made.wrapping_add(1);
+            true
         }
     }
 

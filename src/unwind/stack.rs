@@ -31,6 +31,8 @@ pub struct Stack {
     pub(super) exits: [Exit; EXITS],
     /// How many bytes above the start of a capture the furthest of them ends.
     pub(super) exits_reach: u64,
+    /// Memos that were made.
+    pub(super) made: u32,
     /// How many frames the last capture had.
     pub(super) depth: usize,
     /// How many captures had a memo.
@@ -294,6 +296,7 @@ impl Stack {
             asked: 0,
             exits: [Exit::NONE; EXITS],
             exits_reach: 0,
+            made: 0,
             depth: 0,
             #[cfg(test)]
             recalled: 0,

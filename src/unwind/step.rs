@@ -188,6 +188,26 @@ pub(crate) unsafe fn load(address: u64) -> u64 {
     word
 }
 
+/// Reads the word that is so many words above `base`.
+///
+/// # Safety
+/// As [`load`] of its address.
+#[inline]
+pub(crate) unsafe fn load_at(base: u64, words: u64) -> u64 {
+    let word;
+    // SAFETY: mapped and aligned, says the caller. No other thread writes to it.
+    unsafe {
+        core::arch::asm!(
+            "mov {word}, qword ptr [{base} + 8 * {words}]",
+            word = lateout(reg) word,
+            base = in(reg) base,
+            words = in(reg) words,
+            options(pure, readonly, nostack, preserves_flags),
+        );
+    }
+    word
+}
+
 /// Reads a word so many bytes above `base`.
 ///
 /// # Safety

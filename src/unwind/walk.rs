@@ -69,6 +69,13 @@ fn work_out(address: u64, slot: u64) -> Option<Rule> {
     Some(rule)
 }
 
+/// Whether the way out that is taken now shall be the first to be looked at, after
+/// so many memos: soon, and now and then, as programs change what they do.
+#[inline]
+fn is_time_to_prefer(memos: u32) -> bool {
+    memos.is_power_of_two() || memos.is_multiple_of(32)
+}
+
 impl Stack {
     /// Makes it fresh for the calling thread, and asks for that thread's bounds
     /// here rather than inside its next allocation.
@@ -151,7 +158,10 @@ impl Stack {
         // SAFETY: `leave_own` gave `left`, on this thread's stack, the bounds of which these are.
         let walk = unsafe { self.walk(left, &bounds, roomy) };
         let capture = self.enter(&walk, sink);
-        self.remember_way(&walk, capture.node);
+        if self.remember_way(&walk, capture.node) && is_time_to_prefer(self.made) {
+            // SAFETY: passed on.
+            unsafe { self.prefer_exit(start) };
+        }
         if walk.root == UNKNOWN && !roomy {
             // Another time there may be room to find out more.
             (self.len, self.depth) = (0, 0);
