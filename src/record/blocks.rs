@@ -57,7 +57,10 @@ pub(crate) fn allocated(new: New) -> *mut u8 {
         && let Some(thread) = visits::here()
         && let Some(tag) = thread.current()
         && thread
-            .unless_quiet(|| enter_recorded(new, thread, tag))
+            .unless_quiet(|| {
+                let settle = |record| settle_new(new.block, thread, record, tag);
+                enter_recorded(new.block, new.layout.size(), thread, tag, settle);
+            })
             .is_some()
     {
         return new.block;
@@ -65,16 +68,24 @@ pub(crate) fn allocated(new: New) -> *mut u8 {
     allocated_anyhow(new)
 }
 
-/// Enters a new block that a recording gets, and no sampler has chosen.
+/// Enters a block that a recording gets, and no sampler has chosen: a new one, or
+/// one that was resized. What its recording's end, or a profile's beginning, makes
+/// of it meanwhile is for `settle`.
 #[inline]
-fn enter_recorded(new: New, thread: &Thread, tag: Tag) {
-    let spot = TABLE.spot(new.block.addr());
+pub(super) fn enter_recorded(
+    block: *mut u8,
+    size: usize,
+    thread: &Thread,
+    tag: Tag,
+    settle: impl FnOnce(Record),
+) {
+    let spot = TABLE.spot(block.addr());
     if let Some(spot) = spot {
         spot.fetch();
     }
     let record = Record {
         node: capture(thread, Some(tag)),
-        size: new.layout.size() as u64,
+        size: size as u64,
         birth: recent_ms(thread),
         recording: tag.id,
         sampled: false,
@@ -84,21 +95,35 @@ fn enter_recorded(new: New, thread: &Thread, tag: Tag) {
     }
     // As in `keep`. And a profile that has begun meanwhile may have it, too.
     if !tag.is_under_way() || profiling::current().is_some() {
-        settle_recorded(new.block, thread, record, tag);
+        settle(record);
     }
 }
 
-/// Puts a record right that was entered while its recording ended, or while a
-/// profile began.
+/// Puts the record of a new block right that was entered while its recording
+/// ended, or while a profile began.
 #[cold]
 #[inline(never)]
-fn settle_recorded(block: *mut u8, thread: &Thread, record: Record, tag: Tag) {
+fn settle_new(block: *mut u8, thread: &Thread, record: Record, tag: Tag) {
+    settle_recording(block, tag);
+    if let Some(profile) = counts_for(&record, None) {
+        profile.came(thread, record.node, record.size);
+    }
+}
+
+/// The same of one that was resized.
+#[cold]
+#[inline(never)]
+pub(super) fn settle_resized(block: *mut u8, record: Record, tag: Tag) {
+    settle_recording(block, tag);
+    if let Some(profile) = counts_for(&record, None) {
+        profile.joined(record.node, record.size);
+    }
+}
+
+fn settle_recording(block: *mut u8, tag: Tag) {
     if !tag.is_under_way() {
         // Nobody else knows the block, so nobody looks for it now.
         TABLE.remove(block.addr());
-    }
-    if let Some(profile) = counts_for(&record, None) {
-        profile.came(thread, record.node, record.size);
     }
 }
 
@@ -291,9 +316,7 @@ pub(crate) fn concerns(block: *mut u8, layout: Layout) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use core::alloc::Layout;
-
-    use super::{New, TABLE, enter_recorded, visits};
+    use super::{TABLE, enter_recorded, settle_new, settle_resized, visits};
     use crate::record::recording::Recording;
 
     /// Bug prevented: a block that is entered while its recording ends keeps its
@@ -304,16 +327,21 @@ mod tests {
         let tag = recording.tag();
         drop(recording);
         let (_, thread) = visits::make().expect("a slot");
-        let new = New {
-            block: core::ptr::without_provenance_mut(0x10_0010),
-            layout: Layout::new::<u64>(),
-            zeroed: false,
-        };
-        assert!(
-            thread
-                .unless_quiet(|| enter_recorded(new, thread, tag))
-                .is_some()
-        );
-        assert_eq!(TABLE.remove(new.block.addr()), None);
+        let block = core::ptr::without_provenance_mut(0x10_0010);
+        for is_new in [true, false] {
+            let mut settled = 0;
+            let entered = thread.unless_quiet(|| {
+                enter_recorded(block, 8, thread, tag, |record| {
+                    settled += 1;
+                    if is_new {
+                        settle_new(block, thread, record, tag);
+                    } else {
+                        settle_resized(block, record, tag);
+                    }
+                });
+            });
+            assert!(entered.is_some());
+            assert_eq!((settled, TABLE.remove(block.addr())), (1, None));
+        }
     }
 }

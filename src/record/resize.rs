@@ -5,13 +5,13 @@
 
 use core::alloc::Layout;
 
-use crate::record::blocks::{look_around, put, recorder};
+use crate::record::blocks::{enter_recorded, look_around, put, recorder, settle_resized};
 use crate::record::hooks::{self, TABLE, capture, recent_ms};
 use crate::record::profiling::{self, Current, NOBODY};
 use crate::record::recording::Tag;
 use crate::record::stand_in;
 use crate::record::table::Record;
-use crate::record::visits::Thread;
+use crate::record::visits::{self, Thread};
 
 /// A block that is about to be resized, with what is known of it.
 #[derive(Clone, Copy, Debug)]
@@ -89,6 +89,35 @@ impl Resize {
     #[cold]
     #[inline(never)]
     pub(crate) unsafe fn ended(&self, moved: *mut u8) -> *mut u8 {
+        // What most calls are, as for new blocks: of a thread in a recording, while there is no
+        // profile, with a block that was recorded and is no stand-in.
+        if let Some(was) = &self.record
+            && was.recording != NOBODY
+            && !was.sampled
+            && self.profile.is_none()
+            && profiling::current().is_none()
+            && stand_in::original(self.block).is_none()
+            && let Some(thread) = visits::here()
+            && let Some(tag) = thread.current()
+            && thread
+                .unless_quiet(|| {
+                    let settle = |record| settle_resized(moved, record, tag);
+                    enter_recorded(moved, self.new_size, thread, tag, settle);
+                })
+                .is_some()
+        {
+            return moved;
+        }
+        // SAFETY: passed on.
+        unsafe { self.ended_anyhow(moved) }
+    }
+
+    /// The same whatever is under way.
+    ///
+    /// # Safety
+    /// As [`ended`](Self::ended).
+    #[inline(never)]
+    unsafe fn ended_anyhow(&self, moved: *mut u8) -> *mut u8 {
         let fresh = recorder().and_then(|(slot, thread, tag, current)| {
             let growth = self.growth();
             let is_hit = growth > 0 && current.is_some_and(|c| c.hits(thread, slot, growth));
