@@ -340,18 +340,19 @@ fn entered_cold(block: *mut u8, layout: Layout, zeroed: bool) -> *mut u8 {
         ledger::refused(layout.size());
         return block;
     }
-    ledger::allocated_cold(layout.size());
+    let slot = ledger::allocated_cold(layout.size());
     let new = record::New {
         block,
         layout,
         zeroed,
+        slot,
     };
     let block = if record::is_on() {
         record::allocated(new)
     } else {
         block
     };
-    record::note_site();
+    record::note_site(slot);
     block
 }
 
@@ -367,7 +368,7 @@ fn enter_resized(moved: *mut u8, old_size: usize, new_size: usize) -> bool {
     };
     #[cfg(feature = "profile")]
     if is_watched {
-        record::note_site();
+        record::note_site(ledger::own());
     }
     is_watched
 }

@@ -275,6 +275,7 @@ impl Slot {
     // --- the cold paths
 
     /// Enters a new block when [`try_allocate`](Self::try_allocate) would not.
+    #[inline]
     pub(crate) fn allocate(&self, bytes: u64, request: Request, peak: &Peak) {
         self.allocated_bytes.add(bytes);
         self.allocations.add(1);
@@ -338,8 +339,8 @@ impl Slot {
         self.arm();
     }
 
-    /// Whether a trace wants to know where the requests come from.
-    #[cfg(feature = "profile")]
+    /// Whether a trace wants to know what is requested.
+    #[inline]
     pub(crate) fn is_traced(&self) -> bool {
         !self.trace.load(Ordering::Relaxed).is_null()
     }
@@ -363,15 +364,24 @@ impl Slot {
     }
 
     /// Does what is due when `allocated_bytes` has reached `next_event`.
+    #[inline]
     fn event(&self, request: Request, peak: &Peak) {
+        if self.is_publication_due() || self.is_traced() {
+            self.tell(request, peak);
+        }
+        self.arm();
+    }
+
+    #[inline(never)]
+    fn tell(&self, request: Request, peak: &Peak) {
         if self.is_publication_due() {
             self.publish(peak);
         }
         Trace::record(self.trace.load(Ordering::Relaxed), request);
-        self.arm();
     }
 
     /// Sets `next_event` to what comes next.
+    #[inline]
     fn arm(&self) {
         #[cfg(feature = "profile")]
         let calls = EVERYONE.calls();

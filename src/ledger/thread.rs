@@ -153,14 +153,16 @@ pub(crate) fn refused(size: usize) {
     }
 }
 
-/// Enters a new block of `size` bytes when [`try_allocated`] did not.
-#[cold]
-#[inline(never)]
-pub(crate) fn allocated_cold(size: usize) {
-    match own() {
+/// Enters a new block of `size` bytes when [`try_allocated`] did not; gives the
+/// thread's slot, if it has one. For a cold function.
+#[inline]
+pub(crate) fn allocated_cold(size: usize) -> Option<&'static Slot> {
+    let slot = own();
+    match slot {
         Some(slot) => slot.allocate(size as u64, Request::Allocate(size), &BOOKS.peak),
         None => BOOKS.allocate_shared(size as u64),
     }
+    slot
 }
 
 /// Strikes out a block of `size` bytes when [`try_freed`] did not.

@@ -27,6 +27,8 @@ pub(crate) struct New {
     pub(crate) block: *mut u8,
     pub(crate) layout: Layout,
     pub(crate) zeroed: bool,
+    // Invariant: that of the calling thread, if it has one.
+    pub(crate) slot: Option<&'static Slot>,
 }
 
 /// Who may record what the calling thread does.
@@ -54,7 +56,8 @@ pub(crate) fn allocated(new: New) -> *mut u8 {
     // What most calls are: of a thread in a recording, while there is no profile. Nothing of the
     // rest is in their way.
     if profiling::current().is_none()
-        && let Some(thread) = visits::here()
+        // SAFETY: the invariant of `New`.
+        && let Some(thread) = new.slot.and_then(|slot| unsafe { visits::of(slot) })
         && let Some(tag) = thread.current()
         && thread
             .unless_quiet(|| {

@@ -1,7 +1,7 @@
 //! What all that records has in common: the switch, the clock, the table and
 //! the tree, and captures.
 
-use crate::ledger;
+use crate::ledger::Slot;
 use crate::record::clock;
 use crate::record::loader;
 use crate::record::profiling;
@@ -193,10 +193,11 @@ pub(super) fn lose(recording: u32) {
     }
 }
 
-/// Notes in the thread's traces, if it has any, where its last request came from.
+/// Notes in the traces of the calling thread, if it has any, where its last request
+/// came from. The slot is its own.
 #[inline]
-pub(crate) fn note_site() {
-    if let Some(slot) = ledger::own()
+pub(crate) fn note_site(slot: Option<&'static Slot>) {
+    if let Some(slot) = slot
         && slot.is_traced()
         && let Some(thread) = visits::here()
     {

@@ -5,6 +5,7 @@ use core::alloc::Layout;
 use core::hint::black_box;
 use std::alloc;
 
+use crate::ledger;
 use crate::record::blocks::{New, allocated_anyhow};
 use crate::record::hooks::{self, TABLE};
 use crate::record::visits;
@@ -20,6 +21,7 @@ pub(super) fn rehearse() {
         block,
         layout: Layout::new::<u8>(),
         zeroed: false,
+        slot: ledger::own(),
     });
     TABLE.remove(block.addr());
 

@@ -98,9 +98,19 @@ pub(super) fn here() -> Option<&'static Thread> {
 #[inline]
 pub(super) fn here_with_slot() -> Option<(&'static Slot, &'static Thread)> {
     let slot = ledger::own()?;
+    // SAFETY: it is the calling thread's.
+    unsafe { of(slot) }.map(|thread| (slot, thread))
+}
+
+/// The state that the slot has for its owner, if it has one.
+///
+/// # Safety
+/// The slot is the calling thread's own.
+#[inline]
+pub(super) unsafe fn of(slot: &'static Slot) -> Option<&'static Thread> {
     // SAFETY: an attachment is a `Thread` from `arena::forever`, and we are on the owner's thread.
     let thread = unsafe { slot.attachment().cast::<Thread>().as_ref() }?;
-    thread.is_of(slot).then_some((slot, thread))
+    thread.is_of(slot).then_some(thread)
 }
 
 /// The calling thread's slot and state, made if need be. Safe inside the
