@@ -40,6 +40,24 @@ impl Frame {
         }
     }
 
+    /// A copy, word by word: see [`Entry::by_words`](crate::unwind::stack::Entry::by_words).
+    #[inline]
+    pub(crate) fn by_words(&self) -> Self {
+        Self {
+            // SAFETY: a plain word behind a reference.
+            ip: unsafe { (&raw const self.ip).read_volatile() },
+            // SAFETY: as above.
+            sp: unsafe { (&raw const self.sp).read_volatile() },
+            // SAFETY: as above.
+            bp: unsafe { (&raw const self.bp).read_volatile() },
+            // SAFETY: as above.
+            slot: unsafe { (&raw const self.slot).read_volatile() },
+            // SAFETY: as above.
+            bp_slot: unsafe { (&raw const self.bp_slot).read_volatile() },
+            strange: self.strange,
+        }
+    }
+
     /// The caller, if what the rule says is possible on this stack.
     ///
     /// # Safety

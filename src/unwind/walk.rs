@@ -125,7 +125,7 @@ impl Stack {
         }
         // A call and no jump: `exit` lies in the caller's frame, which `start` is of.
         // SAFETY: as above.
-        unsafe { self.capture_by_walk(start, exit, sink) }
+        unsafe { self.capture_by_walk(start, exit.as_ref(), sink) }
     }
 
     /// The same without a memo at the end of a remembered way out; apart, as it
@@ -137,7 +137,7 @@ impl Stack {
     unsafe fn capture_by_walk(
         &mut self,
         start: Registers,
-        exit: Option<Frame>,
+        exit: Option<&Frame>,
         sink: &mut impl FnMut(u32, u64) -> u32,
     ) -> Capture {
         let bounds = Bounds {
@@ -146,7 +146,7 @@ impl Stack {
         };
         let roomy = start.sp - self.low >= ROOM;
         // SAFETY: passed on.
-        let left = unsafe { self.leave_own(start, exit, &bounds, roomy) };
+        let left = unsafe { self.leave_own(start, exit.map(Frame::by_words), &bounds, roomy) };
         // Where the remembered way has led to, there was no memo a moment ago.
         if let Some((frame, _)) = &left
             && exit.is_none_or(|exit| exit.slot != frame.slot)
@@ -156,7 +156,7 @@ impl Stack {
             return capture;
         }
         // SAFETY: `leave_own` gave `left`, on this thread's stack, the bounds of which these are.
-        let walk = unsafe { self.walk(left, &bounds, roomy) };
+        let walk = unsafe { self.walk(left.as_ref(), &bounds, roomy) };
         let capture = self.enter(&walk, sink);
         if self.remember_way(&walk, capture.node) && is_time_to_prefer(self.made) {
             // SAFETY: passed on.
@@ -175,7 +175,7 @@ impl Stack {
     #[inline]
     unsafe fn walk(
         &mut self,
-        left: Option<(Frame, Option<Rule>)>,
+        left: Option<&(Frame, Option<Rule>)>,
         bounds: &Bounds,
         roomy: bool,
     ) -> Walk {
@@ -185,7 +185,7 @@ impl Stack {
             root: UNKNOWN,
             proven: false,
         };
-        let Some((mut frame, mut rule)) = left else {
+        let Some((mut frame, mut rule)) = left.map(|(frame, rule)| (frame.by_words(), *rule)) else {
             walk.kept = 0;
             self.proofs.end = 0;
             return walk;
