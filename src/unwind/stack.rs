@@ -344,10 +344,8 @@ impl Stack {
     /// Gives the fresh frames their nodes, the outermost first, and keeps them.
     #[inline]
     pub(super) fn enter(&mut self, walk: &Walk, sink: &mut impl FnMut(u32, u64) -> u32) -> Capture {
-        let mut node = match walk.kept.checked_sub(1) {
-            Some(met) => self.entries.get(met).map_or(walk.root, |met| met.node),
-            None => walk.root,
-        };
+        let met = self.entries.get(walk.kept.wrapping_sub(1));
+        let mut node = met.map_or(walk.root, |met| met.node);
         #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
         let mut count = self.proofs.outside(walk.kept);
         let counts = self.proofs.count.get_mut(walk.kept..);

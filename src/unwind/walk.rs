@@ -185,7 +185,8 @@ impl Stack {
             root: UNKNOWN,
             proven: false,
         };
-        let Some((mut frame, mut rule)) = left.map(|(frame, rule)| (frame.by_words(), *rule)) else {
+        let Some((mut frame, mut rule)) = left.map(|(frame, rule)| (frame.by_words(), *rule))
+        else {
             walk.kept = 0;
             self.proofs.end = 0;
             return walk;
@@ -293,13 +294,14 @@ impl Stack {
         let Some(entry) = self.entries.get_mut(met) else {
             return false;
         };
-        let (node, needs_bp) = (entry.node, entry.about & NEEDS_BP);
-        *entry = Entry::of(frame);
-        entry.node = node;
-        entry.about |= needs_bp;
-        self.proofs.put(met, entry);
-        if needs_bp != 0 && frame.bp_slot == 0 {
-            self.need_bp(walk.fresh);
+        let (here, needs_bp) = (Entry::of(frame), entry.about & NEEDS_BP);
+        (entry.bp, entry.about) = (here.bp, here.about | needs_bp);
+        // Otherwise it is proven by its return address alone, as before.
+        if needs_bp != 0 {
+            self.proofs.put(met, entry);
+            if frame.bp_slot == 0 {
+                self.need_bp(walk.fresh);
+            }
         }
         walk.root = self.root;
         true
