@@ -23,7 +23,7 @@
 //! (2026-11-21; `benches/README.md`, "Recording", has the command).
 
 use crate::unwind::entry::{NEEDS_BP, STRANGE};
-use crate::unwind::stack::{Entry, Memo, SETS_LOG2, Stack, WAYS, Walk};
+use crate::unwind::stack::{Entry, Memo, Names, SETS_LOG2, Stack, WAYS, Walk};
 use crate::unwind::step::{Frame, load_at};
 use crate::unwind::{Capture, DEEP};
 
@@ -88,6 +88,30 @@ fn place(ip: u64, slot: u64) -> (usize, u32) {
     (set, name)
 }
 
+impl Names {
+    /// Which of the memos have this name: a bit for each. All at once, as one after
+    /// the other it is guessed wrong which it is.
+    #[inline]
+    pub(super) fn those_named(&self, name: u32) -> u32 {
+        #[target_feature(enable = "sse2")]
+        #[inline]
+        fn by_sse2([a, b, c, d]: [u32; WAYS], name: u32) -> u32 {
+            use core::arch::x86_64::{
+                _mm_castsi128_ps, _mm_cmpeq_epi32, _mm_movemask_ps, _mm_set_epi32, _mm_set1_epi32,
+            };
+            let all = [d, c, b, a].map(u32::cast_signed);
+            let [d, c, b, a] = all;
+            let equal = _mm_cmpeq_epi32(
+                _mm_set_epi32(d, c, b, a),
+                _mm_set1_epi32(name.cast_signed()),
+            );
+            _mm_movemask_ps(_mm_castsi128_ps(equal)).cast_unsigned()
+        }
+        // SAFETY: all processors of this architecture have SSE2.
+        unsafe { by_sse2(self.of, name) }
+    }
+}
+
 impl Stack {
     /// The stack of `frame`, which is the innermost, by its memo.
     ///
@@ -109,9 +133,13 @@ impl Stack {
         let (set, name) = place(frame.ip, frame.slot);
         let (names, ways) = (self.names.get(set)?, self.memos.get_mut(set)?);
         let era = self.era;
-        for (of, memo) in names.of.iter().zip(ways) {
+        let mut left = names.those_named(name);
+        // Nearly always at most one.
+        while left != 0 {
+            let memo = ways.get_mut(left.trailing_zeros() as usize)?;
+            left &= left - 1;
             // SAFETY: passed on.
-            if *of != name || memo.era != era || !unsafe { memo.leads_from(frame) } {
+            if memo.era != era || !unsafe { memo.leads_from(frame) } {
                 continue;
             }
             let (ip, slot) = memo.base()?;

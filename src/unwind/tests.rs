@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use crate::unwind::registers::Registers;
 use crate::unwind::rule::Rule;
 use crate::unwind::rules::RULES;
-use crate::unwind::stack::{DEEP_START, DEPTH, Stack};
+use crate::unwind::stack::{DEEP_START, DEPTH, Names, Stack};
 use crate::unwind::{Capture, DEEP, FOREIGN, ROOT, UNKNOWN};
 
 /// Return addresses that no program has. The first few are the allocator's.
@@ -546,4 +546,18 @@ fn a_way_out_by_frame_pointers_is_taken_while_they_point_where_they_did() {
     // In place of the other, which would never be looked at again.
     let remembered = stack.exits.iter().filter(|exit| exit.start != 0);
     assert_eq!(remembered.count(), 1);
+}
+
+/// Bug prevented: a memo is looked for under the name of its neighbour.
+#[test]
+fn each_memo_of_a_set_is_found_by_its_name() {
+    for of in 0..256_u32 {
+        let of = [0, 2, 4, 6].map(|shift| 0xffff_fff0 + (of >> shift & 3));
+        let names = Names { of, ..Names::NONE };
+        for name in 0xffff_ffef..0xffff_fff5 {
+            let mask = |(at, one): (usize, &u32)| u32::from(*one == name) << at;
+            let one_by_one: u32 = of.iter().enumerate().map(mask).sum();
+            assert_eq!(names.those_named(name), one_by_one);
+        }
+    }
 }
