@@ -53,16 +53,19 @@ pub(super) fn recorder() -> Option<(&'static Slot, &'static Thread, Option<Tag>,
 #[cold]
 #[inline(never)]
 pub(crate) fn allocated(new: New) -> *mut u8 {
-    // What most calls are: of a thread in a recording, while there is no profile. Nothing of the
+    // What most calls are: of a thread in a recording, while there are no samples. Nothing of the
     // rest is in their way.
-    if profiling::current().is_none()
+    let current = profiling::current();
+    if current.is_none_or(Current::is_every)
+        && let Some(slot) = new.slot
         // SAFETY: the invariant of `New`.
-        && let Some(thread) = new.slot.and_then(|slot| unsafe { visits::of(slot) })
+        && let Some(thread) = unsafe { visits::of(slot) }
         && let Some(tag) = thread.current()
         && thread
             .unless_quiet(|| {
                 let settle = |record| settle_new(new.block, thread, record, tag);
                 enter_recorded(new.block, new.layout.size(), thread, tag, settle);
+                look_around(slot, thread, current);
             })
             .is_some()
     {
@@ -73,7 +76,7 @@ pub(crate) fn allocated(new: New) -> *mut u8 {
 
 /// Enters a block that a recording gets, and no sampler has chosen: a new one, or
 /// one that was resized. What its recording's end, or a profile's beginning, makes
-/// of it meanwhile is for `settle`.
+/// of it meanwhile is for `settle`. `false` when there is no place for its record.
 #[inline]
 pub(super) fn enter_recorded(
     block: *mut u8,
@@ -81,7 +84,7 @@ pub(super) fn enter_recorded(
     thread: &Thread,
     tag: Tag,
     settle: impl FnOnce(Record),
-) {
+) -> bool {
     let spot = TABLE.spot(block.addr());
     if let Some(spot) = spot {
         spot.fetch();
@@ -94,39 +97,63 @@ pub(super) fn enter_recorded(
         sampled: false,
     };
     if !spot.map_or_else(|| TABLE.refuse(), |spot| spot.insert(&record)) {
-        return lose(record.recording);
+        lose(record.recording);
+        return false;
     }
-    // As in `keep`. And a profile that has begun meanwhile may have it, too.
+    // As in `keep`. And a profile may have it, too, also one that has begun meanwhile.
     if !tag.is_under_way() || profiling::current().is_some() {
         settle(record);
     }
+    true
 }
 
-/// Puts the record of a new block right that was entered while its recording
-/// ended, or while a profile began.
+/// Tells the profile of a new block's record, if there is one; and puts the record
+/// right if its recording ended meanwhile.
 #[cold]
 #[inline(never)]
-fn settle_new(block: *mut u8, thread: &Thread, record: Record, tag: Tag) {
-    settle_recording(block, tag);
+fn settle_new(block: *mut u8, thread: &Thread, mut record: Record, tag: Tag) {
+    settle_recording(block, thread, &mut record, tag);
     if let Some(profile) = counts_for(&record, None) {
         profile.came(thread, record.node, record.size);
     }
 }
 
-/// The same of one that was resized.
+/// The same of one that was resized, whose record was another one before.
 #[cold]
 #[inline(never)]
-pub(super) fn settle_resized(block: *mut u8, record: Record, tag: Tag) {
-    settle_recording(block, tag);
+pub(super) fn settle_resized(
+    block: *mut u8,
+    was: &Record,
+    thread: &Thread,
+    mut record: Record,
+    tag: Tag,
+) {
+    settle_recording(block, thread, &mut record, tag);
+    forget_resized(was);
     if let Some(profile) = counts_for(&record, None) {
+        profile.resized(record.node, record.size.saturating_sub(was.size));
         profile.joined(record.node, record.size);
     }
 }
 
-fn settle_recording(block: *mut u8, tag: Tag) {
-    if !tag.is_under_way() {
-        // Nobody else knows the block, so nobody looks for it now.
-        TABLE.remove(block.addr());
+/// Tells the profile that a block has not got this record any more.
+pub(super) fn forget_resized(was: &Record) {
+    if let Some(profile) = profiling::current().filter(|profile| profile.has(was)) {
+        profile.left(was);
+    }
+}
+
+/// Gives a record whose recording ended meanwhile to the one that the thread is in
+/// now, or takes it out. Nobody else knows the block, so nobody looks for it now.
+fn settle_recording(block: *mut u8, thread: &Thread, record: &mut Record, tag: Tag) {
+    let mut current = Some(tag);
+    while current.is_none_or(|tag| !tag.is_under_way()) {
+        current = thread.current();
+        record.recording = current.map_or(NOBODY, |tag| tag.id);
+        put(block, record);
+        if current.is_none() {
+            break;
+        }
     }
 }
 
@@ -321,30 +348,45 @@ pub(crate) fn concerns(block: *mut u8, layout: Layout) -> bool {
 mod tests {
     use super::{TABLE, enter_recorded, settle_new, settle_resized, visits};
     use crate::record::recording::Recording;
+    use crate::record::visits::Visit;
 
-    /// Bug prevented: a block that is entered while its recording ends keeps its
-    /// record, which nobody takes out any more.
-    #[test]
-    fn a_block_of_a_recording_that_has_ended_meanwhile_leaves_nothing_behind() {
+    /// Enters a block of a recording that has ended meanwhile; returns whose its
+    /// record is then.
+    fn enter_late(is_new: bool) -> Option<u32> {
         let recording = Recording::open().expect("room");
         let tag = recording.tag();
         drop(recording);
         let (_, thread) = visits::make().expect("a slot");
         let block = core::ptr::without_provenance_mut(0x10_0010);
-        for is_new in [true, false] {
-            let mut settled = 0;
-            let entered = thread.unless_quiet(|| {
-                enter_recorded(block, 8, thread, tag, |record| {
-                    settled += 1;
-                    if is_new {
-                        settle_new(block, thread, record, tag);
-                    } else {
-                        settle_resized(block, record, tag);
-                    }
-                });
-            });
-            assert!(entered.is_some());
-            assert_eq!((settled, TABLE.remove(block.addr())), (1, None));
-        }
+        let entered = thread.unless_quiet(|| {
+            enter_recorded(block, 8, thread, tag, |record| {
+                assert_eq!(record.recording, tag.id);
+                if is_new {
+                    settle_new(block, thread, record, tag);
+                } else {
+                    settle_resized(block, &record, thread, record, tag);
+                }
+            })
+        });
+        assert_eq!(entered, Some(true));
+        TABLE.remove(block.addr()).map(|record| record.recording)
+    }
+
+    /// Bug prevented: a block that is entered while its recording ends keeps its
+    /// record, which nobody takes out any more.
+    #[test]
+    fn a_block_of_a_recording_that_has_ended_meanwhile_leaves_nothing_behind() {
+        assert_eq!(enter_late(true), None);
+        assert_eq!(enter_late(false), None);
+    }
+
+    /// Bug prevented: a check misses what was allocated while one inside of it ended.
+    #[test]
+    fn a_block_of_a_recording_that_has_ended_meanwhile_is_of_the_one_around_it() {
+        let around = Recording::open().expect("room");
+        let visit = Visit::open(around.tag());
+        assert!(visit.is_recorded());
+        assert_eq!(enter_late(true), Some(around.id()));
+        assert_eq!(enter_late(false), Some(around.id()));
     }
 }

@@ -5,7 +5,9 @@
 
 use core::alloc::Layout;
 
-use crate::record::blocks::{enter_recorded, look_around, put, recorder, settle_resized};
+use crate::record::blocks::{
+    enter_recorded, forget_resized, look_around, put, recorder, settle_resized,
+};
 use crate::record::hooks::{self, TABLE, capture, recent_ms};
 use crate::record::profiling::{self, Current, NOBODY};
 use crate::record::recording::Tag;
@@ -89,20 +91,24 @@ impl Resize {
     #[cold]
     #[inline(never)]
     pub(crate) unsafe fn ended(&self, moved: *mut u8) -> *mut u8 {
-        // What most calls are, as for new blocks: of a thread in a recording, while there is no
-        // profile, with a block that was recorded and is no stand-in.
+        // What most calls are, as for new blocks: of a thread in a recording, while there are no
+        // samples, with a block that was recorded and is no stand-in.
+        let current = profiling::current();
         if let Some(was) = &self.record
             && was.recording != NOBODY
             && !was.sampled
-            && self.profile.is_none()
-            && profiling::current().is_none()
+            && self.profile.is_none_or(Current::is_every)
+            && current.is_none_or(Current::is_every)
             && stand_in::original(self.block).is_none()
-            && let Some(thread) = visits::here()
+            && let Some((slot, thread)) = visits::here_with_slot()
             && let Some(tag) = thread.current()
             && thread
                 .unless_quiet(|| {
-                    let settle = |record| settle_resized(moved, record, tag);
-                    enter_recorded(moved, self.new_size, thread, tag, settle);
+                    let settle = |record| settle_resized(moved, was, thread, record, tag);
+                    if !enter_recorded(moved, self.new_size, thread, tag, settle) {
+                        forget_resized(was);
+                    }
+                    look_around(slot, thread, current);
                 })
                 .is_some()
         {
