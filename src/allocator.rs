@@ -348,7 +348,8 @@ fn entered_cold(block: *mut u8, layout: Layout, zeroed: bool) -> *mut u8 {
         slot,
     };
     let block = if record::is_on() {
-        record::allocated(new)
+        // SAFETY: the ledger has just given it as the calling thread's.
+        unsafe { record::allocated(new) }
     } else {
         block
     };

@@ -22,7 +22,7 @@ use std::sync::{Arc, Barrier, LazyLock, mpsc};
 use std::thread;
 
 use heapledger::leaks::{self, Check, Incomplete, LeakReport, LeakSite};
-use heapledger::{TrackingAllocator, assert_no_leaks, measure};
+use heapledger::{ScopeHandle, TrackingAllocator, assert_no_leaks, measure};
 use parking_lot::Mutex;
 
 #[global_allocator]
@@ -633,4 +633,59 @@ fn an_address_used_again_by_an_outsider_is_no_leak() {
     assert!(checked.is_ok(), "{}", report(checked));
     outsider.join().expect("no panic");
     drop(from);
+}
+
+/// Bug prevented: an outer check misses what a thread, to which only the inner one
+/// was carried, resizes while the inner one ends.
+#[test]
+fn what_is_resized_while_an_inner_check_ends_is_found_by_the_outer_one() {
+    const TURNS: usize = 300;
+    // The worker is at work in odd states, and at rest in even ones.
+    let (state, carried) = (&AtomicUsize::new(0), &Mutex::new(None));
+    let reach = |wanted| {
+        while state.load(Ordering::Acquire) != wanted {
+            thread::yield_now();
+        }
+    };
+    let first = line!() + 11;
+    let mut missed = Vec::new();
+    thread::scope(|scope| {
+        scope.spawn(move || {
+            for turn in 0..TURNS {
+                reach(4 * turn + 1);
+                let handle: Option<ScopeHandle> = carried.lock().take();
+                let inside = handle.as_ref().map(ScopeHandle::enter);
+                let mut kept = black_box(Vec::<u8>::with_capacity(64));
+                state.store(4 * turn + 2, Ordering::Release);
+                while state.load(Ordering::Acquire) != 4 * turn + 3 {
+                    black_box(&mut kept).reserve_exact(96);
+                    black_box(&mut kept).shrink_to(64);
+                }
+                forget(kept);
+                drop(inside);
+                state.store(4 * turn + 4, Ordering::Release);
+            }
+        });
+        for turn in 0..TURNS {
+            let outer = Check::new().start();
+            let inner = Check::new().start();
+            *carried.lock() = Some(leaks::carry());
+            state.store(4 * turn + 1, Ordering::Release);
+            reach(4 * turn + 2);
+            (0..turn % 97 * 20).for_each(|_| std::hint::spin_loop());
+            drop(inner.finish());
+            state.store(4 * turn + 3, Ordering::Release);
+            reach(4 * turn + 4);
+            let Err(report) = outer.finish() else {
+                missed.push(turn);
+                continue;
+            };
+            let (grown, shrunk) = (sum(&report, first), sum(&report, first + 1));
+            if (grown.0 + shrunk.0, report.incomplete) != (1, Incomplete::default()) {
+                missed.push(turn);
+            }
+        }
+    });
+    // Not above: the worker would wait for ever.
+    assert_eq!(missed, [0; 0]);
 }

@@ -393,7 +393,7 @@ fn no_panic_is_reachable_from_the_four_allocator_functions() {
     );
     // It has really been there: on our cold paths, and at the doors to libc.
     for part in [
-        "allocated_cold",
+        "entered_cold",
         "freed_cold",
         "resized_cold",
         "refused",

@@ -27,7 +27,7 @@ pub(crate) struct New {
     pub(crate) block: *mut u8,
     pub(crate) layout: Layout,
     pub(crate) zeroed: bool,
-    // Invariant: that of the calling thread, if it has one.
+    /// That of the calling thread, if it has one.
     pub(crate) slot: Option<&'static Slot>,
 }
 
@@ -50,15 +50,18 @@ pub(super) fn recorder() -> Option<(&'static Slot, &'static Thread, Option<Tag>,
 
 /// Records a new block, if somebody wants it. Gives the block that the program
 /// gets: this one, or its stand-in. Nobody else knows it yet.
+///
+/// # Safety
+/// `new.slot` is the calling thread's.
 #[cold]
 #[inline(never)]
-pub(crate) fn allocated(new: New) -> *mut u8 {
+pub(crate) unsafe fn allocated(new: New) -> *mut u8 {
     // What most calls are: of a thread in a recording, while there are no samples. Nothing of the
     // rest is in their way.
     let current = profiling::current();
     if current.is_none_or(Current::is_every)
         && let Some(slot) = new.slot
-        // SAFETY: the invariant of `New`.
+        // SAFETY: the caller.
         && let Some(thread) = unsafe { visits::of(slot) }
         && let Some(tag) = thread.current()
         && thread
@@ -143,21 +146,22 @@ pub(super) fn forget_resized(was: &Record) {
     }
 }
 
-/// Gives a record whose recording ended meanwhile to the one that the thread is in
-/// now, or takes it out. Nobody else knows the block, so nobody looks for it now.
-fn settle_recording(block: *mut u8, thread: &Thread, record: &mut Record, tag: Tag) {
-    let mut current = Some(tag);
-    while current.is_none_or(|tag| !tag.is_under_way()) {
-        current = thread.current();
+/// What becomes of a record whose recording ended meanwhile: it is of the one that
+/// that was part of, or else of the one that the thread is in now, or it goes.
+/// Nobody else knows the block, so nobody looks for it now.
+fn settle_recording(block: *mut u8, thread: &Thread, record: &mut Record, mut tag: Tag) {
+    while !(tag.is_under_way() || tag.is_wanted()) {
+        let current = thread.current();
         record.recording = current.map_or(NOBODY, |tag| tag.id);
         put(block, record);
-        if current.is_none() {
-            break;
+        match current {
+            Some(current) => tag = current,
+            None => break,
         }
     }
 }
 
-/// The same whatever is under way.
+/// [`allocated`], whatever is under way.
 #[inline(never)]
 pub(super) fn allocated_anyhow(new: New) -> *mut u8 {
     let Some((slot, thread, tag, current)) = recorder() else {
@@ -235,7 +239,7 @@ fn keep(block: *mut u8, record: &Record, tag: Option<Tag>, chosen: Option<Curren
     }
     // Whoever ends something says so first and then looks into each shard, under its lock, as
     // we just did: he has seen our record, or we see that it is over.
-    let is_over = tag.is_some_and(|tag| !tag.is_under_way());
+    let is_over = tag.is_some_and(|tag| !(tag.is_under_way() || tag.is_wanted()));
     let is_unwanted = chosen.is_some_and(|profile| !profile.is_under_way());
     if is_over || is_unwanted {
         // Nobody else knows the block, so nobody looks for it now.
@@ -324,7 +328,8 @@ fn strike_for(current: Current, block: *mut u8) {
     let mut words = Words::default();
     if TABLE.strike(block.addr(), Some(&mut words)) {
         let record = words.record();
-        if current.has(&record) {
+        // Not if it is over by now, and the tally another one's.
+        if current.has(&record) && current.is_under_way() {
             current.freed(&record);
         }
     }
@@ -349,44 +354,82 @@ mod tests {
     use super::{TABLE, enter_recorded, settle_new, settle_resized, visits};
     use crate::record::recording::Recording;
     use crate::record::visits::Visit;
+    use crate::sync::Mutex;
 
-    /// Enters a block of a recording that has ended meanwhile; returns whose its
-    /// record is then.
-    fn enter_late(is_new: bool) -> Option<u32> {
-        let recording = Recording::open().expect("room");
-        let tag = recording.tag();
-        drop(recording);
+    /// The block's place is for one test at a time.
+    static ONE: Mutex<()> = Mutex::new(());
+
+    const BLOCK: *mut u8 = core::ptr::without_provenance_mut(0x10_0010);
+
+    /// Enters a block, new or resized, of a recording that ends meanwhile, and those
+    /// around it; returns its record's number.
+    fn enter_late<const N: usize>(is_new: bool, ending: [Recording; N]) -> Option<u32> {
+        let tag = ending.first().expect("one").tag();
+        ending.into_iter().for_each(drop);
         let (_, thread) = visits::make().expect("a slot");
-        let block = core::ptr::without_provenance_mut(0x10_0010);
         let entered = thread.unless_quiet(|| {
-            enter_recorded(block, 8, thread, tag, |record| {
+            enter_recorded(BLOCK, 8, thread, tag, |record| {
                 assert_eq!(record.recording, tag.id);
                 if is_new {
-                    settle_new(block, thread, record, tag);
+                    settle_new(BLOCK, thread, record, tag);
                 } else {
-                    settle_resized(block, &record, thread, record, tag);
+                    settle_resized(BLOCK, &record, thread, record, tag);
                 }
             })
         });
         assert_eq!(entered, Some(true));
-        TABLE.remove(block.addr()).map(|record| record.recording)
+        let mut number = None;
+        TABLE.for_each(|block, record| {
+            if block == BLOCK.addr() {
+                number = Some(record.recording);
+            }
+        });
+        number
+    }
+
+    fn open() -> Recording {
+        Recording::open().expect("room")
     }
 
     /// Bug prevented: a block that is entered while its recording ends keeps its
     /// record, which nobody takes out any more.
     #[test]
     fn a_block_of_a_recording_that_has_ended_meanwhile_leaves_nothing_behind() {
-        assert_eq!(enter_late(true), None);
-        assert_eq!(enter_late(false), None);
+        let _one = ONE.lock();
+        assert_eq!(enter_late(true, [open()]), None);
+        assert_eq!(enter_late(false, [open()]), None);
     }
 
-    /// Bug prevented: a check misses what was allocated while one inside of it ended.
+    /// Bug prevented: a check misses what a thread that is not in it itself allocates
+    /// or resizes while the check ends that was inside of it.
     #[test]
     fn a_block_of_a_recording_that_has_ended_meanwhile_is_of_the_one_around_it() {
-        let around = Recording::open().expect("room");
-        let visit = Visit::open(around.tag());
-        assert!(visit.is_recorded());
-        assert_eq!(enter_late(true), Some(around.id()));
-        assert_eq!(enter_late(false), Some(around.id()));
+        let _one = ONE.lock();
+        for is_new in [true, false] {
+            let (outer, middle, inner);
+            {
+                outer = open();
+                let _outer = Visit::open(outer.tag());
+                middle = open();
+                let _middle = Visit::open(middle.tag());
+                inner = open();
+            }
+            let number = inner.id();
+            assert_eq!(enter_late(is_new, [inner, middle]), Some(number));
+            assert_eq!(outer.survivors().len(), 1);
+            assert!(TABLE.remove(BLOCK.addr()).is_some());
+        }
+    }
+
+    /// Bug prevented: the same of a thread that is in another recording besides.
+    #[test]
+    fn a_block_of_a_recording_that_has_ended_meanwhile_is_of_the_one_that_is_left() {
+        let _one = ONE.lock();
+        for is_new in [true, false] {
+            let (alone, other) = (open(), open());
+            let _visit = Visit::open(other.tag());
+            assert_eq!(enter_late(is_new, [alone]), Some(other.id()));
+            assert!(TABLE.remove(BLOCK.addr()).is_some());
+        }
     }
 }

@@ -22,7 +22,7 @@ use crate::record::lock::Guard;
 use crate::record::rehearsal;
 use crate::record::table::Record;
 use crate::record::visits::{self, Thread, Visit};
-use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 use crate::unwind;
 
 /// Names a recording that may be over.
@@ -35,6 +35,23 @@ pub(super) struct Tag {
 impl Tag {
     pub(super) fn is_under_way(self) -> bool {
         self.entry.id.load(Ordering::Relaxed) == self.id
+    }
+
+    /// Whether somebody wants what has the recording's number: itself, or, when it
+    /// is over, one that it was part of. Safe inside the allocator.
+    pub(super) fn is_wanted(self) -> bool {
+        let mut id = self.id;
+        // Each began before the one that was part of it; no more than could be open at once.
+        for _ in 0..u8::MAX {
+            if find(id).is_some() {
+                return true;
+            }
+            match whole(id) {
+                Some(whole) => id = whole,
+                None => return false,
+            }
+        }
+        false
     }
 
     /// Counts a block of the recording that is not in the table, or a thread
@@ -57,6 +74,8 @@ impl Tag {
 pub(super) struct Entry {
     /// The recording that is under way, or 0.
     id: AtomicU32,
+    /// That of the last one that is over, above the one that it was part of, or 0.
+    part: AtomicU64,
     /// What it has lost; who comes too late counts for the next one.
     lost: AtomicU64,
     cut: AtomicU64,
@@ -74,6 +93,23 @@ pub(super) fn find(id: u32) -> Option<Tag> {
         let tag = Tag { entry, id };
         if tag.is_under_way() {
             return Some(tag);
+        }
+        next = Entry::from_shared(entry.next.load(Ordering::Relaxed));
+    }
+    None
+}
+
+/// The recording that one with this number, which is over, was part of. Safe inside
+/// the allocator.
+fn whole(id: u32) -> Option<u32> {
+    // After what has shown that it is over: who ends a recording stores this first.
+    fence(Ordering::Acquire);
+    let mut next = Entry::from_shared(ENTRIES.load(Ordering::Acquire));
+    while let Some(entry) = next {
+        let part = entry.part.load(Ordering::Relaxed);
+        if part >> 32 == u64::from(id) {
+            let whole = u32::try_from(part & u64::from(u32::MAX)).unwrap_or(0);
+            return (whole != 0).then_some(whole);
         }
         next = Entry::from_shared(entry.next.load(Ordering::Relaxed));
     }
@@ -382,9 +418,12 @@ impl Recording {
             // Without the books the recording ends all the same. Its place is lost then, and frees
             // go on being looked up.
             let mut office = office();
+            let parent = self.parent.filter(|parent| parent.is_under_way());
+            let part = u64::from(self.tag.id) << 32 | parent.map_or(0, |p| u64::from(p.id));
+            self.tag.entry.part.store(part, Ordering::Relaxed);
+            // Release: what it was part of.
             self.tag.entry.id.store(0, Ordering::Release);
             let now = clock::look_ms();
-            let parent = self.parent.filter(|parent| parent.is_under_way());
             let mine = office.as_mut().map_or(vec![self.tag.id], |office| {
                 office.take_numbers(self.tag.id, parent.map(|parent| parent.id))
             });

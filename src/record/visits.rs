@@ -83,7 +83,7 @@ impl Place {
 // SAFETY: numbers, flags, atomics, options of a reference (null is none), and a `Stack`, which says
 // itself that zero bytes are its fresh state.
 unsafe impl Zeroed for Thread {}
-// SAFETY: needed to leave it with a slot. Every use goes through `here` or `make`, which give it
+// SAFETY: needed to leave it with a slot. Every use goes through `here`, `of` or `make`, which give it
 // to the slot's owner alone, on its own thread, but for `each_thread`, whose caller gets at the
 // atomics only: all else is private to this room.
 unsafe impl Sync for Thread {}
@@ -120,7 +120,7 @@ pub(super) fn make() -> Option<(&'static Slot, &'static Thread)> {
     if slot.attachment().is_null() {
         slot.attach(arena::forever::<Thread>()?.as_ptr().cast());
     }
-    // SAFETY: as in `here`.
+    // SAFETY: as in `of`.
     let thread = unsafe { slot.attachment().cast::<Thread>().as_ref() }?;
     if !thread.is_of(slot) {
         // The slot's last owner was another thread, with another stack.
