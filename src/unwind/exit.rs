@@ -128,7 +128,9 @@ impl Stack {
         Some(unsafe { exit.caller(start) })
     }
 
-    /// Puts the remembered way that is taken from `start` first, if there is one.
+    /// Puts the remembered way that looks like the one from `start` first, if there is
+    /// one. (It may be the beginning of another way, which then has to be found once
+    /// more, and is put first again.)
     ///
     /// # Safety
     /// `start` holds the calling thread's registers, and its `sp` is in bounds.

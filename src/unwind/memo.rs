@@ -172,7 +172,7 @@ impl Stack {
     }
 
     /// Keeps the way that was just walked and entered, if it has met a kept frame
-    /// and may be gone again. Whether it was.
+    /// and may be gone again. Whether that was tried.
     #[inline]
     pub(super) fn remember_way(&mut self, walk: &Walk, node: u32) -> bool {
         if walk.kept == 0 || walk.fresh == 0 || walk.root == DEEP {

@@ -16,6 +16,14 @@ pub(super) fn prime() {
     backtrace::trace(|_| true);
 }
 
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+impl Stack {
+    /// Makes it fresh for the calling thread, of which nothing else must be known.
+    pub fn prepare(&mut self) {
+        self.forget();
+    }
+}
+
 impl Stack {
     /// The calling thread's stack.
     pub(super) fn capture_portable(&mut self, sink: &mut impl FnMut(u32, u64) -> u32) -> Capture {

@@ -19,7 +19,8 @@ impl Proofs {
         }
     }
 
-    /// How many words prove what is further out than frame `index`.
+    /// How many words prove what is further out than frame `index`: for the outermost,
+    /// where the stack ends, which is noted here.
     #[inline]
     pub(super) fn outside(&mut self, index: usize) -> usize {
         if let Some(outer) = index.checked_sub(1) {

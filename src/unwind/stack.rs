@@ -31,7 +31,7 @@ pub struct Stack {
     pub(super) exits: [Exit; EXITS],
     /// How many bytes above the start of a capture the furthest of them ends.
     pub(super) exits_reach: u64,
-    /// Memos that were made.
+    /// Memos that were made, or tried to be.
     pub(super) made: u32,
     /// How many frames the last capture had.
     pub(super) depth: usize,

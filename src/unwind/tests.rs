@@ -8,6 +8,8 @@ use crate::unwind::rules::RULES;
 use crate::unwind::stack::{DEEP_START, DEPTH, Names, Stack};
 use crate::unwind::{Capture, DEEP, FOREIGN, ROOT, UNKNOWN};
 
+mod met;
+
 /// Return addresses that no program has. The first few are the allocator's.
 const IPS: u64 = 60;
 const OWN: u64 = 6;

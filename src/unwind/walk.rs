@@ -294,10 +294,9 @@ impl Stack {
         let Some(entry) = self.entries.get_mut(met) else {
             return false;
         };
-        let (here, needs_bp) = (Entry::of(frame), entry.about & NEEDS_BP);
-        (entry.bp, entry.about) = (here.bp, here.about | needs_bp);
         // Otherwise it is proven by its return address alone, as before.
-        if needs_bp != 0 {
+        if entry.about & NEEDS_BP != 0 {
+            entry.about = Entry::of(frame).about | NEEDS_BP;
             self.proofs.put(met, entry);
             if frame.bp_slot == 0 {
                 self.need_bp(walk.fresh);
