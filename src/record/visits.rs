@@ -237,13 +237,13 @@ impl Thread {
 
 /// The system's number for the calling thread; 0 where it has none.
 fn os_id() -> u64 {
-    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    #[cfg(target_os = "linux")]
     {
         // SAFETY: takes nothing and touches nothing.
         let id = unsafe { libc::gettid() };
         u64::try_from(id).unwrap_or(0)
     }
-    #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+    #[cfg(not(target_os = "linux"))]
     0
 }
 

@@ -1,4 +1,8 @@
 //! The last stack of a thread, and how a new one is entered in its place.
+#![cfg_attr(
+    not(all(target_os = "linux", target_arch = "x86_64")),
+    allow(dead_code, reason = "what only our own walk knows of a stack")
+)]
 
 use core::cell::Cell;
 
