@@ -19,7 +19,7 @@
 //! as they are; they are the trunk that all memos lead to.
 //!
 //! A capture in the bench of strings that go through a channel, where two sites
-//! take turns, took 1,464 instructions without memos and takes 361 with them
+//! take turns, took 1,464 instructions without memos and takes 339 with them
 //! (2026-11-21; `benches/README.md`, "Recording", has the command).
 
 use crate::unwind::entry::{NEEDS_BP, STRANGE};
