@@ -83,8 +83,8 @@ impl Place {
 // SAFETY: numbers, flags, atomics, options of a reference (null is none), and a `Stack`, which says
 // itself that zero bytes are its fresh state.
 unsafe impl Zeroed for Thread {}
-// SAFETY: needed to leave it with a slot. Every use goes through `here`, `of` or `make`, which give it
-// to the slot's owner alone, on its own thread, but for `each_thread`, whose caller gets at the
+// SAFETY: needed to leave it with a slot. Every use goes through `here`, `of` or `make`, which give
+// it to the slot's owner alone, on its own thread, but for `each_thread`, whose caller gets at the
 // atomics only: all else is private to this room.
 unsafe impl Sync for Thread {}
 

@@ -138,8 +138,8 @@ mod real {
     /// Cells of a zone, some or all, kept where they are needed; none until they are set.
     #[derive(Debug)]
     pub(crate) struct Part<T> {
-        // Invariant: aligned and not null; and the first of `len` cells that live as long as this is used.
-        // Who sees a length that is not 0 sees the address that belongs to it.
+        // Invariant: aligned and not null; and the first of `len` cells that live as long as this
+        // is used. Who sees a length that is not 0 sees the address that belongs to it.
         first: AtomicPtr<T>,
         len: AtomicU64,
     }

@@ -95,12 +95,11 @@ impl Names {
     pub(super) fn those_named(&self, name: u32) -> u32 {
         #[target_feature(enable = "sse2")]
         #[inline]
-        fn by_sse2([a, b, c, d]: [u32; WAYS], name: u32) -> u32 {
+        fn by_sse2(of: [u32; WAYS], name: u32) -> u32 {
             use core::arch::x86_64::{
                 _mm_castsi128_ps, _mm_cmpeq_epi32, _mm_movemask_ps, _mm_set_epi32, _mm_set1_epi32,
             };
-            let all = [d, c, b, a].map(u32::cast_signed);
-            let [d, c, b, a] = all;
+            let [a, b, c, d] = of.map(u32::cast_signed);
             let equal = _mm_cmpeq_epi32(
                 _mm_set_epi32(d, c, b, a),
                 _mm_set1_epi32(name.cast_signed()),

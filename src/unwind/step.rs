@@ -181,29 +181,38 @@ impl Frame {
     }
 }
 
-/// Reads a word of the calling thread's stack.
+/// The word at a place of the calling thread's stack, which the address is made of as
+/// instructions have it.
 ///
 /// By an instruction of our own: other functions' locals, which the compiler
 /// believes to be theirs alone, are read as a debugger would read them, nothing is
 /// concluded from what they hold, and a sanitizer does not take the look at what
 /// it has put between them for an error of the program's.
+macro_rules! word_at {
+    ($place:literal, $($part:ident),+) => {{
+        let word;
+        // SAFETY: mapped and aligned, says the caller of the function that this is in. No other
+        // thread writes to it.
+        unsafe {
+            core::arch::asm!(
+                concat!("mov {word}, qword ptr [", $place, "]"),
+                word = lateout(reg) word,
+                $($part = in(reg) $part,)+
+                options(pure, readonly, nostack, preserves_flags),
+            );
+        }
+        word
+    }};
+}
+
+/// Reads a word of the calling thread's stack.
 ///
 /// # Safety
 /// `address` is a multiple of 8 on the calling thread's stack, not below its
 /// stack pointer and a word or more below its end.
 #[inline]
 pub(crate) unsafe fn load(address: u64) -> u64 {
-    let word;
-    // SAFETY: mapped and aligned, says the caller. No other thread writes to it.
-    unsafe {
-        core::arch::asm!(
-            "mov {word}, qword ptr [{address}]",
-            word = lateout(reg) word,
-            address = in(reg) address,
-            options(pure, readonly, nostack, preserves_flags),
-        );
-    }
-    word
+    word_at!("{address}", address)
 }
 
 /// Reads the word that is so many words above `base`.
@@ -212,18 +221,7 @@ pub(crate) unsafe fn load(address: u64) -> u64 {
 /// As [`load`] of its address.
 #[inline]
 pub(crate) unsafe fn load_at(base: u64, words: u64) -> u64 {
-    let word;
-    // SAFETY: mapped and aligned, says the caller. No other thread writes to it.
-    unsafe {
-        core::arch::asm!(
-            "mov {word}, qword ptr [{base} + 8 * {words}]",
-            word = lateout(reg) word,
-            base = in(reg) base,
-            words = in(reg) words,
-            options(pure, readonly, nostack, preserves_flags),
-        );
-    }
-    word
+    word_at!("{base} + 8 * {words}", base, words)
 }
 
 /// Reads a word so many bytes above `base`.
@@ -232,16 +230,5 @@ pub(crate) unsafe fn load_at(base: u64, words: u64) -> u64 {
 /// As [`load`] of the sum.
 #[inline]
 pub(crate) unsafe fn load_above(base: u64, bytes: u64) -> u64 {
-    let word;
-    // SAFETY: mapped and aligned, says the caller. No other thread writes to it.
-    unsafe {
-        core::arch::asm!(
-            "mov {word}, qword ptr [{base} + {bytes}]",
-            word = lateout(reg) word,
-            base = in(reg) base,
-            bytes = in(reg) bytes,
-            options(pure, readonly, nostack, preserves_flags),
-        );
-    }
-    word
+    word_at!("{base} + {bytes}", base, bytes)
 }
