@@ -351,7 +351,10 @@ pub(crate) fn concerns(block: *mut u8, layout: Layout) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{TABLE, enter_recorded, settle_new, settle_resized, visits};
+    use super::{
+        Current, Record, TABLE, enter_recorded, profiling, settle_new, settle_resized, strike_for,
+        visits,
+    };
     use crate::record::recording::Recording;
     use crate::record::visits::Visit;
     use crate::sync::Mutex;
@@ -431,5 +434,31 @@ mod tests {
             assert_eq!(enter_late(is_new, [alone]), Some(other.id()));
             assert!(TABLE.remove(BLOCK.addr()).is_some());
         }
+    }
+
+    /// Bug prevented: what one profile has recorded and the next one sees freed is
+    /// taken off the next one's figures.
+    #[test]
+    fn a_free_that_has_seen_a_profile_which_is_over_by_now_is_in_no_figures() {
+        let _one = ONE.lock();
+        let recording = open();
+        let record = Record {
+            recording: recording.id(),
+            size: 8,
+            ..Record::default()
+        };
+        assert!(TABLE.insert(BLOCK.addr(), &record));
+        let over = Current {
+            id: recording.id(),
+            interval: 1,
+        };
+        assert!(over.has(&record) && !over.is_under_way());
+        // The tally is closed here, and says so of whatever is entered.
+        let lost = profiling::lost();
+        strike_for(over, BLOCK);
+        assert_eq!(
+            (TABLE.remove(BLOCK.addr()), profiling::lost()),
+            (None, lost)
+        );
     }
 }
