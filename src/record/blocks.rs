@@ -15,6 +15,7 @@ use crate::ledger::Slot;
 use crate::record::clock;
 use crate::record::everywhere;
 use crate::record::hooks::{self, TABLE, capture, recent_ms};
+use crate::record::look::LOOK;
 use crate::record::profiling::{self, Current, NOBODY};
 use crate::record::recording::Tag;
 use crate::record::stand_in::{self, is_large};
@@ -190,14 +191,12 @@ fn enter(new: New, thread: &Thread, tag: Option<Tag>, chosen: Option<Current>) -
     let size = new.layout.size();
     let mut block = new.block;
     let mut sampled = chosen.is_some();
-    if chosen.is_some_and(Current::pads) && stand_in::is_needed(new.layout) {
-        let stand_in = stand_in::request(block, size, new.zeroed);
-        if stand_in.is_null() {
-            // Where it is it would not be found again.
+    if chosen.is_some_and(Current::pads) {
+        if let Some(place) = stand_in::place_for(block, new.layout, new.zeroed) {
+            block = place;
+        } else {
             sampled = false;
             hooks::lose_unseen(None);
-        } else {
-            block = stand_in;
         }
     }
     if let Some(spot) = TABLE.spot(block.addr()) {
@@ -338,15 +337,15 @@ fn strike_for(current: Current, block: *mut u8) {
 /// Whether it is worth asking what [`concerns`]: no for most blocks.
 #[inline]
 pub(crate) fn may_concern(block: *mut u8, size: usize) -> bool {
-    hooks::looks_at(block) || is_large(size)
+    LOOK.looks_at(block) || is_large(size)
 }
 
 /// Whether the block may be in the table: most are not while there are only samples.
 #[inline]
 pub(crate) fn concerns(block: *mut u8, layout: Layout) -> bool {
     is_large(layout.size())
-        || hooks::looks_at(block)
-            && (hooks::looks_at_all() || !stand_in::is_needed(layout) || stand_in::is_one(block))
+        || LOOK.looks_at(block)
+            && (LOOK.looks_at_all() || !stand_in::is_needed(layout) || stand_in::is_one(block))
 }
 
 #[cfg(test)]

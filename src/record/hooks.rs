@@ -6,30 +6,14 @@ use crate::record::clock;
 use crate::record::loader;
 use crate::record::profiling;
 use crate::record::recording::{self, Tag};
-use crate::record::room::UNIT;
 use crate::record::table::{DEFAULT_RECORDS, Table};
 use crate::record::tree::{DEFAULT_NODES, Tree};
 use crate::record::visits::{self, Thread};
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering};
 use crate::unwind;
 
 pub(super) static TABLE: Table = Table::new();
 pub(super) static TREE: Tree = Tree::new();
-
-/// Which frees are looked up: those of addresses that have none of these bits.
-///
-/// ```text
-///   all ones       none: nothing is recorded, and no sample can be alive
-///   UNIT − 1       of blocks where stand-ins may be
-///   0              all: something is recorded
-/// ```
-static LOOK: AtomicU64 = AtomicU64::new(NO_ADDRESS);
-const NO_ADDRESS: u64 = u64::MAX;
-const UNITS: u64 = UNIT as u64 - 1;
-
-/// Whether blocks may have been sampled, ever: one that was is found by its
-/// record when it is freed, however much later.
-static HAS_SAMPLED: AtomicU32 = AtomicU32::new(0);
 
 /// Blocks that should have been recorded but never came as far as the table:
 /// of threads without a page of the ledger, of signal handlers that interrupt
@@ -101,55 +85,6 @@ impl Lost {
             cut: self.cut.wrapping_sub(earlier.cut),
         }
     }
-}
-
-/// Whether the allocator must tell what it does.
-#[inline]
-pub(crate) fn is_on() -> bool {
-    LOOK.load(Ordering::Relaxed) != NO_ADDRESS
-}
-
-/// Whether the free of this block must be told, whatever its size. Large blocks
-/// are told in any case while [`is_on`].
-#[inline]
-pub(crate) fn looks_at(block: *mut u8) -> bool {
-    block.addr() as u64 & LOOK.load(Ordering::Relaxed) == 0
-}
-
-/// Whether every free must be told.
-#[inline]
-pub(crate) fn looks_at_all() -> bool {
-    LOOK.load(Ordering::Relaxed) == 0
-}
-
-/// Switches the look-up of all frees on or off. For the office of recordings.
-///
-/// Relaxed is enough: whoever frees a recorded block got its address from the
-/// recorded thread by some synchronisation, and that thread had seen the switch.
-pub(super) fn watch_frees(on: bool) {
-    let look = if on {
-        0
-    } else if HAS_SAMPLED.load(Ordering::Relaxed) != 0 {
-        UNITS
-    } else {
-        NO_ADDRESS
-    };
-    LOOK.store(look, Ordering::Relaxed);
-}
-
-/// From now on there may be sampled blocks. For the office, which then calls
-/// [`watch_frees`].
-pub(super) fn look_for_samples() {
-    HAS_SAMPLED.store(1, Ordering::Relaxed);
-}
-
-/// Looks frees up as while there are only samples until `work` is done, and then
-/// all, which is right while the caller's recording is open and never wrong. For
-/// the first recording, behind the [`loader`]'s door: nobody else has recorded.
-pub(super) fn as_while_sampling(work: impl FnOnce()) {
-    LOOK.store(UNITS, Ordering::Relaxed);
-    work();
-    LOOK.store(0, Ordering::Relaxed);
 }
 
 /// Makes room for records; `false` when there is no memory for any. A recording

@@ -5,7 +5,8 @@
 //!                   │   └──▶ profiling ──▶ sampler: is it a sample?
 //!                   ├──▶ unwind ──▶ tree     the stack, as a node
 //!                   ├──▶ table               address ──▶ node, size, birth, recording
-//!                   ├──▶ stand_in ──▶ room   samples at addresses that frees know
+//!                   ├──▶ stand_in ──▶ room   samples at addresses that frees know,
+//!                   │          └──▶ look     which ask of each block whether it may be one
 //!                   └──▶ tally, timeline     what a profile adds up
 //! ```
 //!
@@ -44,6 +45,8 @@ mod incomplete;
 mod loader;
 mod lock;
 #[cfg(not(loom))]
+mod look;
+#[cfg(not(loom))]
 mod process;
 #[cfg(not(loom))]
 mod profiling;
@@ -80,11 +83,13 @@ mod zone;
 #[cfg(not(loom))]
 pub(crate) use blocks::{New, allocated, concerns, freed, may_concern};
 #[cfg(not(loom))]
-pub(crate) use hooks::{Lost, frames, is_on, looks_at, mapped, note_site, prepare_sites};
+pub(crate) use hooks::{Lost, frames, mapped, note_site, prepare_sites};
 #[cfg(not(loom))]
 pub use incomplete::Incomplete;
 #[cfg(not(loom))]
 pub(crate) use loader::symbols;
+#[cfg(not(loom))]
+pub(crate) use look::{is_on, looks_at};
 #[cfg(not(loom))]
 pub(crate) use process::Everyone;
 #[cfg(not(loom))]

@@ -19,6 +19,7 @@ use crate::record::clock;
 use crate::record::hooks::{self, Lost, TABLE};
 use crate::record::loader::{self, Door};
 use crate::record::lock::Guard;
+use crate::record::look::LOOK;
 use crate::record::rehearsal;
 use crate::record::table::Record;
 use crate::record::visits::{self, Thread, Visit};
@@ -244,8 +245,8 @@ impl DerefMut for OpenOffice {
 pub(super) fn look_for_samples() -> Result<(), Error> {
     visits::quietly(|| {
         let office = office().ok_or(Error::busy())?;
-        hooks::look_for_samples();
-        hooks::watch_frees(office.under_way > 0);
+        LOOK.look_for_samples();
+        LOOK.watch_frees(office.under_way > 0);
         Ok(())
     })
 }
@@ -363,7 +364,7 @@ impl Recording {
             LAST_ID.store(id, Ordering::Relaxed);
             let tag = Tag { entry, id };
             office.under_way += 1;
-            hooks::watch_frees(true);
+            LOOK.watch_frees(true);
             entry.lost.store(0, Ordering::Relaxed);
             entry.cut.store(0, Ordering::Relaxed);
             entry.id.store(tag.id, Ordering::Release);
@@ -446,7 +447,7 @@ impl Recording {
                 office.free.push(self.tag.entry);
                 // Not below zero: in the child of a fork the books may be younger than the recording.
                 office.under_way = office.under_way.saturating_sub(1);
-                hooks::watch_frees(office.under_way > 0);
+                LOOK.watch_frees(office.under_way > 0);
             }
             (survivors, lost.plus(&Lost::by_anyone().since(&self.lost)))
         })

@@ -7,7 +7,8 @@ use std::alloc;
 
 use crate::ledger;
 use crate::record::blocks::{New, allocated_anyhow};
-use crate::record::hooks::{self, TABLE};
+use crate::record::hooks::TABLE;
+use crate::record::look::LOOK;
 use crate::record::visits;
 
 /// Goes the ways that no allocation goes before there is a profile: that of a new
@@ -33,7 +34,7 @@ pub(super) fn rehearse() {
     let blocks = visits::quietly(|| [(); 2].map(|()| unsafe { alloc::alloc(layout) }));
     for block in blocks.into_iter().filter(|block| !block.is_null()) {
         let mut grown = core::ptr::null_mut();
-        hooks::as_while_sampling(|| {
+        LOOK.as_while_sampling(|| {
             let size = black_box(4096);
             // SAFETY: the block has this layout, and the size is neither zero nor too large; when it
             // is granted the old block is not used again.

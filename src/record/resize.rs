@@ -207,11 +207,11 @@ impl Resize {
         let mut place = moved;
         if record.sampled
             && profile.is_some_and(Current::pads)
-            && self.resized().is_some_and(stand_in::is_needed)
+            && let Some(layout) = self.resized()
         {
-            place = self.stand_in_for(moved);
-            if place.is_null() {
-                place = moved;
+            if let Some(found) = self.place_for(moved, layout) {
+                place = found;
+            } else {
                 record.sampled = false;
                 hooks::lose_unseen(None);
             }
@@ -239,13 +239,12 @@ impl Resize {
         place
     }
 
-    /// A stand-in for the resized block; null without memory.
-    fn stand_in_for(&self, moved: *mut u8) -> *mut u8 {
-        if stand_in::reuse(self.block, moved, self.new_size) {
-            self.block
-        } else {
-            stand_in::request(moved, self.new_size, false)
+    /// Where the resized block is found when it is freed; `None` without memory.
+    fn place_for(&self, moved: *mut u8, layout: Layout) -> Option<*mut u8> {
+        if stand_in::is_needed(layout) && stand_in::reuse(self.block, moved, layout.size()) {
+            return Some(self.block);
         }
+        stand_in::place_for(moved, layout, false)
     }
 
     /// Brings what the block holds to its place.
@@ -273,13 +272,14 @@ impl Resize {
 mod tests {
     use core::alloc::Layout;
 
-    use super::{Resize, hooks, stand_in};
+    use super::{Resize, stand_in};
     use crate::record::blocks::freed;
+    use crate::record::look::LOOK;
 
     /// Frees are looked up where stand-ins may be.
     fn look() {
-        hooks::look_for_samples();
-        hooks::watch_frees(false);
+        LOOK.look_for_samples();
+        LOOK.watch_frees(false);
     }
 
     // Each test has a length of its own, so that no other gets the same place meanwhile.

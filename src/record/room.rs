@@ -31,16 +31,9 @@ use core::fmt;
 use crate::arena::Zeroed;
 use crate::ledger;
 use crate::record::lock::{Guard, Lock};
+use crate::record::look::{Look, UNIT};
 use crate::record::zone::{Cell, Zone};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
-
-/// What a run begins at a multiple of, in bytes.
-///
-/// Few other blocks begin at such addresses, one in 128 where nothing is said of
-/// alignment: a free of one of those finds out that it is not here. Larger units
-/// would make that rarer and take more memory, a page of which costs a microsecond
-/// or more when it is first touched.
-pub(crate) const UNIT: usize = 2048;
 
 /// Units of the longest run.
 const LONGEST: usize = 16;
@@ -120,6 +113,8 @@ impl Number {
 
 /// The ranges, and the lists of what is not out.
 pub(super) struct Room {
+    /// What finds a block of ours when it is freed.
+    look: &'static Look,
     ranges: [Range; RANGES],
     /// Whoever holds it may write to all below, and to the links.
     lock: Lock,
@@ -133,8 +128,9 @@ pub(super) struct Room {
 
 impl Room {
     /// No units.
-    pub(super) const fn new() -> Self {
+    pub(super) const fn new(look: &'static Look) -> Self {
         Self {
+            look,
             ranges: [const {
                 Range {
                     links: Zone::new(),
@@ -326,6 +322,10 @@ impl Room {
             }
             wanted /= 2;
         }
+        // Before anybody has a run there.
+        if !range.is_covered_by(self.look) {
+            return false;
+        }
         // The first unit of a range is never out: its number may be 0.
         self.fresh.store(Number::new(at, 1).0, Ordering::Relaxed);
         true
@@ -377,6 +377,18 @@ impl Range {
         self.links.open(units as usize)
             && usize::try_from(self.links.len())
                 .is_ok_and(|links| self.units.open(links.min(units as usize)))
+    }
+
+    /// Has frees of all blocks here looked up; `false` when that cannot be done now.
+    fn is_covered_by(&self, look: &Look) -> bool {
+        let units = self.units.all();
+        match (units.first(), units.last()) {
+            (Some(first), Some(last)) => {
+                let address = |unit| core::ptr::from_ref::<Unit>(unit).addr();
+                look.cover(address(first), address(last))
+            }
+            _ => true,
+        }
     }
 
     #[inline]

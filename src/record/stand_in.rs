@@ -2,7 +2,7 @@
 //!
 //! A free must know at once whether its block was sampled. So a small block that
 //! is chosen gets a *stand-in*, in [room](super::room) of ours and at an address
-//! that few other blocks have, and only frees of those are looked up:
+//! that no other block has, as [`look`] knows it, and only frees of those are looked up:
 //!
 //! ```text
 //!   program ──▶ stand-in     in our room, with what the program writes
@@ -18,7 +18,8 @@
 //!
 //! Large blocks are looked up in any case (see [`is_large`]) and need none: one
 //! copy of a large block costs more than all that is saved. Nor do blocks of an
-//! alignment that our room does not have: their frees are looked up, too.
+//! alignment that our room does not have: from the first such sample on, frees of all
+//! that is aligned like that are looked up.
 //!
 //! What it costs the program is cache: all stand-ins begin in two sets of the
 //! first cache. They are few, and colours cannot be had: the low bits that
@@ -27,10 +28,11 @@
 use core::alloc::Layout;
 
 use crate::ledger;
-use crate::record::room::{Room, UNIT};
+use crate::record::look::{LOOK, UNIT};
+use crate::record::room::Room;
 use crate::sync::{AtomicU32, Ordering};
 
-static ROOM: Room = Room::new();
+static ROOM: Room = Room::new(&LOOK);
 
 /// Whether requests are refused: for tests.
 static REFUSED: AtomicU32 = AtomicU32::new(0);
@@ -56,6 +58,17 @@ pub(super) fn is_one(block: *mut u8) -> bool {
 /// Makes ready for stand-ins. Without memory for that, each tries again.
 pub(super) fn prepare() {
     ROOM.open();
+}
+
+/// Where a sample of this layout is found when it is freed: a stand-in for the block, or
+/// the block itself if none is needed; `None` when there is no memory for one.
+pub(super) fn place_for(block: *mut u8, layout: Layout, zeroed: bool) -> Option<*mut u8> {
+    if is_needed(layout) {
+        let place = request(block, layout.size(), zeroed);
+        return (!place.is_null()).then_some(place);
+    }
+    // What is not large is there at a multiple of a unit, by its alignment.
+    (is_large(layout.size()) || LOOK.cover_all()).then_some(block)
 }
 
 /// A stand-in of so many bytes for this block; null without memory.

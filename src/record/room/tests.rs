@@ -4,7 +4,12 @@ use core::ptr::{null_mut, without_provenance_mut};
 use std::collections::BTreeSet;
 
 use super::{FIRST, LARGEST, LONGEST, RANGES, Room, SMALLEST, UNIT, units_of};
+use crate::record::look::Look;
 use crate::record::zone::scarcity;
+
+fn room() -> Room {
+    Room::new(Box::leak(Box::new(Look::new())))
+}
 
 fn original(n: usize) -> *mut u8 {
     without_provenance_mut(n)
@@ -23,7 +28,7 @@ fn units(block: *mut u8, size: usize) -> impl Iterator<Item = usize> {
 /// Bug prevented: two blocks in one place.
 #[test]
 fn no_unit_is_lent_twice_however_long_the_runs_and_in_whatever_order() {
-    let room = Room::new();
+    let room = room();
     let mut taken = BTreeSet::new();
     let mut out = Vec::new();
     for step in 0..20_000_usize {
@@ -46,7 +51,7 @@ fn no_unit_is_lent_twice_however_long_the_runs_and_in_whatever_order() {
 /// Bug prevented: memory that grows with the samples there ever were.
 #[test]
 fn what_comes_back_goes_out_again_before_anything_fresh() {
-    let room = Room::new();
+    let room = room();
     for size in [1, UNIT, UNIT + 1, LONGEST * UNIT] {
         let first = room.take(size, original(1));
         let second = room.take(size, original(2));
@@ -71,15 +76,21 @@ fn no_range_is_smaller_than_the_last() {
     assert_eq!(units.last(), Some(&LARGEST));
 }
 
+/// Bug prevented: nobody looks up what is freed in the second range.
 #[test]
 fn it_grows_when_a_range_is_full() {
-    let room = Room::new();
+    let room = room();
+    room.look.look_for_samples();
+    room.look.watch_frees(false);
     let size = LONGEST * UNIT;
     // 128 MiB, and 256 more, of which nothing is touched.
     let blocks: BTreeSet<_> = (0..9_000)
         .map(|n| room.take(size, original(n)).addr())
         .collect();
     assert_eq!(blocks.len(), 9_000);
+    for &block in &blocks {
+        assert!(room.look.looks_at(original(block)));
+    }
     let mut blocks = blocks.into_iter();
     let mut last = blocks.next().expect("nine thousand");
     for block in blocks {
@@ -90,7 +101,7 @@ fn it_grows_when_a_range_is_full() {
 
 #[test]
 fn what_is_not_in_it_is_told_from_what_is() {
-    let room = Room::new();
+    let room = room();
     assert!(!room.holds(null_mut()) && !room.holds(original(UNIT)));
     let block = room.take(100, original(1));
     assert!(room.holds(block) && !room.holds(block.wrapping_add(16)));
@@ -106,7 +117,7 @@ fn what_is_not_in_it_is_told_from_what_is() {
 /// Bug prevented: a program that frees a block twice gets one place for two.
 #[test]
 fn what_is_given_back_twice_is_taken_back_once() {
-    let room = Room::new();
+    let room = room();
     let block = room.take(100, original(1));
     give_back(&room, block);
     give_back(&room, block);
@@ -117,7 +128,7 @@ fn what_is_given_back_twice_is_taken_back_once() {
 
 #[test]
 fn a_run_stays_for_sizes_that_take_as_many_units() {
-    let room = Room::new();
+    let room = room();
     let block = room.take(UNIT + 1, original(1));
     assert!(room.reuse(block, 2 * UNIT, original(2)));
     assert_eq!(room.original(block), Some(original(2)));
@@ -128,7 +139,7 @@ fn a_run_stays_for_sizes_that_take_as_many_units() {
 
 #[test]
 fn a_system_without_memory_is_asked_again_later() {
-    let room = Room::new();
+    let room = room();
     // None; and only for the links.
     for granted in [0, 1] {
         scarcity::after(granted, || {
@@ -142,7 +153,7 @@ fn a_system_without_memory_is_asked_again_later() {
 /// units later, has units that can never be lent.
 #[test]
 fn a_range_has_no_more_units_than_links() {
-    let room = Room::new();
+    let room = room();
     let first = room.ranges.first().expect("there are some");
     assert!(first.links.open(SMALLEST as usize));
     let longest = SMALLEST as usize / LONGEST;
@@ -157,7 +168,7 @@ fn a_range_has_no_more_units_than_links() {
 /// and the child goes on with half of the change.
 #[test]
 fn after_a_fork_nothing_idle_is_trusted_and_what_is_out_comes_back() {
-    let room = Room::new();
+    let room = room();
     let (out, idle) = (room.take(100, original(1)), room.take(100, original(2)));
     give_back(&room, idle);
     room.lock.abandon();
@@ -171,7 +182,7 @@ fn after_a_fork_nothing_idle_is_trusted_and_what_is_out_comes_back() {
 /// in the child, the place that its thread is just about to be lent.
 #[test]
 fn after_a_fork_in_the_middle_of_a_take_nothing_is_lent_before_that_is_done() {
-    let room = Room::new();
+    let room = room();
     let out = room.take(100, original(1));
     room.lock.keep_across_a_fork();
     assert!(room.take(100, original(2)).is_null());
@@ -184,7 +195,7 @@ fn after_a_fork_in_the_middle_of_a_take_nothing_is_lent_before_that_is_done() {
 
 #[test]
 fn threads_that_take_and_give_back_leave_it_balanced() {
-    let room = Room::new();
+    let room = room();
     std::thread::scope(|scope| {
         for thread in 0..3 {
             let room = &room;
