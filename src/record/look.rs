@@ -30,8 +30,10 @@ const NO_BLOCK: u64 = u64::MAX >> 1;
 /// The mask that misses no sample, wherever it is.
 const UNITS: u64 = UNIT as u64 - 1;
 
-/// What is looked up.
+/// What is looked up. On a cache line of its own, as every free of every thread reads it
+/// and what lies beside it may be written all the time.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(super) struct Look {
     word: AtomicU64,
     /// The mask. Written by the holder of `changing`.
