@@ -150,7 +150,8 @@ impl<A> TrackingAllocator<A> {
 //   layout asks for no more than that, and zeroed if that was asked for: so it is such a block as
 //   the contract demands. A stand-in is known by its address alone, in whatever state the
 //   recorder is: only once samples were ever taken are there any, and from then on `dealloc` and
-//   `realloc` look at each such address. They pass on the block that it stands for, which came from
+//   `realloc` look at each address that the mask in `record::look` lets pass, which covers a place
+//   before a stand-in is there. They pass on the block that it stands for, which came from
 //   `inner` with the same layout and was passed to nobody; a `realloc` first succeeds there, and
 //   then brings along what the program has written. When it does not, nothing has changed.
 //

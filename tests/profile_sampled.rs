@@ -41,6 +41,7 @@ fn main() -> ExitCode {
         growth_and_shrinking_are_estimated_without_bias,
         frees_on_another_thread_are_estimated_without_bias,
         chosen_blocks_keep_the_contract_of_the_allocator,
+        blocks_that_stay_where_they_are_are_found_when_they_are_freed,
         chosen_blocks_outlive_their_profile,
         dense_samples_are_estimated_without_bias,
         dense_samples_keep_the_contract_of_the_allocator,
@@ -327,6 +328,30 @@ fn keep_the_contract(start: fn(u64) -> Profiler) {
         assert_eq!(profile.live().blocks, 0);
         assert!(profile.total().blocks > 0);
     }
+}
+
+/// Bug prevented: a block of an alignment that stand-ins do not have, which became a
+/// sample when it was resized, and is looked for where there are only stand-ins.
+fn blocks_that_stay_where_they_are_are_found_when_they_are_freed() {
+    let small = Layout::from_size_align(64, 4_096).expect("a layout");
+    let large = Layout::from_size_align(8_000, 4_096).expect("a layout");
+    // Older than the profile, so that none is a sample before.
+    // SAFETY: the size is not zero.
+    let blocks: Vec<_> = (0..50).map(|_| unsafe { alloc(small) }).collect();
+    let profiler = start(50);
+    let grown = blocks
+        .into_iter()
+        // SAFETY: the block has this layout; the size is not zero.
+        .map(|block| unsafe { realloc(block, small, large.size()) });
+    let grown: Vec<_> = grown.collect();
+    let live = profiler.snapshot().live().bytes;
+    for block in grown {
+        // SAFETY: the block has this layout by now.
+        unsafe { dealloc(block, large) };
+    }
+    let profile = profiler.finish();
+    assert!(live >= 50 * 8_000, "{live}");
+    assert_eq!(profile.live().bytes, 0);
 }
 
 /// Bug prevented: a block that was chosen in one profile is freed when it is

@@ -1,5 +1,5 @@
-//! What all that records has in common: the switch, the clock, the table and
-//! the tree, and captures.
+//! What all that records has in common: the clock, the table and the tree, and
+//! captures.
 
 use crate::ledger::Slot;
 use crate::record::clock;

@@ -6,10 +6,11 @@
 //!   0            all: something is recorded
 //! ```
 //!
-//! The mask has all bits that no sample's address has. Stand-ins begin at multiples of a
-//! [`UNIT`], and lie in a few ranges: the high bits that are zero throughout those are in
-//! the mask, too. So it is as good as never that another block is looked up in vain, and
-//! not once in as many as the low bits alone would have it.
+//! The mask has all bits that no small sample's address has. Stand-ins begin at multiples
+//! of a [`UNIT`], which one block in 128 does, and lie close together: the higher bits that
+//! are zero throughout are in the mask, too. Whole heaps are told apart so, as nearly always
+//! that of the main thread; of one that the system has put where no bit tells, one block in
+//! 128 is looked up in vain.
 //!
 //! It only ever loses bits: before the first sample can be where it did not look so far.
 
@@ -46,9 +47,11 @@ pub(super) struct Look {
 }
 
 /// That of the process.
+#[cfg(not(loom))]
 pub(super) static LOOK: Look = Look::new();
 
 /// Whether the allocator must tell what it does.
+#[cfg(not(loom))]
 #[inline]
 pub(crate) fn is_on() -> bool {
     LOOK.is_on()
@@ -56,13 +59,27 @@ pub(crate) fn is_on() -> bool {
 
 /// Whether the free of this block must be told, whatever its size. Large blocks
 /// are told in any case while [`is_on`].
+#[cfg(not(loom))]
 #[inline]
 pub(crate) fn looks_at(block: *mut u8) -> bool {
     LOOK.looks_at(block)
 }
 
 impl Look {
+    /// Nothing is recorded, and there is no place for samples.
+    #[cfg(not(loom))]
     pub(super) const fn new() -> Self {
+        Self {
+            word: AtomicU64::new(NO_ADDRESS),
+            samples: AtomicU64::new(NO_BLOCK),
+            changing: Lock::new(),
+            has_sampled: AtomicU32::new(0),
+        }
+    }
+
+    /// The same.
+    #[cfg(loom)]
+    fn new() -> Self {
         Self {
             word: AtomicU64::new(NO_ADDRESS),
             samples: AtomicU64::new(NO_BLOCK),
@@ -125,7 +142,8 @@ impl Look {
 
     /// Makes sure that samples are found whose addresses are multiples of a unit from
     /// `first` to `last`; `false` when that cannot be done now, and nobody may have one.
-    /// Relaxed is enough, as above: who frees such a sample got it from the caller.
+    ///
+    /// Who frees such a sample got it from the caller, by some synchronisation.
     pub(super) fn cover(&self, first: usize, last: usize) -> bool {
         let (first, last) = (first as u64, last as u64);
         // From the highest bit in which they differ downwards every bit may be set.
@@ -135,8 +153,13 @@ impl Look {
 
     /// The same for any multiple of a unit.
     pub(super) fn cover_all(&self) -> bool {
-        // Said already, as nearly always.
-        self.samples.load(Ordering::Relaxed) == UNITS || self.narrow(UNITS)
+        self.covers_all() || self.narrow(UNITS)
+    }
+
+    /// Whether that was said before.
+    fn covers_all(&self) -> bool {
+        // Acquire: and it is in force.
+        self.samples.load(Ordering::Acquire) == UNITS
     }
 
     /// Takes all other bits from the mask.
@@ -145,16 +168,30 @@ impl Look {
         let Some(_changing) = self.changing.acquire() else {
             return false;
         };
-        self.samples.fetch_and(mask, Ordering::Relaxed);
+        let mask = self.samples.load(Ordering::Relaxed) & mask;
         if self.is_on() {
             // Of 0, which may be in force by now, nothing is left to take.
             self.word.fetch_and(mask, Ordering::Relaxed);
         }
+        // Last, as a fork may come before it. Release: what is in force.
+        self.samples.store(mask, Ordering::Release);
         true
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, loom))]
+mod models;
+
+#[cfg(all(test, not(loom)))]
+impl Look {
+    /// Runs `f` while this thread has the mask for itself.
+    pub(super) fn held(&self, f: impl FnOnce()) {
+        let _changing = self.changing.acquire().expect("free");
+        f();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
     use core::ptr::without_provenance_mut;
 
@@ -211,9 +248,10 @@ mod tests {
     fn where_the_mask_cannot_be_had_all_units_are_looked_at_and_none_is_covered() {
         let look = Look::new();
         look.look_for_samples();
-        let _held = look.changing.acquire().expect("free");
-        assert!(!look.cover(0x10_0000, 0x10_0000) && !look.cover_all());
-        look.watch_frees(false);
-        assert!(looks(&look, 0x7654_3210_0800) && !looks(&look, 0x7654_3210_0810));
+        look.held(|| {
+            assert!(!look.cover(0x10_0000, 0x10_0000) && !look.cover_all());
+            look.watch_frees(false);
+            assert!(looks(&look, 0x7654_3210_0800) && !looks(&look, 0x7654_3210_0810));
+        });
     }
 }

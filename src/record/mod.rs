@@ -44,7 +44,13 @@ mod incomplete;
 #[cfg(not(loom))]
 mod loader;
 mod lock;
-#[cfg(not(loom))]
+#[cfg_attr(
+    loom,
+    allow(
+        dead_code,
+        reason = "a model asks for what may go wrong, and for no more"
+    )
+)]
 mod look;
 #[cfg(not(loom))]
 mod process;

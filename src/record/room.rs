@@ -118,8 +118,12 @@ pub(super) struct Room {
     ranges: [Range; RANGES],
     /// Whoever holds it may write to all below, and to the links.
     lock: Lock,
-    /// The first unit that never was out, in the last range.
+    /// How many ranges are in use.
+    used: AtomicU32,
+    /// The first unit that never was out, in the last of them.
     fresh: AtomicU32,
+    /// Before which unit of that one all are looked at when they are freed.
+    covered: AtomicU32,
     /// The first idle run, by its length less one.
     idle: [AtomicU32; LONGEST],
     /// Runs that are out.
@@ -138,7 +142,9 @@ impl Room {
                 }
             }; RANGES],
             lock: Lock::new(),
+            used: AtomicU32::new(0),
             fresh: AtomicU32::new(0),
+            covered: AtomicU32::new(0),
             idle: [const { AtomicU32::new(0) }; LONGEST],
             lent: AtomicU32::new(0),
         }
@@ -155,8 +161,8 @@ impl Room {
             return true;
         }
         let is_open = self.grow();
-        let units = self.ranges.iter().flat_map(|range| range.units.all());
-        for unit in units.take(TOUCHED) {
+        let units = self.ranges.first().map(Range::lendable);
+        for unit in units.into_iter().flatten().take(TOUCHED) {
             // None of them was ever out.
             let [first, ..] = &unit.bytes;
             first.store(0, Ordering::Relaxed);
@@ -285,22 +291,48 @@ impl Room {
 
     /// A run that never was out.
     fn cut(&self, length: usize) -> Option<Number> {
+        let length = word(length);
         let mut first = Number(self.fresh.load(Ordering::Relaxed));
-        if first == Number::NONE || self.left_from(first) < word(length) {
+        if self.left_from(first) < length {
             // What is left of that range, less than a run, is nobody's.
             if !self.grow() {
                 return None;
             }
             first = Number(self.fresh.load(Ordering::Relaxed));
         }
-        // Past the end of a range this is a unit of the next, which is not open: none is left.
+        let end = first.unit().wrapping_add(length);
+        if self.covered.load(Ordering::Relaxed) < end && !self.cover(first.range(), end) {
+            return None;
+        }
         self.fresh
-            .store(first.0.wrapping_add(word(length)), Ordering::Relaxed);
+            .store(first.0.wrapping_add(length), Ordering::Relaxed);
         Some(first)
     }
 
-    /// How many units of a range lie at this one and after it.
+    /// Has frees looked up of what lies before the unit `end` of a range, twice as much each
+    /// time; `false` when that cannot be done now.
+    #[cold]
+    fn cover(&self, at: usize, end: u32) -> bool {
+        let Some(range) = self.ranges.get(at) else {
+            return false;
+        };
+        let begin = range.begin();
+        let wanted = end.saturating_sub(begin).next_power_of_two();
+        let end = begin.saturating_add(wanted.max(word(TOUCHED)));
+        let last = end.min(range.len()).saturating_sub(1);
+        let is_covered = self.look.cover(range.address(begin), range.address(last));
+        if is_covered {
+            self.covered.store(last.wrapping_add(1), Ordering::Relaxed);
+        }
+        is_covered
+    }
+
+    /// How many units of a range lie at this one and after it; none at its very first,
+    /// which is never out, and which what follows the last one of a full range is.
     fn left_from(&self, number: Number) -> u32 {
+        if number.unit() == 0 {
+            return 0;
+        }
         let range = self.ranges.get(number.range());
         range.map_or(0, |range| range.len().saturating_sub(number.unit()))
     }
@@ -308,26 +340,24 @@ impl Room {
     /// Opens the next range; `false` when there is no memory, or none left.
     #[cold]
     fn grow(&self) -> bool {
-        let closed = |range: &&Range| range.len() == 0;
-        let Some(at) = self.ranges.iter().position(|range| closed(&range)) else {
+        let at = self.used.load(Ordering::Relaxed);
+        let Some(range) = self.ranges.get(at as usize) else {
             return false;
         };
-        let Some(range) = self.ranges.get(at) else {
-            return false;
-        };
-        let mut wanted = units_of(at);
+        let mut wanted = units_of(at as usize);
         while !range.open(wanted) {
             if wanted <= SMALLEST {
                 return false;
             }
             wanted /= 2;
         }
-        // Before anybody has a run there.
-        if !range.is_covered_by(self.look) {
-            return false;
-        }
-        // The first unit of a range is never out: its number may be 0.
-        self.fresh.store(Number::new(at, 1).0, Ordering::Relaxed);
+        // In this order: a thread that vanishes in between leaves nothing that is lent twice,
+        // or where nobody looks.
+        self.used.store(at.wrapping_add(1), Ordering::Relaxed);
+        self.covered.store(0, Ordering::Relaxed);
+        let first = range.begin().max(1);
+        self.fresh
+            .store(Number::new(at as usize, first).0, Ordering::Relaxed);
         true
     }
 
@@ -379,16 +409,24 @@ impl Range {
                 .is_ok_and(|links| self.units.open(links.min(units as usize)))
     }
 
-    /// Has frees of all blocks here looked up; `false` when that cannot be done now.
-    fn is_covered_by(&self, look: &Look) -> bool {
+    /// The first unit to be lent: at a multiple of half of what the range is, so that as many
+    /// bits as can be are zero in the addresses of those that come after it.
+    fn begin(&self) -> u32 {
+        let first = self.units.first().addr();
+        let half = (self.len() as usize * UNIT / 2).max(UNIT);
+        word((first.next_multiple_of(half) - first) / UNIT)
+    }
+
+    /// What is from there on.
+    fn lendable(&self) -> &[Unit] {
         let units = self.units.all();
-        match (units.first(), units.last()) {
-            (Some(first), Some(last)) => {
-                let address = |unit| core::ptr::from_ref::<Unit>(unit).addr();
-                look.cover(address(first), address(last))
-            }
-            _ => true,
-        }
+        units.get(self.begin() as usize..).unwrap_or_default()
+    }
+
+    /// Where a unit is.
+    fn address(&self, unit: u32) -> usize {
+        let unit = self.units.first().wrapping_add(unit as usize);
+        unit.addr()
     }
 
     #[inline]

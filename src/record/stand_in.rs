@@ -2,7 +2,8 @@
 //!
 //! A free must know at once whether its block was sampled. So a small block that
 //! is chosen gets a *stand-in*, in [room](super::room) of ours and at an address
-//! that no other block has, as [`look`] knows it, and only frees of those are looked up:
+//! that few other blocks have (see [`look`](super::look)), and only frees of those are
+//! looked up:
 //!
 //! ```text
 //!   program ──▶ stand-in     in our room, with what the program writes
@@ -118,7 +119,22 @@ pub(crate) fn count() -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::{give_back, request};
+    use core::alloc::Layout;
+
+    use super::{LOOK, give_back, place_for, request};
+
+    /// Bug prevented: a sample stays where it is though its free would not be looked up.
+    #[test]
+    fn what_needs_no_place_gets_none_where_it_cannot_be_looked_at() {
+        let block = core::ptr::without_provenance_mut(1 << 30);
+        let small = Layout::from_size_align(64, 1 << 20).expect("a layout");
+        let large = Layout::from_size_align(1 << 20, 8).expect("a layout");
+        LOOK.held(|| {
+            assert_eq!(place_for(block, small, false), None);
+            assert_eq!(place_for(block, large, false), Some(block));
+        });
+        assert_eq!(place_for(block, small, false), Some(block));
+    }
 
     /// Bug prevented: a block that is asked for zeroed has what the last one had.
     #[test]

@@ -3,7 +3,7 @@
 use core::ptr::{null_mut, without_provenance_mut};
 use std::collections::BTreeSet;
 
-use super::{FIRST, LARGEST, LONGEST, RANGES, Room, SMALLEST, UNIT, units_of};
+use super::{FIRST, LARGEST, LONGEST, Number, Ordering, RANGES, Room, SMALLEST, UNIT, units_of};
 use crate::record::look::Look;
 use crate::record::zone::scarcity;
 
@@ -85,18 +85,67 @@ fn it_grows_when_a_range_is_full() {
     let size = LONGEST * UNIT;
     // 128 MiB, and 256 more, of which nothing is touched.
     let blocks: BTreeSet<_> = (0..9_000)
-        .map(|n| room.take(size, original(n)).addr())
+        .map(|n| room.take(size, original(n)))
+        .inspect(|&block| assert!(room.look.looks_at(block)))
+        .map(<*mut u8>::addr)
         .collect();
     assert_eq!(blocks.len(), 9_000);
-    for &block in &blocks {
-        assert!(room.look.looks_at(original(block)));
-    }
     let mut blocks = blocks.into_iter();
     let mut last = blocks.next().expect("nine thousand");
     for block in blocks {
         assert!(block - last >= size);
         last = block;
     }
+}
+
+/// Bug prevented: the first places are where many bits are set, and nothing tells them
+/// from what lies elsewhere.
+#[test]
+fn what_differs_from_the_first_places_by_more_than_their_size_is_not_looked_at() {
+    let room = room();
+    room.look.look_for_samples();
+    room.look.watch_frees(false);
+    let block = room.take(1, original(1));
+    for bit in 18..26 {
+        assert!(!room.look.looks_at(original(block.addr() ^ 1 << bit)));
+    }
+}
+
+/// Bug prevented: a run is lent where nobody looks, as that could not be changed; or all
+/// ranges are used up by trying.
+#[test]
+fn what_would_not_be_looked_at_is_not_lent() {
+    let room = room();
+    let take = || room.take(100, original(1));
+    room.look
+        .held(|| assert!((0..100).all(|_| take().is_null())));
+    assert_eq!((room.lent(), room.ranges[1].len()), (0, 0));
+    assert!(!take().is_null());
+}
+
+/// Bug prevented: after the last unit of a full range comes the next range's first, which
+/// nobody looks at yet.
+#[test]
+fn what_follows_the_end_of_a_full_range_is_not_lent() {
+    let room = room();
+    room.look.look_for_samples();
+    room.look.watch_frees(false);
+    let fresh = || Number(room.fresh.load(Ordering::Relaxed));
+    // The first range of as many units as can be numbered, to its last one.
+    let at = (0..RANGES)
+        .find(|&at| units_of(at) == LARGEST)
+        .expect("one");
+    let take = |units| room.take(units * UNIT, original(1));
+    assert!(!take(1).is_null());
+    while fresh().range() <= at {
+        let left = room.left_from(fresh()) as usize;
+        assert!(!take(left.clamp(1, LONGEST)).is_null());
+    }
+    assert_eq!(fresh(), Number::new(at + 1, 0));
+    assert!(room.ranges[at + 1].open(LARGEST));
+    room.look.held(|| assert!(take(1).is_null()));
+    let block = take(1);
+    assert!(room.look.looks_at(block) && room.ranges[at + 1].address(0) != block.addr());
 }
 
 #[test]
