@@ -60,8 +60,16 @@ pub(crate) unsafe fn allocated(new: New) -> *mut u8 {
     // What most calls are: of a thread in a recording, while there are no samples. Nothing of the
     // rest is in their way.
     let current = profiling::current();
-    if current.is_none_or(Current::is_every)
-        && let Some(slot) = new.slot
+    let sampling = current.filter(|current| !current.is_every());
+    if let Some(sampling) = sampling {
+        if let Some(slot) = new.slot
+            // SAFETY: the caller.
+            && let Some(thread) = unsafe { visits::of(slot) }
+            && sampling.passes(thread, slot)
+        {
+            return new.block;
+        }
+    } else if let Some(slot) = new.slot
         // SAFETY: the caller.
         && let Some(thread) = unsafe { visits::of(slot) }
         && let Some(tag) = thread.current()

@@ -164,6 +164,24 @@ impl Current {
         is_hit
     }
 
+    /// Looks around, and no more, when that is all there is to do for bytes that the thread
+    /// has just been counted for: they are in no recording and no sample, and the thread
+    /// does not work for the recorder. Whether that was so.
+    ///
+    /// While samples are taken a thread comes by every few kilobytes, to tell how much is
+    /// alive, and has a sample every so many: what it goes through then, and has gone
+    /// from the caches since the last time, made up half of what samples cost.
+    #[inline]
+    pub(super) fn passes(self, thread: &Thread, slot: &Slot) -> bool {
+        let is_ahead = thread.line.is_ahead(self.id, slot.allocated_bytes.own());
+        let passes = is_ahead && !thread.is_quiet() && thread.current().is_none();
+        if passes {
+            slot.due_by(thread.line.next());
+            Self::look_around(slot, clock::look());
+        }
+        passes
+    }
+
     /// Enters a new block.
     pub(super) fn came(self, thread: &Thread, node: u32, size: u64) {
         let weighed = self.weigh(size);

@@ -94,6 +94,14 @@ impl Resize {
         // What most calls are, as for new blocks: of a thread in a recording, while there are no
         // samples, with a block that was recorded and is no stand-in.
         let current = profiling::current();
+        if self.record.is_none()
+            && let Some(sampling) = current.filter(|current| !current.is_every())
+            && stand_in::original(self.block).is_none()
+            && let Some((slot, thread)) = visits::here_with_slot()
+            && sampling.passes(thread, slot)
+        {
+            return moved;
+        }
         if let Some(was) = &self.record
             && was.recording != NOBODY
             && !was.sampled

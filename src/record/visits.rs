@@ -216,7 +216,7 @@ impl Thread {
         self.rehearses.get()
     }
 
-    fn is_quiet(&self) -> bool {
+    pub(super) fn is_quiet(&self) -> bool {
         self.quiet.get() > 0
     }
 
