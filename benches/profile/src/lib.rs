@@ -1,12 +1,14 @@
 //! The work that is recorded: real programs, and pairs of calls.
 //!
 //! ```text
-//!   <binary> json | syn | map | channel <how>     nanoseconds that the work took
-//!   <binary> two <how>                            the same for two threads that record
-//!   <binary> pairs <how>                          nanoseconds for 20 million pairs
+//!   <binary> json | syn | map | channel <how> [times]    nanoseconds that the work took
+//!   <binary> two <how>                                   the same for two threads that record
+//!   <binary> pairs <how>                                 nanoseconds for 20 million pairs
 //! ```
 //!
-//! `<how>` is what the binary makes of it: how much is recorded.
+//! `<how>` is what the binary makes of it: how much is recorded. Work that is done several
+//! times shows what a program pays that runs for long: what is touched or read for the first
+//! time is behind it.
 
 use std::hint::black_box;
 use std::sync::Barrier;
@@ -32,15 +34,20 @@ pub fn main(start: Recorder) {
     let mut args = std::env::args().skip(1);
     let work = args.next().unwrap_or_default();
     let how = args.next().unwrap_or_default();
+    let times = args
+        .next()
+        .map_or(1, |times| times.parse().expect("how many times"));
     match work.as_str() {
-        "json" => parse_json(2, |work| timed(&how, start, work)),
-        "syn" => parse_rust(1, |work| timed(&how, start, work)),
-        "map" => churn_map(&how, start),
-        "channel" => send_strings(200_000, |work| timed(&how, start, work)),
+        "json" => parse_json(2 * times, |work| timed(&how, start, work)),
+        "syn" => parse_rust(times, |work| timed(&how, start, work)),
+        "map" => churn_map(400_000 * times, &how, start),
+        "channel" => send_strings(200_000 * times, |work| timed(&how, start, work)),
         "one" => on_threads(1, &how, start),
         "two" => on_threads(2, &how, start),
         "pairs" => pairs(&how, start),
-        _ => panic!("usage: json | syn | map | channel | one | two | pairs, and how"),
+        _ => {
+            panic!("usage: json | syn | map | channel | one | two | pairs, how, and how many times")
+        }
     }
 }
 
@@ -54,12 +61,12 @@ fn timed(how: &str, start: Recorder, work: impl FnOnce()) {
 }
 
 /// Strings that come to a map and go again.
-fn churn_map(how: &str, start: Recorder) {
+fn churn_map(rounds: usize, how: &str, start: Recorder) {
     let mut random = Random::new(5);
     let words: Vec<String> = (0..50_000).map(|_| random.word(8, 40)).collect();
     timed(how, start, || {
         let mut map = std::collections::HashMap::new();
-        for round in 0..400_000 {
+        for round in 0..rounds {
             let word = &words[random.between(0, words.len() - 1)];
             if round % 2 == 0 {
                 map.insert(word.clone(), format!("value {round}"));
