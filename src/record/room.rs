@@ -50,6 +50,8 @@ const LARGEST: u32 = 1 << UNIT_BITS;
 const _: () = assert!(FIRST.is_power_of_two());
 /// Units of the smallest range, when the system has no addresses for a larger one.
 const SMALLEST: u32 = 512;
+// Half of it, which may be all that is lent, has room for a run.
+const _: () = assert!(SMALLEST as usize / 2 > LONGEST);
 
 /// A unit's number: its range and its place there. That of the very first unit is
 /// 0 and stands for none.
@@ -304,8 +306,9 @@ impl Room {
         if self.covered.load(Ordering::Relaxed) < end && !self.cover(first.range(), end) {
             return None;
         }
+        // Release: not before it is covered, whenever a fork looks.
         self.fresh
-            .store(first.0.wrapping_add(length), Ordering::Relaxed);
+            .store(first.0.wrapping_add(length), Ordering::Release);
         Some(first)
     }
 
@@ -322,7 +325,8 @@ impl Room {
         let last = end.min(range.len()).saturating_sub(1);
         let is_covered = self.look.cover(range.address(begin), range.address(last));
         if is_covered {
-            self.covered.store(last.wrapping_add(1), Ordering::Relaxed);
+            // Release: not before it is, whenever a fork looks.
+            self.covered.store(last.wrapping_add(1), Ordering::Release);
         }
         is_covered
     }
@@ -351,13 +355,13 @@ impl Room {
             }
             wanted /= 2;
         }
-        // In this order: a thread that vanishes in between leaves nothing that is lent twice,
-        // or where nobody looks.
+        // In this order, so Release: a thread that vanishes in between leaves nothing that is
+        // lent twice, or where nobody looks.
         self.used.store(at.wrapping_add(1), Ordering::Relaxed);
-        self.covered.store(0, Ordering::Relaxed);
+        self.covered.store(0, Ordering::Release);
         let first = range.begin().max(1);
         self.fresh
-            .store(Number::new(at as usize, first).0, Ordering::Relaxed);
+            .store(Number::new(at as usize, first).0, Ordering::Release);
         true
     }
 
