@@ -170,7 +170,7 @@ impl Current {
     ///
     /// While samples are taken a thread comes by every few kilobytes, to tell how much is
     /// alive, and has a sample every so many: what it goes through then, and has gone
-    /// from the caches since the last time, made up half of what samples cost.
+    /// from the caches since the last time, made up nearly half of what samples cost.
     #[inline]
     pub(super) fn passes(self, thread: &Thread, slot: &Slot) -> bool {
         let is_ahead = thread.line.is_ahead(self.id, slot.allocated_bytes.own());

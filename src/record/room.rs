@@ -323,7 +323,9 @@ impl Room {
         let wanted = end.saturating_sub(begin).next_power_of_two();
         let end = begin.saturating_add(wanted.max(word(TOUCHED)));
         let last = end.min(range.len()).saturating_sub(1);
-        let is_covered = self.look.cover(range.address(begin), range.address(last));
+        let is_covered = self
+            .look
+            .cover(range.place(begin).addr(), range.place(last).addr());
         if is_covered {
             // Release: not before it is, whenever a fork looks.
             self.covered.store(last.wrapping_add(1), Ordering::Release);
@@ -385,8 +387,7 @@ impl Room {
         let Some(range) = self.ranges.get(number.range()) else {
             return core::ptr::null_mut();
         };
-        let unit = range.units.first().wrapping_add(number.unit() as usize);
-        unit.cast()
+        range.place(number.unit()).cast()
     }
 
     fn link(&self, number: Number) -> Option<&Link> {
@@ -428,9 +429,8 @@ impl Range {
     }
 
     /// Where a unit is.
-    fn address(&self, unit: u32) -> usize {
-        let unit = self.units.first().wrapping_add(unit as usize);
-        unit.addr()
+    fn place(&self, unit: u32) -> *mut Unit {
+        self.units.first().wrapping_add(unit as usize)
     }
 
     #[inline]

@@ -145,7 +145,7 @@ fn what_follows_the_end_of_a_full_range_is_not_lent() {
     assert!(room.ranges[at + 1].open(LARGEST));
     room.look.held(|| assert!(take(1).is_null()));
     let block = take(1);
-    assert!(room.look.looks_at(block) && room.ranges[at + 1].address(0) != block.addr());
+    assert!(room.look.looks_at(block) && room.ranges[at + 1].place(0).addr() != block.addr());
 }
 
 #[test]
