@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   line 0   allocated_bytes  allocations  next_event  freed_bytes
-//!            frees  room  reallocations  failures              every operation
+//!            frees  high  reallocations  failures              every operation
 //!   line 1   published  batch_high  publish_at  trace
 //!            levels (3 words)  state                           every 64 KiB
 //!   line 2   base: the figures when the owner took the slot
@@ -18,13 +18,15 @@
 //! Two compares stand for everything that is rare:
 //! - on allocating, cumulative bytes against `next_event`: the next publication
 //!   is due, somebody watches every request, or there is no real slot yet;
-//! - on freeing, that `room` and the block's size are both within `WINDOW`, as
-//!   one unsigned compare. `room` is how far the net lies below its high-water
-//!   mark. The compare fails when it is negative, that is when the net has passed
-//!   the mark (which is then raised); when the net has fallen far below it or is
-//!   about to; and when there is no real slot yet. The net only rises by
-//!   allocating and nobody looks in between, so the mark needs raising only when
-//!   a free comes.
+//! - on freeing, that the room and the block's size are both within `WINDOW`, as
+//!   one unsigned compare. The room is how far the net lies below its high-water
+//!   mark, `high`. The compare fails when the net has fallen far below the mark or
+//!   is about to, and when there is no real slot yet.
+//!
+//! The net only rises by allocating and nobody looks in between, so the mark needs
+//! raising only when a free comes. It is raised without a branch: which frees
+//! follow a growth, nothing can foresee (one in seven of a parse of Rust, which a
+//! branch for it made slower by a hundredth; 2026-11-22).
 
 use core::ptr;
 
@@ -55,15 +57,15 @@ pub(crate) struct Slot {
     next_event: AtomicU64,
     pub(crate) freed_bytes: Counter,
     pub(crate) frees: Counter,
-    /// How far the net lies below its highest since this was last zero by a
-    /// publication or a scope; negative when it has passed that since.
-    room: AtomicI64,
+    /// The highest net since a publication or a scope last started this again;
+    /// lower than the net when that has passed it since the last free.
+    high: AtomicI64,
     pub(crate) reallocations: Counter,
     pub(crate) failures: Counter,
 
     /// What the global live figure includes of this slot's net.
     published: AtomicI64,
-    /// The highest net since the last publication, without what `high` holds.
+    /// The highest net since the last publication, but for what `high` has seen.
     batch_high: AtomicI64,
     /// When `allocated_bytes` reaches this, a publication is due.
     publish_at: AtomicU64,
@@ -102,7 +104,7 @@ impl Slot {
             next_event: AtomicU64::new(0),
             freed_bytes: Counter::new(),
             frees: Counter::new(),
-            room: AtomicI64::new(0),
+            high: AtomicI64::new(0),
             reallocations: Counter::new(),
             failures: Counter::new(),
             published: AtomicI64::new(0),
@@ -125,7 +127,7 @@ impl Slot {
     pub(crate) const fn marker() -> Self {
         let mut marker = Self::new();
         // Far above the window; `next_event` is 0 already.
-        marker.room = AtomicI64::new(i64::MAX);
+        marker.high = AtomicI64::new(i64::MAX);
         marker
     }
 
@@ -138,7 +140,7 @@ impl Slot {
             next_event: AtomicU64::new(0),
             freed_bytes: Counter::new(),
             frees: Counter::new(),
-            room: AtomicI64::new(0),
+            high: AtomicI64::new(0),
             reallocations: Counter::new(),
             failures: Counter::new(),
             published: AtomicI64::new(0),
@@ -167,7 +169,6 @@ impl Slot {
         }
         self.allocated_bytes.set(after);
         self.allocations.add(1);
-        self.rise(bytes);
         self.count_size(bytes);
         true
     }
@@ -181,7 +182,6 @@ impl Slot {
         }
         self.freed_bytes.add(bytes);
         self.frees.add(1);
-        self.fall(bytes);
         true
     }
 
@@ -195,7 +195,6 @@ impl Slot {
         }
         self.allocated_bytes.set(after);
         self.reallocations.add(1);
-        self.rise(bytes);
         true
     }
 
@@ -208,7 +207,6 @@ impl Slot {
         }
         self.freed_bytes.add(bytes);
         self.reallocations.add(1);
-        self.fall(bytes);
         true
     }
 
@@ -222,40 +220,19 @@ impl Slot {
             >= 0
     }
 
-    /// Raises the high-water mark if the net has passed it; `false` when the net
-    /// lies more than a window below it, or will when `bytes` are freed, and a
-    /// publication is due.
+    /// Raises the high-water mark if the net has passed it; `false` when nothing
+    /// was done, as the net lies more than a window below it, or will when `bytes`
+    /// are freed, and a publication is due.
     #[inline]
     fn keep_high(&self, bytes: u64) -> bool {
-        let room = self.room.load(Ordering::Relaxed).cast_unsigned();
-        (room | bytes) <= WINDOW || self.raise_high(bytes)
-    }
-
-    /// The same when one of both is not within the window.
-    #[inline]
-    fn raise_high(&self, bytes: u64) -> bool {
-        // Read again, so that the usual case need not keep it.
-        if self.room.load(Ordering::Relaxed) >= 0 {
+        let net = self.net();
+        let high = self.high.load(Ordering::Relaxed).max(net);
+        let room = high.wrapping_sub(net).cast_unsigned();
+        if (room | bytes) > WINDOW {
             return false;
         }
-        self.room.store(0, Ordering::Relaxed);
-        bytes <= WINDOW
-    }
-
-    /// The net has risen by `bytes`.
-    #[inline]
-    fn rise(&self, bytes: u64) {
-        let room = self.room.load(Ordering::Relaxed);
-        self.room
-            .store(room.wrapping_sub_unsigned(bytes), Ordering::Relaxed);
-    }
-
-    /// The net has fallen by `bytes`.
-    #[inline]
-    fn fall(&self, bytes: u64) {
-        let room = self.room.load(Ordering::Relaxed);
-        self.room
-            .store(room.wrapping_add_unsigned(bytes), Ordering::Relaxed);
+        self.high.store(high, Ordering::Relaxed);
+        true
     }
 
     #[inline]
@@ -279,7 +256,6 @@ impl Slot {
     pub(crate) fn allocate(&self, bytes: u64, request: Request, peak: &Peak) {
         self.allocated_bytes.add(bytes);
         self.allocations.add(1);
-        self.rise(bytes);
         self.count_size(bytes);
         self.event(request, peak);
     }
@@ -288,7 +264,6 @@ impl Slot {
     pub(crate) fn grow(&self, bytes: u64, request: Request, peak: &Peak) {
         self.allocated_bytes.add(bytes);
         self.reallocations.add(1);
-        self.rise(bytes);
         self.event(request, peak);
     }
 
@@ -297,7 +272,6 @@ impl Slot {
         self.look_back(peak);
         self.freed_bytes.add(bytes);
         self.frees.add(1);
-        self.fall(bytes);
         self.look_back(peak);
     }
 
@@ -307,7 +281,6 @@ impl Slot {
         self.look_back(peak);
         self.freed_bytes.add(bytes);
         self.reallocations.add(1);
-        self.fall(bytes);
         self.look_back(peak);
         Trace::record(self.trace.load(Ordering::Relaxed), request);
     }
@@ -434,12 +407,12 @@ impl Slot {
     #[inline]
     fn fold(&self) -> i64 {
         let net = self.net();
-        let high = net.wrapping_add(self.room.load(Ordering::Relaxed).max(0));
+        let high = net.max(self.high.load(Ordering::Relaxed));
         self.levels.note(high);
         if high > self.batch_high.load(Ordering::Relaxed) {
             self.batch_high.store(high, Ordering::Relaxed);
         }
-        self.room.store(0, Ordering::Relaxed);
+        self.high.store(net, Ordering::Relaxed);
         net
     }
 
@@ -534,10 +507,11 @@ impl Slot {
     /// How far the unpublished high-water mark stands above `net`, for a reader
     /// on any thread. Clamped to what is possible when nothing is torn.
     pub(crate) fn headroom(&self, net: i64) -> u64 {
-        let batch = self.batch_high.load(Ordering::Relaxed).saturating_sub(net);
-        self.room
+        let high = self.high.load(Ordering::Relaxed);
+        self.batch_high
             .load(Ordering::Relaxed)
-            .max(batch)
+            .max(high)
+            .saturating_sub(net)
             .clamp(0, HELD_BACK.cast_signed())
             .cast_unsigned()
     }

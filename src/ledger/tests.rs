@@ -68,6 +68,21 @@ fn one_slot_has_an_exact_peak_whatever_the_sizes() {
     }
 }
 
+/// Bug prevented: a peak that no publication has seen yet is not read.
+#[test]
+fn a_reading_sees_the_peak_since_the_last_publication() {
+    let books = books();
+    let slot = claim(books);
+    // The first entry of all takes the cold path.
+    allocate(books, slot, 8);
+    for high in 1..BATCH / 1_000 {
+        allocate(books, slot, high * 10);
+        free(books, slot, high * 10);
+        let stats = books.stats();
+        assert_eq!((stats.live_bytes, stats.peak_bytes), (8, 8 + high * 10));
+    }
+}
+
 /// Bug prevented: a thread that only frees what others allocate never
 /// publishes, and the peak of a steady pipeline rises without end.
 #[test]
