@@ -60,22 +60,7 @@ const FORBIDDEN: [&str; 14] = [
 ///   over us, which aborts when it cannot grow, or when it is entered while it
 ///   is being changed; the `panic` in there is that abort's message failing to
 ///   be written.
-const EXPLAINED: &[(&str, &str)] = &[
-    ("thread_local11destructors10linux_like8register", "claim"),
-    // Looked into by people, gimli 0.34: what it unwraps is the last row of its stack of rows,
-    // which begins with one and refuses to give the last away; what it calls unreachable are
-    // encodings of pointers that it has looked at before.
-    #[cfg(feature = "profile")]
-    (
-        "FrameDescriptionEntry$LT$R$GT$23unwind_info_for_address",
-        "derive",
-    ),
-    #[cfg(feature = "profile")]
-    ("gimli4read3cfi19parse_encoded_value", "gimli4read3cfi"),
-    // The same where the compiler puts the library's caller, which has looked, into ours.
-    #[cfg(feature = "profile")]
-    ("gimli4read3cfi19parse_encoded_value", "derive"),
-];
+const EXPLAINED: &[(&str, &str)] = &[("thread_local11destructors10linux_like8register", "claim")];
 
 /// Functions that call what only the running program knows. Parts of their names.
 ///
@@ -287,13 +272,17 @@ fn examine(program: &Program) -> Found {
 #[derive(Default)]
 struct Held {
     slots: HashMap<Register, Slot>,
-    /// The register that the last instruction has added to: an address out of
-    /// the table of a `match`, if it is jumped to next. That stays inside.
+    /// The register that the last instruction but for stores has added to: an
+    /// address out of the table of a `match`, if it is jumped to next. That
+    /// stays inside.
     sum: Option<Register>,
 }
 
 impl Held {
     fn note(&mut self, program: &Program, instruction: &Instruction) {
+        if instruction.mnemonic() == Mnemonic::Mov && instruction.op0_kind() == OpKind::Memory {
+            return;
+        }
         self.sum = None;
         if instruction.op0_kind() != OpKind::Register {
             return;

@@ -27,6 +27,8 @@ mod bounds;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod check;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod dwarf;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod entry;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod exit;

@@ -28,7 +28,9 @@ pub(crate) fn contains(function: u64) -> bool {
     function != 0
         && FUNCTIONS
             .iter()
-            .any(|known| known.load(Ordering::Relaxed) == function)
+            .map(|known| known.load(Ordering::Relaxed))
+            .take_while(|known| *known != 0)
+            .any(|known| known == function)
 }
 
 /// Takes note of `function`, whose return address was found at `slot`, if a

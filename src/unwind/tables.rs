@@ -1,32 +1,14 @@
 //! Rules out of a module's `.eh_frame`.
 //!
 //! Runs inside the allocator, a few times for each call site of the program at
-//! most, so: no memory but the stack's (about 2 KiB), no lock, no panic. The index
-//! is searched here, as that takes a dozen comparisons; the parsing of entries is
-//! `gimli`'s, with room for a dozen registers in place of its default of 192, whose
-//! 18 KiB would not fit on a small thread's stack.
+//! most, so: no memory but the stack's (half a KiB), no lock, no panic. The index
+//! is searched here, what it leads to is read by [`dwarf`](crate::unwind::dwarf).
 
 use core::mem::offset_of;
 
-use gimli::{
-    BaseAddresses, CfaRule, EhFrame, EhFrameOffset, EndianSlice, LittleEndian, Operation, Register,
-    RegisterRule, UnwindContext, UnwindContextStorage, UnwindExpression, UnwindSection,
-    UnwindTableRow, X86_64,
-};
-
+use crate::unwind::dwarf::{self, Cfa, Entries, Place, RBP, RSP, Row};
 use crate::unwind::modules::{self, Module};
 use crate::unwind::rule::Rule;
-
-type Bytes = EndianSlice<'static, LittleEndian>;
-
-/// A row of the table holds the registers that a function saves: seven at most
-/// in compiled code, all seventeen in the frame of a signal.
-struct Small;
-
-impl UnwindContextStorage<usize> for Small {
-    type Rules = [(Register, RegisterRule<usize>); 18];
-    type Stack = [UnwindTableRow<usize, Self>; 4];
-}
 
 /// A rule and the function that it is for.
 #[derive(Clone, Copy, Debug)]
@@ -43,105 +25,71 @@ pub(crate) struct Derived {
 pub(crate) fn derive(address: u64) -> Option<Derived> {
     let module = modules::find(address)?;
     let tables = Tables::of(&module)?;
-    let bases = BaseAddresses::default()
-        .set_eh_frame_hdr(module.eh_frame_hdr)
-        .set_eh_frame(tables.index.entries_at);
-    let eh_frame = EhFrame::new(tables.entries, LittleEndian);
     let entry = tables.index.entry_for(address)?;
-    // In single steps, because `gimli` subtracts the two pointers without a look.
-    let offset = usize::try_from(entry.checked_sub(tables.index.entries_at)?).ok()?;
-    let fde = eh_frame
-        .fde_from_offset(&bases, EhFrameOffset(offset), EhFrame::cie_from_offset)
-        .ok()?;
-    if !fde.contains(address) {
+    let function = tables.entries.function(entry)?;
+    if !function.contains(address) {
         return None;
     }
-    let function = fde.initial_address();
-    if fde.is_signal_trampoline() {
-        return Some(Derived {
-            rule: Rule::SIGNAL,
-            function,
-        });
-    }
-    let mut context = UnwindContext::<usize, Small>::new_in();
-    let row = fde
-        .unwind_info_for_address(&eh_frame, &bases, &mut context, address)
-        .ok()?;
-    let rule = rule_of(row, &eh_frame)?;
-    Some(Derived { rule, function })
+    let rule = if function.is_trampoline {
+        Rule::SIGNAL
+    } else {
+        rule_of(&function.row_at(address)?)?
+    };
+    Some(Derived {
+        rule,
+        function: function.start,
+    })
 }
 
 /// A row of the table as a rule.
-fn rule_of(row: &UnwindTableRow<usize, Small>, eh_frame: &EhFrame<Bytes>) -> Option<Rule> {
-    match row.register(X86_64::RA) {
-        Some(RegisterRule::Undefined) => return Some(Rule::END),
-        None | Some(RegisterRule::Offset(-8)) => {}
-        Some(_) => return None,
+fn rule_of(row: &Row) -> Option<Rule> {
+    match row.return_address {
+        Place::Lost => return Some(Rule::END),
+        Place::Offset(-8) => {}
+        _ => return None,
     }
-    let saved = row.register(X86_64::RBP);
-    match *row.cfa() {
-        CfaRule::RegisterAndOffset { register, offset } => {
+    match row.cfa {
+        Cfa::Offset(register, offset) => {
             let from_rbp = match register {
-                X86_64::RSP => false,
-                X86_64::RBP => true,
+                RSP => false,
+                RBP => true,
                 _ => return None,
             };
-            let below = match saved {
-                None | Some(RegisterRule::Undefined | RegisterRule::SameValue) => 0,
-                Some(RegisterRule::Offset(below)) => u64::try_from(below.checked_neg()?).ok()?,
-                Some(_) => return None,
+            let below = match row.rbp {
+                Place::Unchanged | Place::Lost => 0,
+                Place::Offset(below) => u64::try_from(below.checked_neg()?).ok()?,
+                Place::Expression(_) | Place::Other => return None,
             };
             Rule::plain(from_rbp, u64::try_from(offset).ok()?, below)
         }
         // The CFA was pushed just below `rbp`, and the caller's `rbp` is where it always is.
-        CfaRule::Expression(cfa) => {
-            let Some(RegisterRule::Expression(saved)) = saved else {
+        Cfa::Expression(cfa) => {
+            let Place::Expression(saved) = row.rbp else {
                 return None;
             };
-            let at_rbp = offset_from_rbp(saved, eh_frame, false)? == 0;
-            let below = offset_from_rbp(cfa, eh_frame, true)?.checked_neg()?;
+            let at_rbp = offset_from_rbp(saved, false)? == 0;
+            let below = offset_from_rbp(cfa, true)?.checked_neg()?;
             at_rbp.then(|| Rule::aligned(u64::try_from(below).ok()?))?
         }
     }
 }
 
 /// `n` of an expression that is just `rbp + n`, with a load behind it or not.
-fn offset_from_rbp(
-    expression: UnwindExpression<usize>,
-    eh_frame: &EhFrame<Bytes>,
-    loaded: bool,
-) -> Option<i64> {
-    let encoding = gimli::Encoding {
-        address_size: 8,
-        format: gimli::Format::Dwarf32,
-        version: 4,
-    };
-    let mut operations = expression.get(eh_frame).ok()?.operations(encoding);
-    let Ok(Some(Operation::RegisterOffset {
-        register: X86_64::RBP,
-        offset,
-        ..
-    })) = operations.next()
-    else {
-        return None;
-    };
-    if loaded
-        && !matches!(
-            operations.next(),
-            Ok(Some(Operation::Deref { size: 8, .. }))
-        )
-    {
-        return None;
+fn offset_from_rbp(expression: &'static [u8], loaded: bool) -> Option<i64> {
+    // DW_OP_breg6 and DW_OP_deref
+    let mut bytes = expression.strip_prefix(&[0x76])?;
+    if loaded {
+        bytes = bytes.strip_suffix(&[0x06])?;
     }
-    matches!(operations.next(), Ok(None)).then_some(offset)
+    dwarf::signed(bytes)
 }
 
 /// The bytes of a module's unwind tables.
 struct Tables {
     /// `.eh_frame_hdr`: finds the entry for an address.
     index: Index,
-    /// `.eh_frame`: the entries.
-    entries: &'static [u8],
+    /// `.eh_frame`.
+    entries: Entries,
 }
 
 impl Tables {
@@ -165,13 +113,14 @@ impl Tables {
             here.then_some((start, end))
         })?;
         let index = Index::of(bytes(module.eh_frame_hdr, segment.1)?, module.eh_frame_hdr)?;
-        let entries_at = index.entries_at;
-        if !(segment.0..segment.1).contains(&entries_at) {
+        let at = index.entries_at;
+        if !(segment.0..segment.1).contains(&at) {
             return None;
         }
+        let bytes = bytes(at, segment.1)?;
         Some(Self {
             index,
-            entries: bytes(entries_at, segment.1)?,
+            entries: Entries { at, bytes },
         })
     }
 }
@@ -257,10 +206,22 @@ fn program_headers(module: &Module) -> Option<&'static [libc::Elf64_Phdr]> {
     Some(unsafe { core::slice::from_raw_parts(start, count) })
 }
 
+/// All entries of the file that is loaded around `inside`, and where each function's is.
+#[cfg(test)]
+pub(super) fn all_around(inside: u64) -> Option<(Entries, Vec<u64>)> {
+    let tables = Tables::of(&modules::find(inside)?)?;
+    let starts = tables.index.pairs.iter().map(|pair| {
+        let start = i32::from_le_bytes(*pair.first_chunk::<4>()?);
+        let start = tables.index.at.wrapping_add_signed(i64::from(start));
+        tables.index.entry_for(start)
+    });
+    Some((tables.entries, starts.collect::<Option<_>>()?))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Index, LittleEndian, modules};
-    use gimli::{BaseAddresses, EhFrameHdr, Pointer};
+    use super::{Index, modules};
+    use gimli::{BaseAddresses, EhFrameHdr, LittleEndian, Pointer};
 
     /// Bug prevented: our search and the library's do not find the same entry, and
     /// a frame is taken for one of the function beside it.

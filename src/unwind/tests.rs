@@ -455,7 +455,7 @@ fn a_frame_pointer_that_leads_down_ends_the_walk() {
     assert_eq!((capture.root, stack.depth()), (UNKNOWN, 1));
 }
 
-/// Bug prevented: too little stack for `gimli` ends in a fault, not in a flag.
+/// Bug prevented: too little stack to read unwind tables ends in a fault, not in a flag.
 #[test]
 fn without_room_to_work_out_a_rule_the_stack_ends_flagged_and_is_not_kept() {
     let memory = recursion(5);
