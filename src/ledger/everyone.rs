@@ -51,6 +51,7 @@ impl Everyone {
     }
 
     /// How often everyone was called so far. For an owner, before it sets its mark.
+    #[inline]
     pub(super) fn calls(&self) -> u32 {
         // Acquire: the settings that the call was about.
         self.calls.load(Ordering::Acquire)

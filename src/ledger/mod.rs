@@ -33,6 +33,8 @@ mod models;
 mod peak;
 #[expect(unsafe_code, reason = "walks chunks that are never freed")]
 mod registry;
+#[cfg(feature = "profile")]
+mod rest;
 mod slot;
 #[cfg(not(loom))]
 mod thread;
@@ -44,6 +46,8 @@ mod trace;
 
 pub(crate) use figures::Figures;
 pub(crate) use slot::Slot;
+#[cfg(all(not(loom), feature = "profile"))]
+pub(crate) use thread::rests;
 #[cfg(not(loom))]
 pub(crate) use thread::{
     allocated_cold, freed_cold, is_own, own, refused, resized, try_allocated, try_freed,
@@ -270,6 +274,14 @@ pub(crate) fn watch_everyone(on: bool) {
 #[cfg(all(not(loom), feature = "profile"))]
 pub(crate) fn call_everyone() {
     everyone::EVERYONE.call(BOOKS.registry.slots());
+}
+
+/// How often everyone was called: what was seen to be wanted after this was asked is
+/// so until there are more.
+#[cfg(all(not(loom), feature = "profile"))]
+#[inline]
+pub(crate) fn calls() -> u32 {
+    everyone::EVERYONE.calls()
 }
 
 /// Bytes alive in the process, as far as threads have published, and all of

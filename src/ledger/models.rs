@@ -129,6 +129,70 @@ fn call_while_arming(call: fn(&Books)) {
     });
 }
 
+/// Calls everyone while the owner of a slot has been told of an event and goes to rest;
+/// whatever the order, it has seen what the call is about, or is told of its next event.
+#[cfg(feature = "profile")]
+fn call_while_going_to_rest(go_to_rest: fn(&Slot, &AtomicU32) -> bool) {
+    loom::model(move || {
+        let books = books();
+        let setting = Arc::new(AtomicU32::new(0));
+        let owner = {
+            let (books, setting) = (Arc::clone(&books), Arc::clone(&setting));
+            thread::spawn(move || go_to_rest(slot(&books, 0), &setting))
+        };
+        setting.store(1, Ordering::Relaxed);
+        super::everyone::EVERYONE.call(books.registry.slots().take(1));
+        let has_seen = owner.join().expect("the owner");
+        let slot = slot(&books, 0);
+        assert!(has_seen || !(slot.try_allocate(1) || slot.rests()));
+    });
+}
+
+/// Where a profile's next sample may lie: far away, so that the thread rests, or before
+/// the next publication, so that it is due earlier.
+#[cfg(feature = "profile")]
+const FAR: u64 = 1 << 20;
+#[cfg(feature = "profile")]
+const NEAR: u64 = 1 << 10;
+
+/// As a profile does it.
+#[cfg(feature = "profile")]
+fn ask_and_look<const AT: u64>(slot: &Slot, setting: &AtomicU32) -> bool {
+    let calls = super::everyone::EVERYONE.calls();
+    let has_seen = setting.load(Ordering::Relaxed) == 1;
+    slot.due_by(AT, 1 << 18, calls);
+    has_seen
+}
+
+#[cfg(feature = "profile")]
+fn look_and_ask<const AT: u64>(slot: &Slot, setting: &AtomicU32) -> bool {
+    let has_seen = setting.load(Ordering::Relaxed) == 1;
+    let calls = super::everyone::EVERYONE.calls();
+    slot.due_by(AT, 1 << 18, calls);
+    has_seen
+}
+
+#[cfg(feature = "profile")]
+#[test]
+fn a_call_to_everyone_reaches_an_owner_that_goes_to_rest_meanwhile() {
+    call_while_going_to_rest(ask_and_look::<FAR>);
+    call_while_going_to_rest(ask_and_look::<NEAR>);
+}
+
+#[cfg(feature = "profile")]
+#[test]
+#[should_panic(expected = "has_seen")]
+fn who_asks_about_calls_after_it_has_looked_is_not_told_of_one() {
+    call_while_going_to_rest(look_and_ask::<FAR>);
+}
+
+#[cfg(feature = "profile")]
+#[test]
+#[should_panic(expected = "has_seen")]
+fn who_asks_about_calls_after_it_has_looked_overwrites_one() {
+    call_while_going_to_rest(look_and_ask::<NEAR>);
+}
+
 #[cfg(feature = "profile")]
 #[test]
 fn a_call_to_everyone_reaches_an_owner_that_sets_its_mark_meanwhile() {

@@ -6,7 +6,7 @@
 //!   line 1   published  batch_high  publish_at  trace
 //!            levels (3 words)  state                           every 64 KiB
 //!   line 2   base: the figures when the owner took the slot
-//!            watchers, attachment                              hardly ever
+//!            watchers, rest, attachment                        hardly ever
 //!   (+8)     sizes: the histogram, feature `histogram`         every allocation
 //! ```
 //!
@@ -35,6 +35,8 @@ use crate::ledger::everyone::EVERYONE;
 use crate::ledger::figures::Figures;
 use crate::ledger::levels::Levels;
 use crate::ledger::peak::{BATCH, HELD_BACK, Peak, WINDOW};
+#[cfg(feature = "profile")]
+use crate::ledger::rest::Rest;
 use crate::ledger::trace::{Request, Trace};
 use crate::sync::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Counter, Ordering};
 
@@ -45,6 +47,15 @@ fn is_every() -> bool {
     return EVERYONE.is_every();
     #[cfg(not(feature = "profile"))]
     false
+}
+
+/// How often everyone was called.
+#[inline]
+fn calls() -> u32 {
+    #[cfg(feature = "profile")]
+    return EVERYONE.calls();
+    #[cfg(not(feature = "profile"))]
+    0
 }
 
 /// Counters with one owner thread at a time. See the module's picture.
@@ -78,6 +89,9 @@ pub(crate) struct Slot {
     base: [Counter; 6],
     /// How many want every request of the owner to take the cold path.
     watchers: AtomicU32,
+    /// For how long nobody above wants to be told of the owner's events.
+    #[cfg(feature = "profile")]
+    rest: Rest,
     /// What a higher storey keeps with the slot; it stays when the slot changes hands.
     attachment: AtomicPtr<()>,
 
@@ -115,6 +129,8 @@ impl Slot {
             state: AtomicU64::new(0),
             base: [const { Counter::new() }; 6],
             watchers: AtomicU32::new(0),
+            #[cfg(feature = "profile")]
+            rest: Rest::new(),
             attachment: AtomicPtr::new(ptr::null_mut()),
             #[cfg(feature = "histogram")]
             sizes: [const { Counter::new() }; crate::histogram::BUCKETS],
@@ -151,6 +167,8 @@ impl Slot {
             state: AtomicU64::new(0),
             base: core::array::from_fn(|_| Counter::new()),
             watchers: AtomicU32::new(0),
+            #[cfg(feature = "profile")]
+            rest: Rest::new(),
             attachment: AtomicPtr::new(ptr::null_mut()),
             #[cfg(feature = "histogram")]
             sizes: core::array::from_fn(|_| Counter::new()),
@@ -356,8 +374,17 @@ impl Slot {
     /// Sets `next_event` to what comes next.
     #[inline]
     fn arm(&self) {
-        #[cfg(feature = "profile")]
-        let calls = EVERYONE.calls();
+        self.arm_since(calls());
+    }
+
+    /// The same, but the next request takes the cold path if anybody has called since there
+    /// were `calls`.
+    #[inline]
+    #[cfg_attr(
+        not(feature = "profile"),
+        expect(unused_variables, reason = "nobody calls")
+    )]
+    fn arm_since(&self, calls: u32) {
         if self.is_watched() || is_every() {
             self.interrupt();
             return;
@@ -373,20 +400,41 @@ impl Slot {
     /// Makes the owner's next request take the cold path. Any thread, but only a
     /// call to [`everyone`](crate::ledger::everyone) makes sure that it lasts.
     pub(crate) fn interrupt(&self) {
+        #[cfg(feature = "profile")]
+        self.rest.end();
         self.next_event
             .store(self.allocated_bytes.read(), Ordering::Relaxed);
     }
 
     /// Makes the owner take the cold path when it has allocated `at` bytes in
-    /// all, or earlier.
+    /// all, or earlier; and until then, for `rest` bytes at most, nobody above wants
+    /// to be told of its events. The caller knows that since there were `calls`, and
+    /// says it again at each event that it is told of.
     #[cfg(feature = "profile")]
-    pub(crate) fn due_by(&self, at: u64) {
+    pub(crate) fn due_by(&self, at: u64, rest: u64, calls: u32) {
         // A publication that comes early does no harm, so its mark serves for this too.
         let due = self.publish_at.load(Ordering::Relaxed);
         if at.wrapping_sub(due).cast_signed() < 0 {
             self.publish_at.store(at, Ordering::Relaxed);
-            self.arm();
+            self.arm_since(calls);
         }
+        let now = self.allocated_bytes.own();
+        // An event that nobody is told of sets the mark a batch ahead, and nobody lowers it.
+        let left = at.wrapping_sub(now).cast_signed() - BATCH.cast_signed();
+        match u64::try_from(left) {
+            Ok(left) if !(self.is_watched() || is_every()) => {
+                self.rest.begin(now.wrapping_add(left.min(rest)), calls);
+            }
+            _ => self.rest.end(),
+        }
+    }
+
+    /// Whether nobody above wants to be told of the owner's event.
+    #[cfg(feature = "profile")]
+    #[inline]
+    pub(crate) fn rests(&self) -> bool {
+        self.rest
+            .lasts(self.allocated_bytes.own(), EVERYONE.calls())
     }
 
     /// What the owner's net has changed by since it was last published.
@@ -450,6 +498,8 @@ impl Slot {
             base.set(value);
         }
         self.levels.restart(now.net());
+        #[cfg(feature = "profile")]
+        self.rest.end();
     }
 
     /// The owner's last act: leave nothing unpublished and nothing switched on.

@@ -219,3 +219,72 @@ fn publishing_twice_adds_nothing_twice() {
     let stats = books.stats();
     assert_eq!((stats.live_bytes, stats.peak_bytes), (0, 5_000));
 }
+
+/// Bug prevented: a thread that rests passes by its next sample, or what somebody
+/// wants to watch.
+#[cfg(feature = "profile")]
+#[test]
+fn a_thread_rests_until_shortly_before_it_is_due_and_never_while_it_is_watched() {
+    use super::everyone::EVERYONE;
+    const FAR: u64 = 1 << 20;
+    let books = books();
+    let slot = claim(books);
+    allocate(books, slot, 8);
+    // Profiles of other tests call everyone, too: then there is nothing to be seen.
+    let seen = |look: &dyn Fn(u32) -> bool| {
+        (0..1_000).find_map(|_| {
+            let calls = EVERYONE.calls();
+            let seen = look(calls);
+            (EVERYONE.calls() == calls).then_some(seen)
+        })
+    };
+    let begins = |at: u64, rest: u64| {
+        seen(&|calls| {
+            slot.due_by(slot.allocated_bytes.own() + at, rest, calls);
+            slot.rests()
+        })
+    };
+    assert_eq!(begins(FAR, 1 << 18), Some(true));
+    assert_eq!(begins(FAR, 1 << 10), Some(false));
+    assert_eq!(begins(BATCH / 2, 1 << 18), Some(false));
+    assert_eq!(begins(BATCH + (1 << 13), 1 << 18), Some(true));
+    let until_due = |at: u64, rest: u64| {
+        let start = slot.allocated_bytes.own();
+        (0..1_000).find_map(|_| {
+            let calls = EVERYONE.calls();
+            let start_again = slot.allocated_bytes.own();
+            slot.due_by(start_again + at, rest, calls);
+            while slot.rests() {
+                assert!(slot.allocated_bytes.own() - start < 1_000 * FAR);
+                allocate(books, slot, 1_000);
+            }
+            let rested = slot.allocated_bytes.own() - start_again;
+            (EVERYONE.calls() == calls).then_some(rested)
+        })
+    };
+    let rested = until_due(FAR, 1 << 18).expect("a quiet moment");
+    assert!(
+        (1 << 18) - 5_000 < rested && rested < (1 << 18) + 1_000,
+        "{rested}"
+    );
+    let rested = until_due(2 * BATCH, 1 << 18).expect("a quiet moment");
+    assert!(BATCH - 5_000 < rested && rested < BATCH + 1_000, "{rested}");
+    // Whoever watches is told of everything.
+    slot.watch();
+    assert_eq!(begins(FAR, 1 << 18), Some(false));
+    slot.unwatch();
+    assert_eq!(begins(FAR, 1 << 18), Some(true));
+    slot.watch();
+    assert!(!slot.rests());
+    slot.unwatch();
+    // As many calls as can be told from each other, and none.
+    slot.due_by(slot.allocated_bytes.own() + FAR, 1 << 18, EVERYONE.calls());
+    for _ in 0..1 << 12 {
+        EVERYONE.call(core::iter::once(slot));
+    }
+    assert!(!slot.rests());
+    // The next owner is told of its first event.
+    assert_eq!(begins(FAR, 1 << 18), Some(true));
+    slot.begin();
+    assert!(!slot.rests());
+}

@@ -165,6 +165,14 @@ pub(crate) fn allocated_cold(size: usize) -> Option<&'static Slot> {
     slot
 }
 
+/// Whether nobody above wants to be told of this event of the calling thread, whose slot
+/// this is.
+#[cfg(feature = "profile")]
+#[inline]
+pub(crate) fn rests(slot: Option<&'static Slot>) -> bool {
+    slot.is_some_and(Slot::rests)
+}
+
 /// Strikes out a block of `size` bytes when [`try_freed`] did not.
 #[cold]
 #[inline(never)]

@@ -77,7 +77,7 @@ pub(crate) unsafe fn allocated(new: New) -> *mut u8 {
             .unless_quiet(|| {
                 let settle = |record| settle_new(new.block, thread, record, tag);
                 enter_recorded(new.block, new.layout.size(), thread, tag, settle);
-                look_around(slot, thread, current);
+                look_around(slot, thread, current, false);
             })
             .is_some()
     {
@@ -185,7 +185,7 @@ pub(super) fn allocated_anyhow(new: New) -> *mut u8 {
         } else {
             new.block
         };
-        look_around(slot, thread, current);
+        look_around(slot, thread, current, is_hit);
         block
     });
     if result.is_none() && thread.is_interrupted() && (tag.is_some() || is_hit) {
@@ -213,7 +213,7 @@ fn enter(new: New, thread: &Thread, tag: Option<Tag>, chosen: Option<Current>) -
     let record = Record {
         node: capture(thread, tag),
         size: size as u64,
-        birth: recent_ms(thread),
+        birth: birth(thread, chosen.is_some()),
         recording: tag.map_or(NOBODY, |tag| tag.id),
         sampled,
     };
@@ -287,12 +287,25 @@ fn lose(recording: u32) {
     }
 }
 
-/// Looks how much is alive, for the profile.
+/// The time for a new record, which a sample is worth a look at the clock.
 #[inline]
-pub(super) fn look_around(slot: &Slot, thread: &Thread, current: Option<Current>) {
+pub(super) fn birth(thread: &Thread, is_hit: bool) -> u32 {
+    if is_hit {
+        clock::look_ms()
+    } else {
+        recent_ms(thread)
+    }
+}
+
+/// Looks how much is alive, for the profile; and at the clock, if that was not done for
+/// a sample just now.
+#[inline]
+pub(super) fn look_around(slot: &Slot, thread: &Thread, current: Option<Current>, is_hit: bool) {
     if let Some(current) = current {
         let now = if current.is_every() {
             u64::from(recent_ms(thread))
+        } else if is_hit {
+            u64::from(clock::recent())
         } else {
             clock::look()
         };
@@ -458,6 +471,7 @@ mod tests {
         let over = Current {
             id: recording.id(),
             interval: 1,
+            calls: 0,
         };
         assert!(over.has(&record) && !over.is_under_way());
         // The tally is closed here, and says so of whatever is entered.

@@ -36,6 +36,9 @@ static ID: AtomicU32 = AtomicU32::new(0);
 /// Below this interval samples are so dense that every free may as well be
 /// looked up; a page for each would take more memory than the program.
 static DENSE_BELOW: AtomicU64 = AtomicU64::new(32 * 1024);
+/// A thread that allocates without a sample looks around after so many bytes, or half an
+/// interval. What samples say of a peak is no more exact.
+const LOOK_EVERY: u64 = 256 * 1024;
 /// When it began, on the recorder's clock.
 static BEGAN_MS: AtomicU64 = AtomicU64::new(0);
 /// Whether there is one, or one is being made or ended.
@@ -92,6 +95,9 @@ pub(crate) struct Snapshot {
 pub(super) struct Current {
     pub(super) id: u32,
     pub(super) interval: u64,
+    /// How often everyone was called before it was seen to be under way: who begins another
+    /// calls again.
+    pub(super) calls: u32,
 }
 
 /// The profile under way.
@@ -102,10 +108,15 @@ pub(super) fn current() -> Option<Current> {
     if interval == 0 {
         return None;
     }
+    let calls = ledger::calls();
     // Acquire: whoever sees the next profile's number sees below that this one's interval is
     // gone, and takes neither for the other's.
     let id = ID.load(Ordering::Acquire);
-    (INTERVAL.load(Ordering::Relaxed) == interval).then_some(Current { id, interval })
+    (INTERVAL.load(Ordering::Relaxed) == interval).then_some(Current {
+        id,
+        interval,
+        calls,
+    })
 }
 
 impl Current {
@@ -160,23 +171,30 @@ impl Current {
         }
         let after = slot.allocated_bytes.own();
         let is_hit = thread.line.hits(self.id, self.interval, after, bytes);
-        slot.due_by(thread.line.next());
+        self.rest(thread, slot);
         is_hit
+    }
+
+    /// Lets the thread pass by until shortly before its next sample, or until it is time to
+    /// look around again.
+    #[inline]
+    fn rest(self, thread: &Thread, slot: &Slot) {
+        let rest = LOOK_EVERY.min(self.interval / 2);
+        slot.due_by(thread.line.next(), rest, self.calls);
     }
 
     /// Looks around, and no more, when that is all there is to do for bytes that the thread
     /// has just been counted for: they are in no recording and no sample, and the thread
     /// does not work for the recorder. Whether that was so.
     ///
-    /// While samples are taken a thread comes by every few kilobytes, to tell how much is
-    /// alive, and has a sample every so many: what it goes through then, and has gone
-    /// from the caches since the last time, made up nearly half of what samples cost.
+    /// While samples are taken a thread comes by more often than it has a sample, to tell how
+    /// much is alive: what it goes through then has gone from the caches since the last time.
     #[inline]
     pub(super) fn passes(self, thread: &Thread, slot: &Slot) -> bool {
         let is_ahead = thread.line.is_ahead(self.id, slot.allocated_bytes.own());
         let passes = is_ahead && !thread.is_quiet() && thread.current().is_none();
         if passes {
-            slot.due_by(thread.line.next());
+            self.rest(thread, slot);
             Self::look_around(slot, clock::look());
         }
         passes

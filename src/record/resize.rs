@@ -6,9 +6,9 @@
 use core::alloc::Layout;
 
 use crate::record::blocks::{
-    enter_recorded, forget_resized, look_around, put, recorder, settle_resized,
+    birth, enter_recorded, forget_resized, look_around, put, recorder, settle_resized,
 };
-use crate::record::hooks::{self, TABLE, capture, recent_ms};
+use crate::record::hooks::{self, TABLE, capture};
 use crate::record::profiling::{self, Current, NOBODY};
 use crate::record::recording::Tag;
 use crate::record::stand_in;
@@ -116,7 +116,7 @@ impl Resize {
                     if !enter_recorded(moved, self.new_size, thread, tag, settle) {
                         forget_resized(was);
                     }
-                    look_around(slot, thread, current);
+                    look_around(slot, thread, current, false);
                 })
                 .is_some()
         {
@@ -137,7 +137,7 @@ impl Resize {
             let is_hit = growth > 0 && current.is_some_and(|c| c.hits(thread, slot, growth));
             let fresh = thread.unless_quiet(|| {
                 let after = self.enter(thread, tag, current, is_hit, moved);
-                look_around(slot, thread, current);
+                look_around(slot, thread, current, is_hit);
                 (after, current)
             });
             if fresh.is_none() && is_hit && thread.is_interrupted() {
@@ -190,7 +190,7 @@ impl Resize {
         let record = Record {
             node,
             size: new,
-            birth: recent_ms(thread),
+            birth: birth(thread, is_hit),
             recording: match tag {
                 Some(tag) if is_recorded => tag.id,
                 _ => was.recording,
