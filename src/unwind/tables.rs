@@ -2,7 +2,7 @@
 //!
 //! Runs inside the allocator, a few times for each call site of the program at
 //! most, so: no memory but the stack's (half a KiB), no lock, no panic. The index
-//! is searched here, what it leads to is read by [`dwarf`](crate::unwind::dwarf).
+//! is searched here, what it leads to is read by [`dwarf`].
 
 use core::mem::offset_of;
 
