@@ -75,8 +75,11 @@ impl Entries {
         let common = self.common(at.checked_sub(u64::from(back))?)?;
         let at = at.checked_add(4)?;
         let start = address(&mut entry, common.encoding, at)?;
-        // A length, not an address.
+        // A length, not an address, and not one with a sign.
         let len = address(&mut entry, common.encoding & !RELATIVE, 0)?;
+        if len.cast_signed() < 0 {
+            return None;
+        }
         if common.has_more {
             let more = entry.unsigned()?;
             entry.block(more)?;

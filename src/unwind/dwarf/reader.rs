@@ -54,7 +54,7 @@ impl Reader {
         if first < 0x80 {
             return Some(u64::from(first));
         }
-        self.rest_of(first).map(|(value, ..)| value)
+        self.rest_of(first, 1).map(|(value, ..)| value)
     }
 
     /// The number of a register.
@@ -70,22 +70,26 @@ impl Reader {
         let (value, bits, last) = if first < 0x80 {
             (u64::from(first), 7, first)
         } else {
-            self.rest_of(first)?
+            self.rest_of(first, 0x7f)?
         };
         let is_negative = last & 0x40 != 0 && bits < u64::BITS;
         let sign = if is_negative { u64::MAX << bits } else { 0 };
         Some((value | sign).cast_signed())
     }
 
-    /// A number of more than one byte: its bits, how many were there, the last byte.
+    /// A number of more than one byte: its bits, how many were there, the last byte. If
+    /// there are ten bytes, the last is 0 or `tenth`.
     #[cold]
-    fn rest_of(&mut self, first: u8) -> Option<(u64, u32, u8)> {
+    fn rest_of(&mut self, first: u8, tenth: u8) -> Option<(u64, u32, u8)> {
         let mut value = u64::from(first & 0x7f);
         let mut bits = 7;
         loop {
             let byte = self.byte()?;
-            let part = u64::from(byte & 0x7f);
-            value |= part.checked_shl(bits)?;
+            // There is room for one bit more, or for a sign.
+            if bits == 63 && byte != 0 && byte != tenth {
+                return None;
+            }
+            value |= u64::from(byte & 0x7f) << bits;
             bits += 7;
             if byte < 0x80 {
                 return Some((value, bits, byte));
@@ -136,7 +140,8 @@ mod tests {
             assert_eq!(reader.signed(), Some(value));
             assert!(reader.0.is_empty());
         }
-        for bytes in [&[] as &[u8], &[0x80], &[0x80; 20]] {
+        let too_large = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2];
+        for bytes in [&[] as &[u8], &[0x80], &[0x80; 20], &too_large] {
             assert_eq!(Reader(bytes.to_vec().leak()).unsigned(), None);
             assert_eq!(Reader(bytes.to_vec().leak()).signed(), None);
         }
