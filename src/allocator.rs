@@ -218,7 +218,11 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
         let moved = unsafe { self.inner.realloc(block, layout, new_size) };
         let is_event = enter_resized(moved, layout.size(), new_size);
         #[cfg(feature = "profile")]
-        if is_event && !moved.is_null() && record::is_on() && !ledger::rests(ledger::own()) {
+        if is_event
+            && !moved.is_null()
+            && record::is_on()
+            && !ledger::rests(ledger::own(), new_size)
+        {
             // It may have grown by a sample. Its old place, which is gone, is nothing to the recorder.
             let resize = record::Resize::unknown(moved, layout, new_size);
             // SAFETY: just given by `inner`, and the caller has left its block.
@@ -348,7 +352,7 @@ fn entered_cold(block: *mut u8, layout: Layout, zeroed: bool) -> *mut u8 {
         zeroed,
         slot,
     };
-    let block = if record::is_on() && !ledger::rests(slot) {
+    let block = if record::is_on() && !ledger::rests(slot, layout.size()) {
         // SAFETY: the ledger has just given it as the calling thread's.
         unsafe { record::allocated(new) }
     } else {

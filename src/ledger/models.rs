@@ -11,6 +11,8 @@ use loom::thread;
 use super::Books;
 use super::registry::Registry;
 use super::slot::Slot;
+#[cfg(feature = "profile")]
+use super::trace::Request;
 use crate::sync::{AtomicU32, Ordering};
 
 /// Books whose first two slots are owned and past their first, cold entry.
@@ -118,7 +120,8 @@ fn call_while_arming(call: fn(&Books)) {
         let owner = {
             let (books, setting) = (Arc::clone(&books), Arc::clone(&setting));
             thread::spawn(move || {
-                slot(&books, 0).publish(&books.peak);
+                // Its event: it sets its mark, and then looks.
+                slot(&books, 0).allocate(1, Request::Allocate(1), &books.peak);
                 setting.load(Ordering::Relaxed) == 1
             })
         };
@@ -132,19 +135,19 @@ fn call_while_arming(call: fn(&Books)) {
 /// Calls everyone while the owner of a slot has been told of an event and goes to rest;
 /// whatever the order, it has seen what the call is about, or is told of its next event.
 #[cfg(feature = "profile")]
-fn call_while_going_to_rest(go_to_rest: fn(&Slot, &AtomicU32) -> bool) {
+fn call_while_going_to_rest(go_to_rest: fn(&Books, &AtomicU32) -> bool) {
     loom::model(move || {
         let books = books();
         let setting = Arc::new(AtomicU32::new(0));
         let owner = {
             let (books, setting) = (Arc::clone(&books), Arc::clone(&setting));
-            thread::spawn(move || go_to_rest(slot(&books, 0), &setting))
+            thread::spawn(move || go_to_rest(&books, &setting))
         };
         setting.store(1, Ordering::Relaxed);
         super::everyone::EVERYONE.call(books.registry.slots().take(1));
         let has_seen = owner.join().expect("the owner");
         let slot = slot(&books, 0);
-        assert!(has_seen || !(slot.try_allocate(1) || slot.rests()));
+        assert!(has_seen || !(slot.try_allocate(1) || slot.rests(1)));
     });
 }
 
@@ -157,18 +160,18 @@ const NEAR: u64 = 1 << 10;
 
 /// As a profile does it.
 #[cfg(feature = "profile")]
-fn ask_and_look<const AT: u64>(slot: &Slot, setting: &AtomicU32) -> bool {
+fn ask_and_look<const AT: u64>(books: &Books, setting: &AtomicU32) -> bool {
     let calls = super::everyone::EVERYONE.calls();
     let has_seen = setting.load(Ordering::Relaxed) == 1;
-    slot.due_by(AT, 1 << 18, calls);
+    slot(books, 0).due_by(AT, 1 << 18, calls);
     has_seen
 }
 
 #[cfg(feature = "profile")]
-fn look_and_ask<const AT: u64>(slot: &Slot, setting: &AtomicU32) -> bool {
+fn look_and_ask<const AT: u64>(books: &Books, setting: &AtomicU32) -> bool {
     let has_seen = setting.load(Ordering::Relaxed) == 1;
     let calls = super::everyone::EVERYONE.calls();
-    slot.due_by(AT, 1 << 18, calls);
+    slot(books, 0).due_by(AT, 1 << 18, calls);
     has_seen
 }
 
@@ -177,6 +180,47 @@ fn look_and_ask<const AT: u64>(slot: &Slot, setting: &AtomicU32) -> bool {
 fn a_call_to_everyone_reaches_an_owner_that_goes_to_rest_meanwhile() {
     call_while_going_to_rest(ask_and_look::<FAR>);
     call_while_going_to_rest(ask_and_look::<NEAR>);
+}
+
+/// As [`ask_and_look`], and then it has an event. `rests` enters that, and says whether
+/// the slot rests.
+#[cfg(feature = "profile")]
+fn rest_and_have_an_event(
+    books: &Books,
+    setting: &AtomicU32,
+    rests: fn(&Books, &Slot) -> bool,
+) -> bool {
+    let has_seen = ask_and_look::<FAR>(books, setting);
+    let slot = slot(books, 0);
+    if slot.try_allocate(1) {
+        return has_seen;
+    }
+    let rests = rests(books, slot);
+    has_seen || !rests && setting.load(Ordering::Relaxed) == 1
+}
+
+#[cfg(feature = "profile")]
+#[test]
+fn a_call_to_everyone_reaches_an_owner_that_rests_and_has_an_event_meanwhile() {
+    call_while_going_to_rest(|books, setting| {
+        rest_and_have_an_event(books, setting, |books, slot| {
+            slot.allocate(1, Request::Allocate(1), &books.peak);
+            slot.rests(1)
+        })
+    });
+}
+
+#[cfg(feature = "profile")]
+#[test]
+#[should_panic(expected = "has_seen")]
+fn who_looks_whether_it_rests_before_it_sets_its_mark_is_not_told_of_a_call() {
+    call_while_going_to_rest(|books, setting| {
+        rest_and_have_an_event(books, setting, |books, slot| {
+            let rests = slot.rests(1);
+            slot.allocate(1, Request::Allocate(1), &books.peak);
+            rests
+        })
+    });
 }
 
 #[cfg(feature = "profile")]

@@ -16,9 +16,15 @@
 //! take the word back from its owner. (Calls do that all the same. Else 4,096 of
 //! them, while a thread allocates nothing, would bring its old word back to life.)
 //!
-//! Both are counted modulo a power of two. An end that is long past, because
-//! nobody was there to be told of anything, may look like one to come, after two
-//! gigabytes; until somebody calls, that does no harm.
+//! Both are counted modulo a power of two, so an end that lies between two and four
+//! gigabytes back looks like one to come. No step gets there from before the end, as
+//! of a large block [everyone is told](crate::ledger::Slot::rests). One that was
+//! passed by, and not moved on, is of a time when nobody was there to be told; and who
+//! comes then has to call.
+//!
+//! An owner must set its mark, with the fence that belongs to that, before it looks
+//! whether it rests, as [events](crate::ledger::Slot::allocate) do: by then it sees
+//! the new number of calls, or the caller its mark.
 
 use crate::sync::{AtomicU32, Ordering};
 

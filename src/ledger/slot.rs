@@ -327,7 +327,8 @@ impl Slot {
         let watchers = self.watchers.load(Ordering::Relaxed);
         self.watchers
             .store(watchers.saturating_sub(1), Ordering::Relaxed);
-        self.arm();
+        // Not armed: somebody may have called meanwhile, and the owner has not looked.
+        self.interrupt();
     }
 
     /// Whether a trace wants to know what is requested.
@@ -420,7 +421,8 @@ impl Slot {
         }
         let now = self.allocated_bytes.own();
         // An event that nobody is told of sets the mark a batch ahead, and nobody lowers it.
-        let left = at.wrapping_sub(now).cast_signed() - BATCH.cast_signed();
+        let left = at.wrapping_sub(now).cast_signed();
+        let left = left.saturating_sub(BATCH.cast_signed());
         match u64::try_from(left) {
             Ok(left) if !(self.is_watched() || is_every()) => {
                 self.rest.begin(now.wrapping_add(left.min(rest)), calls);
@@ -429,12 +431,14 @@ impl Slot {
         }
     }
 
-    /// Whether nobody above wants to be told of the owner's event.
+    /// Whether nobody above wants to be told of the owner's event, a request of so many
+    /// `bytes`, which has been entered.
     #[cfg(feature = "profile")]
     #[inline]
-    pub(crate) fn rests(&self) -> bool {
-        self.rest
-            .lasts(self.allocated_bytes.own(), EVERYONE.calls())
+    pub(crate) fn rests(&self, bytes: u64) -> bool {
+        let allocated = self.allocated_bytes.own();
+        // A large one may be far behind the end.
+        bytes <= BATCH && self.rest.lasts(allocated, EVERYONE.calls())
     }
 
     /// What the owner's net has changed by since it was last published.
@@ -477,8 +481,9 @@ impl Slot {
         if self.is_publication_due() {
             let due = self.allocated_bytes.own().wrapping_add(BATCH);
             self.publish_at.store(due, Ordering::Relaxed);
+            self.arm();
         }
-        self.arm();
+        // Else the mark stays as it is: after a free, nobody looks who has called.
     }
 
     fn is_publication_due(&self) -> bool {

@@ -166,11 +166,11 @@ pub(crate) fn allocated_cold(size: usize) -> Option<&'static Slot> {
 }
 
 /// Whether nobody above wants to be told of this event of the calling thread, whose slot
-/// this is.
+/// this is: a request of `size` bytes, which has been entered.
 #[cfg(feature = "profile")]
 #[inline]
-pub(crate) fn rests(slot: Option<&'static Slot>) -> bool {
-    slot.is_some_and(Slot::rests)
+pub(crate) fn rests(slot: Option<&'static Slot>, size: usize) -> bool {
+    slot.is_some_and(|slot| slot.rests(size as u64))
 }
 
 /// Strikes out a block of `size` bytes when [`try_freed`] did not.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::ledger::{self, Figures};
 use crate::profile::data::{
-    Amount, HeapProfile, Lifetimes, Mapping, Moment, SizeClass, StackProfile, ThreadShare,
+    Amount, HeapProfile, Lifetimes, Mapping, Mode, Moment, SizeClass, StackProfile, ThreadShare,
 };
 use crate::record::{self, Incomplete, Snapshot, StackFigures, Weighed};
 
@@ -21,9 +21,15 @@ pub(super) fn fill(profile: &mut HeapProfile, snapshot: &Snapshot) {
     let (at_ms, live_bytes) = snapshot.highest;
     profile.peak = Moment { at_ms, live_bytes };
     profile.peak_error_bytes = profile.stats.peak_error_bytes;
-    if profile.is_sampled() {
-        // A thread looks for a peak when it publishes, not with each allocation.
-        profile.peak_error_bytes = profile.peak_error_bytes.max(ledger::HELD_BACK_BYTES);
+    if let Mode::Sampled { interval_bytes } = profile.mode {
+        // Threads look for a peak once in a while, not with each allocation.
+        let threads = profile
+            .stats
+            .peak_error_bytes
+            .div_ceil(ledger::HELD_BACK_BYTES)
+            .max(1);
+        let each = record::unseen(interval_bytes).max(ledger::HELD_BACK_BYTES);
+        profile.peak_error_bytes += threads.saturating_mul(each);
     }
     profile.sizes = sizes(&snapshot.sizes);
     profile.threads = threads();

@@ -44,8 +44,8 @@
 //! difference to the stack that called it, and is no other block; the block
 //! moves to that stack. The *peak share* of a stack is what was alive of it when
 //! the process had the most bytes alive; shares add up to the peak, less what is
-//! older than the profile. With samples the peak is looked for every 256 KiB that
-//! a thread allocates, or half an interval if that is less.
+//! older than the profile. With samples a thread looks for the peak once it has
+//! allocated 256 KiB, or half an interval if that is less, and at most 64 KiB later.
 //!
 //! A [`HeapProfile`] is plain data. Names are looked up when a format for people
 //! is written, in the process that the profile is of; [`write_pprof`](HeapProfile::write_pprof)

@@ -77,7 +77,7 @@ pub(crate) unsafe fn allocated(new: New) -> *mut u8 {
             .unless_quiet(|| {
                 let settle = |record| settle_new(new.block, thread, record, tag);
                 enter_recorded(new.block, new.layout.size(), thread, tag, settle);
-                look_around(slot, thread, current, false);
+                look_around(slot, thread, current, None);
             })
             .is_some()
     {
@@ -180,12 +180,13 @@ pub(super) fn allocated_anyhow(new: New) -> *mut u8 {
     let size = new.layout.size() as u64;
     let is_hit = current.is_some_and(|current| current.hits(thread, slot, size));
     let result = thread.unless_quiet(|| {
+        let now = is_hit.then(clock::look);
         let block = if tag.is_some() || is_hit {
-            enter(new, thread, tag, current.filter(|_| is_hit))
+            enter(new, thread, tag, current.filter(|_| is_hit), now)
         } else {
             new.block
         };
-        look_around(slot, thread, current, is_hit);
+        look_around(slot, thread, current, now);
         block
     });
     if result.is_none() && thread.is_interrupted() && (tag.is_some() || is_hit) {
@@ -194,8 +195,14 @@ pub(super) fn allocated_anyhow(new: New) -> *mut u8 {
     result.unwrap_or(new.block)
 }
 
-/// Enters a new block; `chosen` is the profile that it is a sample of.
-fn enter(new: New, thread: &Thread, tag: Option<Tag>, chosen: Option<Current>) -> *mut u8 {
+/// Enters a new block; `chosen` is the profile that it is a sample of, since `now`.
+fn enter(
+    new: New,
+    thread: &Thread,
+    tag: Option<Tag>,
+    chosen: Option<Current>,
+    now: Option<u64>,
+) -> *mut u8 {
     let size = new.layout.size();
     let mut block = new.block;
     let mut sampled = chosen.is_some();
@@ -213,7 +220,7 @@ fn enter(new: New, thread: &Thread, tag: Option<Tag>, chosen: Option<Current>) -
     let record = Record {
         node: capture(thread, tag),
         size: size as u64,
-        birth: birth(thread, chosen.is_some()),
+        birth: birth(thread, now),
         recording: tag.map_or(NOBODY, |tag| tag.id),
         sampled,
     };
@@ -287,27 +294,26 @@ fn lose(recording: u32) {
     }
 }
 
-/// The time for a new record, which a sample is worth a look at the clock.
+/// The time for a new record: a sample's is exact.
 #[inline]
-pub(super) fn birth(thread: &Thread, is_hit: bool) -> u32 {
-    if is_hit {
-        clock::look_ms()
-    } else {
-        recent_ms(thread)
-    }
+pub(super) fn birth(thread: &Thread, now: Option<u64>) -> u32 {
+    now.map_or_else(|| recent_ms(thread), clock::ms)
 }
 
-/// Looks how much is alive, for the profile; and at the clock, if that was not done for
-/// a sample just now.
+/// Looks how much is alive, for the profile; `now`, if the clock was looked at for a
+/// sample.
 #[inline]
-pub(super) fn look_around(slot: &Slot, thread: &Thread, current: Option<Current>, is_hit: bool) {
+pub(super) fn look_around(
+    slot: &Slot,
+    thread: &Thread,
+    current: Option<Current>,
+    now: Option<u64>,
+) {
     if let Some(current) = current {
         let now = if current.is_every() {
             u64::from(recent_ms(thread))
-        } else if is_hit {
-            u64::from(clock::recent())
         } else {
-            clock::look()
+            now.unwrap_or_else(clock::look)
         };
         Current::look_around(slot, now);
     }

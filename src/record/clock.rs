@@ -29,13 +29,18 @@ pub(super) fn now() -> u64 {
 /// The same, remembered for [`recent`].
 pub(super) fn look() -> u64 {
     let now = now();
-    RECENT.store(u32::try_from(now).unwrap_or(u32::MAX), Ordering::Relaxed);
+    RECENT.store(ms(now), Ordering::Relaxed);
     now
 }
 
 /// The same as records keep it, which stops after 49 days.
 pub(super) fn look_ms() -> u32 {
-    u32::try_from(look()).unwrap_or(u32::MAX)
+    ms(look())
+}
+
+/// What [`look`] gave, as records keep it.
+pub(super) fn ms(now: u64) -> u32 {
+    u32::try_from(now).unwrap_or(u32::MAX)
 }
 
 /// The same as somebody has last read it.

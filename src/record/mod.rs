@@ -99,7 +99,7 @@ pub(crate) use look::{is_on, looks_at};
 #[cfg(not(loom))]
 pub(crate) use process::Everyone;
 #[cfg(not(loom))]
-pub(crate) use profiling::{Profiling, Snapshot, StackFigures, set_dense_below};
+pub(crate) use profiling::{Profiling, Snapshot, StackFigures, set_dense_below, unseen};
 #[cfg(not(loom))]
 pub(crate) use recording::{Key, Recording, Survivor};
 #[cfg(not(loom))]

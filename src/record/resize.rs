@@ -8,6 +8,7 @@ use core::alloc::Layout;
 use crate::record::blocks::{
     birth, enter_recorded, forget_resized, look_around, put, recorder, settle_resized,
 };
+use crate::record::clock;
 use crate::record::hooks::{self, TABLE, capture};
 use crate::record::profiling::{self, Current, NOBODY};
 use crate::record::recording::Tag;
@@ -116,7 +117,7 @@ impl Resize {
                     if !enter_recorded(moved, self.new_size, thread, tag, settle) {
                         forget_resized(was);
                     }
-                    look_around(slot, thread, current, false);
+                    look_around(slot, thread, current, None);
                 })
                 .is_some()
         {
@@ -134,10 +135,12 @@ impl Resize {
     unsafe fn ended_anyhow(&self, moved: *mut u8) -> *mut u8 {
         let fresh = recorder().and_then(|(slot, thread, tag, current)| {
             let growth = self.growth();
-            let is_hit = growth > 0 && current.is_some_and(|c| c.hits(thread, slot, growth));
+            // Also when it has not grown: this may be the thread's first look at the profile.
+            let is_hit = current.is_some_and(|c| c.hits(thread, slot, growth));
             let fresh = thread.unless_quiet(|| {
-                let after = self.enter(thread, tag, current, is_hit, moved);
-                look_around(slot, thread, current, is_hit);
+                let now = is_hit.then(clock::look);
+                let after = self.enter(thread, tag, current, now, moved);
+                look_around(slot, thread, current, now);
                 (after, current)
             });
             if fresh.is_none() && is_hit && thread.is_interrupted() {
@@ -166,9 +169,11 @@ impl Resize {
         thread: &Thread,
         tag: Option<Tag>,
         current: Option<Current>,
-        is_hit: bool,
+        now: Option<u64>,
         moved: *mut u8,
     ) -> Option<Record> {
+        // As of when it is a new sample.
+        let is_hit = now.is_some();
         let (old, new) = (self.given.size() as u64, self.new_size as u64);
         let every = current.filter(|c| c.is_every() && tag.is_some_and(|t| c.has_recording(t.id)));
         let is_wanted = self.record.is_some() || is_hit || every.is_some();
@@ -190,7 +195,7 @@ impl Resize {
         let record = Record {
             node,
             size: new,
-            birth: birth(thread, is_hit),
+            birth: birth(thread, now),
             recording: match tag {
                 Some(tag) if is_recorded => tag.id,
                 _ => was.recording,
