@@ -272,22 +272,27 @@ fn examine(program: &Program) -> Found {
 #[derive(Default)]
 struct Held {
     slots: HashMap<Register, Slot>,
-    /// The register that the last instruction but for stores has added to: an
-    /// address out of the table of a `match`, if it is jumped to next. That
-    /// stays inside.
+    /// The register that the last instruction has added to, but for moves of
+    /// other ones: an address out of the table of a `match`, if it is jumped to
+    /// next. That stays inside.
     sum: Option<Register>,
 }
 
 impl Held {
     fn note(&mut self, program: &Program, instruction: &Instruction) {
-        if instruction.mnemonic() == Mnemonic::Mov && instruction.op0_kind() == OpKind::Memory {
-            return;
-        }
-        self.sum = None;
-        if instruction.op0_kind() != OpKind::Register {
-            return;
-        }
+        let is_register = instruction.op0_kind() == OpKind::Register;
         let register = instruction.op0_register();
+        let is_move = instruction.mnemonic() == Mnemonic::Mov;
+        let is_over = is_register
+            && self
+                .sum
+                .is_some_and(|sum| sum.full_register() == register.full_register());
+        if !is_move || is_over {
+            self.sum = None;
+        }
+        if !is_register {
+            return;
+        }
         match instruction.mnemonic() {
             Mnemonic::Mov
                 if instruction.op1_kind() == OpKind::Memory
