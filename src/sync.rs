@@ -49,6 +49,12 @@ impl Counter {
         Self(AtomicU64::new(0))
     }
 
+    /// A counter at `value`.
+    #[cfg(not(loom))]
+    pub(crate) const fn holding(value: u64) -> Self {
+        Self(AtomicU64::new(value))
+    }
+
     /// A counter at zero.
     #[cfg(loom)]
     pub(crate) fn new() -> Self {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   line 0   allocated_bytes  allocations  next_event  freed_bytes
-//!            frees  high  reallocations  failures              every operation
+//!            frees  roof  reallocations  failures              every operation
 //!   line 1   published  batch_high  publish_at  trace
 //!            levels (3 words)  state                           every 64 KiB
 //!   line 2   base: the figures when the owner took the slot
@@ -18,16 +18,20 @@
 //! Two compares stand for everything that is rare:
 //! - on allocating, cumulative bytes against `next_event`: the next publication
 //!   is due, somebody watches every request, or there is no real slot yet;
-//! - on freeing, that the room and the block's size are both within `WINDOW`, as
-//!   one unsigned compare. The room is how far the net lies below its high-water
-//!   mark, `high`. The compare fails when the net has fallen far below the mark or
-//!   is about to, and when there is no real slot yet.
+//! - on freeing, that the net will lie within `WINDOW` of its high-water mark
+//!   afterwards. The compare fails when it will not, and when there is no real slot
+//!   yet.
 //!
-//! The net only rises by allocating and nobody looks in between, so the mark needs
-//! raising only when a free comes. It is raised without a branch: which frees
+//! The mark is kept as `roof`: how many bytes must be allocated in all for the net to
+//! be there. The net only rises by allocating and nobody looks in between, so the mark
+//! needs raising only when a free comes. It is raised without a branch: which frees
 //! follow a growth, nothing can foresee (one in seven of a parse of Rust, which a
 //! branch for it made slower by a hundredth; 2026-11-22).
 
+#[cfg(feature = "profile")]
+mod above;
+
+use core::hint;
 use core::ptr;
 
 #[cfg(feature = "profile")]
@@ -68,15 +72,16 @@ pub(crate) struct Slot {
     next_event: AtomicU64,
     pub(crate) freed_bytes: Counter,
     pub(crate) frees: Counter,
-    /// The highest net since a publication or a scope last started this again;
-    /// lower than the net when that has passed it since the last free.
-    high: AtomicI64,
+    /// What was freed, and the highest net since a publication or a scope last
+    /// started this again; less than what was allocated when the net has passed
+    /// that since the last free.
+    roof: Counter,
     pub(crate) reallocations: Counter,
     pub(crate) failures: Counter,
 
     /// What the global live figure includes of this slot's net.
     published: AtomicI64,
-    /// The highest net since the last publication, but for what `high` has seen.
+    /// The highest net since the last publication, but for what `roof` has seen.
     batch_high: AtomicI64,
     /// When `allocated_bytes` reaches this, a publication is due.
     publish_at: AtomicU64,
@@ -118,7 +123,7 @@ impl Slot {
             next_event: AtomicU64::new(0),
             freed_bytes: Counter::new(),
             frees: Counter::new(),
-            high: AtomicI64::new(0),
+            roof: Counter::new(),
             reallocations: Counter::new(),
             failures: Counter::new(),
             published: AtomicI64::new(0),
@@ -143,7 +148,7 @@ impl Slot {
     pub(crate) const fn marker() -> Self {
         let mut marker = Self::new();
         // Far above the window; `next_event` is 0 already.
-        marker.high = AtomicI64::new(i64::MAX);
+        marker.roof = Counter::holding(i64::MAX.cast_unsigned());
         marker
     }
 
@@ -156,7 +161,7 @@ impl Slot {
             next_event: AtomicU64::new(0),
             freed_bytes: Counter::new(),
             frees: Counter::new(),
-            high: AtomicI64::new(0),
+            roof: Counter::new(),
             reallocations: Counter::new(),
             failures: Counter::new(),
             published: AtomicI64::new(0),
@@ -195,10 +200,9 @@ impl Slot {
     #[inline]
     #[must_use]
     pub(crate) fn try_free(&self, bytes: u64) -> bool {
-        if !self.keep_high(bytes) {
+        if !self.try_fall(bytes) {
             return false;
         }
-        self.freed_bytes.add(bytes);
         self.frees.add(1);
         true
     }
@@ -220,10 +224,9 @@ impl Slot {
     #[inline]
     #[must_use]
     pub(crate) fn try_shrink(&self, bytes: u64) -> bool {
-        if !self.keep_high(bytes) {
+        if !self.try_fall(bytes) {
             return false;
         }
-        self.freed_bytes.add(bytes);
         self.reallocations.add(1);
         true
     }
@@ -238,19 +241,28 @@ impl Slot {
             >= 0
     }
 
-    /// Raises the high-water mark if the net has passed it; `false` when nothing
-    /// was done, as the net lies more than a window below it, or will when `bytes`
-    /// are freed, and a publication is due.
+    /// Raises the high-water mark if the net has passed it, and lowers the net by
+    /// `bytes`; `false` when nothing was done, as it would lie more than a window
+    /// below the mark then, and a publication is due.
     #[inline]
-    fn keep_high(&self, bytes: u64) -> bool {
-        let net = self.net();
-        let high = self.high.load(Ordering::Relaxed).max(net);
-        let room = high.wrapping_sub(net).cast_unsigned();
-        if (room | bytes) > WINDOW {
+    fn try_fall(&self, bytes: u64) -> bool {
+        let allocated = self.allocated_bytes.own();
+        let roof = self.roof.own();
+        let is_above = roof.wrapping_sub(allocated).cast_signed() < 0;
+        let roof = hint::select_unpredictable(is_above, allocated, roof).wrapping_add(bytes);
+        // The room below the mark is less than 2^63, and so is a block.
+        if roof.wrapping_sub(allocated) > WINDOW {
             return false;
         }
-        self.high.store(high, Ordering::Relaxed);
+        self.roof.set(roof);
+        self.freed_bytes.add(bytes);
         true
+    }
+
+    /// Lowers the net by `bytes`.
+    fn fall(&self, bytes: u64) {
+        self.roof.add(bytes);
+        self.freed_bytes.add(bytes);
     }
 
     #[inline]
@@ -288,7 +300,7 @@ impl Slot {
     /// Strikes out a block when [`try_free`](Self::try_free) would not.
     pub(crate) fn free(&self, bytes: u64, peak: &Peak) {
         self.look_back(peak);
-        self.freed_bytes.add(bytes);
+        self.fall(bytes);
         self.frees.add(1);
         self.look_back(peak);
     }
@@ -297,7 +309,7 @@ impl Slot {
     /// when a trace may want to see it.
     pub(crate) fn shrink(&self, bytes: u64, request: Request, peak: &Peak) {
         self.look_back(peak);
-        self.freed_bytes.add(bytes);
+        self.fall(bytes);
         self.reallocations.add(1);
         self.look_back(peak);
         Trace::record(self.trace.load(Ordering::Relaxed), request);
@@ -335,24 +347,6 @@ impl Slot {
     #[inline]
     pub(crate) fn is_traced(&self) -> bool {
         !self.trace.load(Ordering::Relaxed).is_null()
-    }
-
-    /// Notes in the traces where the last request came from.
-    #[cfg(feature = "profile")]
-    pub(crate) fn note_site(&self, site: u32) {
-        Trace::note_site(self.trace.load(Ordering::Relaxed), site);
-    }
-
-    /// What a higher storey keeps with the slot.
-    #[cfg(feature = "profile")]
-    pub(crate) fn attachment(&self) -> *mut () {
-        self.attachment.load(Ordering::Acquire)
-    }
-
-    /// Keeps `attachment` with the slot, for this owner and the next ones.
-    #[cfg(feature = "profile")]
-    pub(crate) fn attach(&self, attachment: *mut ()) {
-        self.attachment.store(attachment, Ordering::Release);
     }
 
     /// Does what is due when `allocated_bytes` has reached `next_event`.
@@ -407,50 +401,9 @@ impl Slot {
             .store(self.allocated_bytes.read(), Ordering::Relaxed);
     }
 
-    /// Makes the owner take the cold path when it has allocated `at` bytes in
-    /// all, or earlier; and until then, for `rest` bytes at most, nobody above wants
-    /// to be told of its events. The caller knows that since there were `calls`, and
-    /// says it again at each event that it is told of.
-    #[cfg(feature = "profile")]
-    pub(crate) fn due_by(&self, at: u64, rest: u64, calls: u32) {
-        // A publication that comes early does no harm, so its mark serves for this too.
-        let due = self.publish_at.load(Ordering::Relaxed);
-        if at.wrapping_sub(due).cast_signed() < 0 {
-            self.publish_at.store(at, Ordering::Relaxed);
-            self.arm_since(calls);
-        }
-        let now = self.allocated_bytes.own();
-        // An event that nobody is told of sets the mark a batch ahead, and nobody lowers it.
-        let left = at.wrapping_sub(now).cast_signed();
-        let left = left.saturating_sub(BATCH.cast_signed());
-        match u64::try_from(left) {
-            Ok(left) if !(self.is_watched() || is_every()) => {
-                self.rest.begin(now.wrapping_add(left.min(rest)), calls);
-            }
-            _ => self.rest.end(),
-        }
-    }
-
-    /// Whether nobody above wants to be told of the owner's event, a request of so many
-    /// `bytes`, which has been entered.
-    #[cfg(feature = "profile")]
-    #[inline]
-    pub(crate) fn rests(&self, bytes: u64) -> bool {
-        let allocated = self.allocated_bytes.own();
-        // A large one may be far behind the end.
-        bytes <= BATCH && self.rest.lasts(allocated, EVERYONE.calls())
-    }
-
-    /// What the owner's net has changed by since it was last published.
-    #[cfg(feature = "profile")]
-    pub(crate) fn unpublished(&self) -> i64 {
-        self.net()
-            .wrapping_sub(self.published.load(Ordering::Relaxed))
-    }
-
     /// Raises the mark, or publishes a long fall.
     fn look_back(&self, peak: &Peak) {
-        if !self.keep_high(0) {
+        if !self.try_fall(0) {
             self.publish(peak);
         }
     }
@@ -459,12 +412,13 @@ impl Slot {
     #[inline]
     fn fold(&self) -> i64 {
         let net = self.net();
-        let high = net.max(self.high.load(Ordering::Relaxed));
+        let high = self.roof.own().wrapping_sub(self.freed_bytes.own());
+        let high = net.max(high.cast_signed());
         self.levels.note(high);
         if high > self.batch_high.load(Ordering::Relaxed) {
             self.batch_high.store(high, Ordering::Relaxed);
         }
-        self.high.store(net, Ordering::Relaxed);
+        self.roof.set(self.allocated_bytes.own());
         net
     }
 
@@ -562,7 +516,9 @@ impl Slot {
     /// How far the unpublished high-water mark stands above `net`, for a reader
     /// on any thread. Clamped to what is possible when nothing is torn.
     pub(crate) fn headroom(&self, net: i64) -> u64 {
-        let high = self.high.load(Ordering::Relaxed);
+        // What is freed meanwhile makes it too low, not too high.
+        let roof = self.roof.read();
+        let high = roof.wrapping_sub(self.freed_bytes.read()).cast_signed();
         self.batch_high
             .load(Ordering::Relaxed)
             .max(high)
