@@ -18,7 +18,9 @@
 //!
 //! A signal handler that allocates while its own thread is between the load and
 //! the store of an entry loses its entries, and its strikes may remain. Only
-//! then can the difference be negative, and the reader shows zero.
+//! then can the difference be negative, and the reader shows zero. What it frees
+//! while its thread is in the middle of a free may be missing from that thread's
+//! high-water mark.
 
 #[cfg(feature = "profile")]
 mod everyone;

@@ -2,9 +2,8 @@
 //!
 //! Every thread knows its own net bytes (allocated less freed). It *publishes*
 //! them into one global figure only when they have drifted by a batch, so the
-//! global figure lags behind each thread by at most [`BATCH`] upwards and
-//! twice [`WINDOW`] downwards (a free is looked at before it is entered, and one
-//! of more than a window is entered on the cold path, which looks again):
+//! global figure lags behind each thread by at most [`BATCH`] upwards and a
+//! [`WINDOW`] downwards (twice that is allowed for):
 //!
 //! ```text
 //!   thread's net bytes
@@ -27,10 +26,8 @@ use crate::sync::{AtomicI64, Ordering};
 pub(crate) const BATCH: u64 = 64 * 1024;
 
 /// A thread publishes when its net has fallen by more than this many bytes below
-/// its high. All ones, so that one compare tells whether both of two figures are
-/// within it.
+/// its high. A block that is larger is always freed on the cold path.
 pub(crate) const WINDOW: u64 = 32 * 1024 - 1;
-const _: () = assert!((WINDOW + 1).is_power_of_two());
 
 /// The most by which one thread makes the peak wrong.
 pub(crate) const HELD_BACK: u64 = BATCH + 2 * WINDOW;
