@@ -286,6 +286,13 @@ pub(crate) fn calls() -> u32 {
     everyone::EVERYONE.calls()
 }
 
+/// The process's peak, which slots publish to.
+#[cfg(not(loom))]
+#[inline]
+pub(crate) fn peak() -> &'static Peak {
+    &BOOKS.peak
+}
+
 /// Bytes alive in the process, as far as threads have published, and all of
 /// what `slot` holds, which is the caller's. With one thread that is exact.
 #[cfg(all(not(loom), feature = "profile"))]

@@ -254,15 +254,16 @@ impl Slot {
         if roof.wrapping_sub(allocated) > WINDOW {
             return false;
         }
-        self.roof.set(roof);
+        // In this order: who reads in between finds the mark too low, not too high.
         self.freed_bytes.add(bytes);
+        self.roof.set(roof);
         true
     }
 
     /// Lowers the net by `bytes`.
     fn fall(&self, bytes: u64) {
-        self.roof.add(bytes);
         self.freed_bytes.add(bytes);
+        self.roof.add(bytes);
     }
 
     #[inline]
@@ -532,22 +533,34 @@ impl Slot {
     /// Opens a scope's level; gives where it began, and the level's index
     /// unless there was no memory for it.
     #[inline]
-    pub(crate) fn open_level(&self) -> (Figures, Option<u32>) {
-        let net = self.fold();
+    pub(crate) fn open_level(&self, peak: &Peak) -> (Figures, Option<u32>) {
+        let net = self.fold_and_tell(peak);
         let level = self.levels.open(net);
         (self.figures(), level)
     }
 
     /// The highest net bytes since the level was opened.
-    pub(crate) fn level_high(&self, level: u32) -> i64 {
-        self.fold();
+    pub(crate) fn level_high(&self, level: u32, peak: &Peak) -> i64 {
+        self.fold_and_tell(peak);
         self.levels.high(level)
     }
 
     /// Closes a level; gives the highest net bytes since it was opened.
     #[inline]
-    pub(crate) fn close_level(&self, level: u32) -> i64 {
-        self.fold();
+    pub(crate) fn close_level(&self, level: u32, peak: &Peak) -> i64 {
+        self.fold_and_tell(peak);
         self.levels.close(level)
+    }
+
+    /// Folds, and publishes a long fall: each fold starts the window again, so falls
+    /// in many scopes, none of them long, would never be seen.
+    #[inline]
+    fn fold_and_tell(&self, peak: &Peak) -> i64 {
+        let net = self.fold();
+        let fall = self.batch_high.load(Ordering::Relaxed).wrapping_sub(net);
+        if fall > WINDOW.cast_signed() {
+            self.publish(peak);
+        }
+        net
     }
 }

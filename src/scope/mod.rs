@@ -89,7 +89,7 @@ impl Scope {
     pub fn try_enter() -> Result<Self, Error> {
         installed::require()?;
         let slot = ledger::own().ok_or(Error::thread_ending())?;
-        let (start, level) = slot.open_level();
+        let (start, level) = slot.open_level(ledger::peak());
         Ok(Self {
             slot,
             start,
@@ -121,7 +121,9 @@ impl Scope {
             return Err(Error::thread_ending());
         }
         let now = self.slot.figures();
-        let high = self.level.map(|level| self.slot.level_high(level));
+        let high = self
+            .level
+            .map(|level| self.slot.level_high(level, ledger::peak()));
         Ok(scope_stats(&self.start, &now, high))
     }
 
@@ -190,7 +192,7 @@ impl Drop for Scope {
         match (self.carrier.get(), self.level) {
             (Some(carrier), _) => carrier.leave(self.slot),
             (None, Some(level)) => {
-                self.slot.close_level(level);
+                self.slot.close_level(level, ledger::peak());
             }
             (None, None) => {}
         }
