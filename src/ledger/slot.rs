@@ -533,8 +533,8 @@ impl Slot {
     /// Opens a scope's level; gives where it began, and the level's index
     /// unless there was no memory for it.
     #[inline]
-    pub(crate) fn open_level(&self, peak: &Peak) -> (Figures, Option<u32>) {
-        let net = self.fold_and_tell(peak);
+    pub(crate) fn open_level(&self) -> (Figures, Option<u32>) {
+        let net = self.fold();
         let level = self.levels.open(net);
         (self.figures(), level)
     }
@@ -553,14 +553,20 @@ impl Slot {
     }
 
     /// Folds, and publishes a long fall: each fold starts the window again, so falls
-    /// in many scopes, none of them long, would never be seen.
+    /// in many scopes, none of them long, would never be seen. What opens a level need
+    /// not look, as what closes it does.
     #[inline]
-    fn fold_and_tell(&self, peak: &Peak) -> i64 {
+    fn fold_and_tell(&self, peak: &Peak) {
         let net = self.fold();
         let fall = self.batch_high.load(Ordering::Relaxed).wrapping_sub(net);
         if fall > WINDOW.cast_signed() {
-            self.publish(peak);
+            self.publish_fall(peak);
         }
-        net
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn publish_fall(&self, peak: &Peak) {
+        self.publish(peak);
     }
 }

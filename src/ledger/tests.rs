@@ -79,7 +79,7 @@ fn falls_in_scopes_of_their_own_are_published() {
     allocate(books, consumer, 8);
     for _ in 0..1_000 {
         allocate(books, producer, BLOCK);
-        let (_, level) = consumer.open_level(&books.peak);
+        let (_, level) = consumer.open_level();
         free(books, consumer, BLOCK);
         consumer.close_level(level.expect("memory"), &books.peak);
     }
@@ -96,7 +96,7 @@ fn falls_in_scopes_of_their_own_are_published() {
         allocate(alone, slot, BLOCK);
     }
     for _ in 0..10 {
-        let (_, level) = slot.open_level(&alone.peak);
+        let (_, level) = slot.open_level();
         free(alone, slot, BLOCK);
         slot.close_level(level.expect("memory"), &alone.peak);
     }

@@ -130,7 +130,7 @@ impl Carrier {
         };
         let depth = page.depth_of_owner();
         if depth == 0 {
-            let (start, level) = slot.open_level(ledger::peak());
+            let (start, level) = slot.open_level();
             page.open(start, level.unwrap_or(NO_LEVEL));
         } else {
             page.depth.store(depth + 1, Ordering::Relaxed);

@@ -89,7 +89,7 @@ impl Scope {
     pub fn try_enter() -> Result<Self, Error> {
         installed::require()?;
         let slot = ledger::own().ok_or(Error::thread_ending())?;
-        let (start, level) = slot.open_level(ledger::peak());
+        let (start, level) = slot.open_level();
         Ok(Self {
             slot,
             start,
