@@ -36,15 +36,9 @@ static ID: AtomicU32 = AtomicU32::new(0);
 /// Below this interval samples are so dense that every free may as well be
 /// looked up; a page for each would take more memory than the program.
 static DENSE_BELOW: AtomicU64 = AtomicU64::new(32 * 1024);
-/// A thread that allocates without a sample looks around at the first event after so many
-/// bytes, or half an interval. What samples say of a peak is no more exact.
+/// A thread that allocates without a sample looks around after so many bytes, or half an
+/// interval. What samples say of a peak is no more exact.
 const LOOK_EVERY: u64 = 256 * 1024;
-
-/// The most bytes that a thread allocates between two looks around it, while there are
-/// samples so far apart.
-pub(crate) fn unseen(interval: u64) -> u64 {
-    LOOK_EVERY.min(interval / 2) + ledger::BATCH_BYTES
-}
 /// When it began, on the recorder's clock.
 static BEGAN_MS: AtomicU64 = AtomicU64::new(0);
 /// Whether there is one, or one is being made or ended.
@@ -94,6 +88,17 @@ pub(crate) struct Snapshot {
     /// Blocks by the position of their size's highest bit.
     pub(crate) sizes: [f64; BUCKETS],
     pub(crate) lost: Lost,
+}
+
+/// After so many bytes without a sample a thread looks around, at its next event.
+fn look_after(interval: u64) -> u64 {
+    LOOK_EVERY.min(interval / 2)
+}
+
+/// The most bytes that a thread allocates between two looks around it, while there are
+/// samples so far apart.
+pub(crate) fn unseen(interval: u64) -> u64 {
+    look_after(interval) + ledger::BATCH_BYTES
 }
 
 /// The profile that a record may belong to.
@@ -185,8 +190,7 @@ impl Current {
     /// look around again.
     #[inline]
     fn rest(self, thread: &Thread, slot: &Slot) {
-        let rest = unseen(self.interval) - ledger::BATCH_BYTES;
-        slot.due_by(thread.line.next(), rest, self.calls);
+        slot.due_by(thread.line.next(), look_after(self.interval), self.calls);
     }
 
     /// Looks around, and no more, when that is all there is to do for bytes that the thread

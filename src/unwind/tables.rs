@@ -1,7 +1,7 @@
 //! Rules out of a module's `.eh_frame`.
 //!
 //! Runs inside the allocator, a few times for each call site of the program at
-//! most, so: no memory but the stack's (half a KiB), no lock, no panic. The index
+//! most, so: no memory but the stack's (about a KiB), no lock, no panic. The index
 //! is searched here, what it leads to is read by [`dwarf`].
 
 use core::mem::offset_of;
@@ -30,7 +30,7 @@ pub(crate) fn derive(address: u64) -> Option<Derived> {
     if !function.contains(address) {
         return None;
     }
-    let rule = if function.is_trampoline {
+    let rule = if function.is_trampoline() {
         Rule::SIGNAL
     } else {
         rule_of(&function.row_at(address)?)?

@@ -19,10 +19,10 @@ const FIRST_IP: u64 = 0x1_0001;
 static TURN: parking_lot::Mutex<()> = parking_lot::Mutex::new(());
 
 /// Numbers that look random, the same each time.
-struct Dice(u64);
+pub(super) struct Dice(pub(super) u64);
 
 impl Dice {
-    fn roll(&mut self, sides: u64) -> u64 {
+    pub(super) fn roll(&mut self, sides: u64) -> u64 {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;

@@ -34,8 +34,6 @@ pub(super) struct Function {
     /// Where it begins.
     pub(super) start: u64,
     len: u64,
-    /// Whether the system calls it for a signal.
-    pub(super) is_trampoline: bool,
     common: Common,
     program: Reader,
 }
@@ -49,6 +47,7 @@ struct Common {
     encoding: u8,
     /// Whether each function has more to say, after a length.
     has_more: bool,
+    /// Whether the system calls them for a signal.
     is_trampoline: bool,
     program: Reader,
 }
@@ -87,7 +86,6 @@ impl Entries {
         Some(Function {
             start,
             len,
-            is_trampoline: common.is_trampoline,
             common,
             program: entry,
         })
@@ -144,6 +142,11 @@ impl Entries {
 }
 
 impl Function {
+    /// Whether the system calls it for a signal.
+    pub(super) fn is_trampoline(&self) -> bool {
+        self.common.is_trampoline
+    }
+
     pub(super) fn contains(&self, address: u64) -> bool {
         address.wrapping_sub(self.start) < self.len
     }

@@ -102,6 +102,14 @@ impl Reader {
 mod tests {
     use super::Reader;
 
+    /// What `read` makes of all these bytes.
+    fn whole<T>(bytes: &[u8], read: fn(&mut Reader) -> Option<T>) -> Option<T> {
+        let mut reader = Reader(bytes.to_vec().leak());
+        let value = read(&mut reader)?;
+        assert!(reader.0.is_empty());
+        Some(value)
+    }
+
     /// The examples of DWARF 5, section 7.6, and the limits.
     #[test]
     fn numbers_of_any_length() {
@@ -117,9 +125,7 @@ mod tests {
             ),
         ];
         for (bytes, value) in unsigned {
-            let mut reader = Reader(bytes.to_vec().leak());
-            assert_eq!(reader.unsigned(), Some(value));
-            assert!(reader.0.is_empty());
+            assert_eq!(whole(bytes, Reader::unsigned), Some(value));
         }
         let signed: [(&[u8], i64); 9] = [
             (&[2], 2),
@@ -136,14 +142,12 @@ mod tests {
             ),
         ];
         for (bytes, value) in signed {
-            let mut reader = Reader(bytes.to_vec().leak());
-            assert_eq!(reader.signed(), Some(value));
-            assert!(reader.0.is_empty());
+            assert_eq!(whole(bytes, Reader::signed), Some(value));
         }
         let too_large = [0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 2];
         for bytes in [&[] as &[u8], &[0x80], &[0x80; 20], &too_large] {
-            assert_eq!(Reader(bytes.to_vec().leak()).unsigned(), None);
-            assert_eq!(Reader(bytes.to_vec().leak()).signed(), None);
+            assert_eq!(whole(bytes, Reader::unsigned), None);
+            assert_eq!(whole(bytes, Reader::signed), None);
         }
     }
 
