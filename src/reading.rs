@@ -85,7 +85,7 @@ pub fn try_thread_stats() -> Result<Stats, Error> {
         u64::try_from(allocated.wrapping_sub(freed).cast_signed()).unwrap_or(0)
     };
     let live_bytes = net(own.allocated_bytes, own.freed_bytes);
-    let peak = slot.level_high(0, ledger::peak()).wrapping_sub(base.net());
+    let peak = slot.level_high(0).wrapping_sub(base.net());
     Ok(Stats {
         live_bytes,
         live_blocks: net(own.allocations, own.frees),

@@ -101,24 +101,26 @@ impl Levels {
             .fold(self.top.load(Ordering::Relaxed), i64::max)
     }
 
-    /// Closes the level `index` and gives the highest net since it was opened.
+    /// Closes the level `index`.
     #[inline]
-    pub(crate) fn close(&self, index: u32) -> i64 {
-        let depth = self.depth.load(Ordering::Relaxed);
-        if index >= depth {
-            // The innermost level, as nearly always: its mark is the top one.
-            let high = self.top.load(Ordering::Relaxed);
-            self.pop();
-            high
+    pub(crate) fn close(&self, index: u32) {
+        if index == self.depth.load(Ordering::Relaxed) {
+            // The innermost level, as nearly always.
+            self.pop(index);
         } else {
-            self.close_beneath(index)
+            self.close_other(index);
         }
     }
 
     /// Closes a level that others are still open above.
     #[cold]
-    fn close_beneath(&self, index: u32) -> i64 {
-        let high = self.high(index);
+    #[inline(never)]
+    fn close_other(&self, index: u32) {
+        let depth = self.depth.load(Ordering::Relaxed);
+        if index > depth {
+            self.pop(depth);
+            return;
+        }
         let own = self.get(index);
         self.put(index, CLOSED);
         let mut under = index;
@@ -130,13 +132,11 @@ impl Levels {
                 break;
             }
         }
-        high
     }
 
-    /// Takes the innermost level off, and the closed ones under it.
+    /// Takes the innermost of `depth` levels off, and the closed ones under it.
     #[inline]
-    fn pop(&self) {
-        let mut depth = self.depth.load(Ordering::Relaxed);
+    fn pop(&self, mut depth: u32) {
         while depth > 0 {
             depth -= 1;
             let mark = self.get(depth);
@@ -216,6 +216,12 @@ impl Drop for Levels {
 mod tests {
     use super::Levels;
 
+    fn finish(levels: &Levels, index: u32) -> i64 {
+        let high = levels.high(index);
+        levels.close(index);
+        high
+    }
+
     /// Bug prevented: nested scopes whose peaks were added up instead of
     /// compared (allocation-counter).
     #[test]
@@ -225,8 +231,8 @@ mod tests {
         levels.note(100);
         let inner = levels.open(10).expect("memory");
         levels.note(60);
-        assert_eq!(levels.close(inner), 60);
-        assert_eq!(levels.close(outer), 100);
+        assert_eq!(finish(&levels, inner), 60);
+        assert_eq!(finish(&levels, outer), 100);
     }
 
     #[test]
@@ -235,7 +241,7 @@ mod tests {
         levels.note(1_000);
         let scope = levels.open(5).expect("memory");
         levels.note(7);
-        assert_eq!(levels.close(scope), 7);
+        assert_eq!(finish(&levels, scope), 7);
         assert_eq!(levels.high(0), 1_000);
     }
 
@@ -249,12 +255,12 @@ mod tests {
         let c = levels.open(10).expect("memory");
         levels.note(20);
         // B ends first: it saw 30 before C began and 20 since.
-        assert_eq!(levels.close(b), 30);
+        assert_eq!(finish(&levels, b), 30);
         levels.note(40);
         // A ends next, with C still open.
-        assert_eq!(levels.close(a), 50);
+        assert_eq!(finish(&levels, a), 50);
         levels.note(45);
-        assert_eq!(levels.close(c), 45);
+        assert_eq!(finish(&levels, c), 45);
         // Everything is popped, and the thread saw the highest of all.
         assert_eq!(levels.high(0), 50);
         assert_eq!(levels.open(0), Some(1));
@@ -272,7 +278,7 @@ mod tests {
             .collect();
         for (i, level) in open.into_iter().enumerate().rev() {
             assert_eq!(
-                levels.close(level),
+                finish(&levels, level),
                 1_000 - i64::try_from(i).expect("small")
             );
         }

@@ -409,23 +409,39 @@ impl Slot {
         }
     }
 
-    /// Folds the running mark into the scope's and the batch's, and restarts it.
+    /// The highest net since a publication or a scope last restarted the mark, and
+    /// what is allocated and freed in all. Read in this order: what a signal handler
+    /// frees in between makes the mark too low, not too high.
     #[inline]
-    fn fold(&self) -> i64 {
-        let net = self.net();
-        let high = self.roof.own().wrapping_sub(self.freed_bytes.own());
-        let high = net.max(high.cast_signed());
+    fn running(&self) -> (i64, u64, u64) {
+        let roof = self.roof.own();
+        let allocated = self.allocated_bytes.own();
+        let freed = self.freed_bytes.own();
+        let above = roof.wrapping_sub(allocated).cast_signed().max(0);
+        let net = allocated.wrapping_sub(freed).cast_signed();
+        (net.wrapping_add(above), allocated, freed)
+    }
+
+    /// Folds the running mark into the scope's and the batch's, and restarts it;
+    /// gives the net and the batch's mark.
+    #[inline]
+    fn fold(&self) -> (i64, i64) {
+        let (high, allocated, freed) = self.running();
         self.levels.note(high);
-        if high > self.batch_high.load(Ordering::Relaxed) {
+        let before = self.batch_high.load(Ordering::Relaxed);
+        if high > before {
             self.batch_high.store(high, Ordering::Relaxed);
         }
-        self.roof.set(self.allocated_bytes.own());
-        net
+        self.roof.set(allocated);
+        (
+            allocated.wrapping_sub(freed).cast_signed(),
+            high.max(before),
+        )
     }
 
     /// Brings the global figures up to date with this slot.
     pub(crate) fn publish(&self, peak: &Peak) {
-        let net = self.fold();
+        let (net, _) = self.fold();
         // A swap, not a load and a store: a signal handler that publishes in between must not
         // make us add the same bytes twice.
         let before = self.published.swap(net, Ordering::Relaxed);
@@ -478,15 +494,6 @@ impl Slot {
 
     // --- figures
 
-    /// Net bytes: allocated less freed. Negative where others' blocks are freed.
-    #[inline]
-    pub(crate) fn net(&self) -> i64 {
-        self.allocated_bytes
-            .own()
-            .wrapping_sub(self.freed_bytes.own())
-            .cast_signed()
-    }
-
     /// All six figures; exact for the owner, a recent moment for any thread.
     /// The freed side is read first, as everywhere.
     #[inline]
@@ -533,35 +540,35 @@ impl Slot {
     /// Opens a scope's level; gives where it began, and the level's index
     /// unless there was no memory for it.
     #[inline]
-    pub(crate) fn open_level(&self) -> (Figures, Option<u32>) {
-        let net = self.fold();
+    pub(crate) fn open_level(&self, peak: &Peak) -> (Figures, Option<u32>) {
+        let (net, high) = self.fold();
+        // The fold starts the window again: falls in many scopes, none of them long,
+        // would never be seen.
+        if high.wrapping_sub(net) > WINDOW.cast_signed() {
+            self.publish_fall(peak);
+        }
         let level = self.levels.open(net);
         (self.figures(), level)
     }
 
     /// The highest net bytes since the level was opened.
-    pub(crate) fn level_high(&self, level: u32, peak: &Peak) -> i64 {
-        self.fold_and_tell(peak);
-        self.levels.high(level)
+    pub(crate) fn level_high(&self, level: u32) -> i64 {
+        let (high, ..) = self.running();
+        self.levels.high(level).max(high)
     }
 
     /// Closes a level; gives the highest net bytes since it was opened.
-    #[inline]
-    pub(crate) fn close_level(&self, level: u32, peak: &Peak) -> i64 {
-        self.fold_and_tell(peak);
-        self.levels.close(level)
+    pub(crate) fn close_level(&self, level: u32) -> i64 {
+        let high = self.level_high(level);
+        self.leave_level(level);
+        high
     }
 
-    /// Folds, and publishes a long fall: each fold starts the window again, so falls
-    /// in many scopes, none of them long, would never be seen. What opens a level need
-    /// not look, as what closes it does.
+    /// Closes a level. The running mark goes on: what it has seen, the level below
+    /// has seen as well.
     #[inline]
-    fn fold_and_tell(&self, peak: &Peak) {
-        let net = self.fold();
-        let fall = self.batch_high.load(Ordering::Relaxed).wrapping_sub(net);
-        if fall > WINDOW.cast_signed() {
-            self.publish_fall(peak);
-        }
+    pub(crate) fn leave_level(&self, level: u32) {
+        self.levels.close(level);
     }
 
     #[cold]

@@ -79,9 +79,9 @@ fn falls_in_scopes_of_their_own_are_published() {
     allocate(books, consumer, 8);
     for _ in 0..1_000 {
         allocate(books, producer, BLOCK);
-        let (_, level) = consumer.open_level();
+        let (_, level) = consumer.open_level(&books.peak);
         free(books, consumer, BLOCK);
-        consumer.close_level(level.expect("memory"), &books.peak);
+        consumer.close_level(level.expect("memory"));
     }
     let stats = books.stats();
     assert_eq!(stats.live_bytes, 8);
@@ -96,9 +96,9 @@ fn falls_in_scopes_of_their_own_are_published() {
         allocate(alone, slot, BLOCK);
     }
     for _ in 0..10 {
-        let (_, level) = slot.open_level();
+        let (_, level) = slot.open_level(&alone.peak);
         free(alone, slot, BLOCK);
-        slot.close_level(level.expect("memory"), &alone.peak);
+        slot.close_level(level.expect("memory"));
     }
     let stats = alone.stats();
     assert_eq!((stats.peak_bytes, stats.peak_error_bytes), (20 * BLOCK, 0));
@@ -238,7 +238,7 @@ fn the_next_owner_of_a_slot_continues_its_counts_and_starts_its_own() {
     allocate(books, second, 11);
     assert_eq!(books.stats().live_bytes, 111);
     assert_eq!(second.figures().since(&second.base()).allocated_bytes, 11);
-    assert_eq!(second.level_high(0, &books.peak) - second.base().net(), 11);
+    assert_eq!(second.level_high(0) - second.base().net(), 11);
 }
 
 /// Bug prevented: two atomic steps where a signal handler can come between

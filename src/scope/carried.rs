@@ -130,7 +130,7 @@ impl Carrier {
         };
         let depth = page.depth_of_owner();
         if depth == 0 {
-            let (start, level) = slot.open_level();
+            let (start, level) = slot.open_level(ledger::peak());
             page.open(start, level.unwrap_or(NO_LEVEL));
         } else {
             page.depth.store(depth + 1, Ordering::Relaxed);
@@ -245,7 +245,7 @@ impl Page {
     /// Closes the open visit. For the owner.
     fn close(&self) {
         let level = self.level.load(Ordering::Relaxed);
-        let high = (level != NO_LEVEL).then(|| self.slot.close_level(level, ledger::peak()));
+        let high = (level != NO_LEVEL).then(|| self.slot.close_level(level));
         let visit = self.visit(&self.slot.figures(), high);
         // A reader of the last closed turn that sees any of these sees that the turn is over.
         fence(Ordering::Release);
@@ -313,7 +313,7 @@ impl Page {
         }
         // Only the owner may look at its levels. For another thread's open visit the net so far is
         // the least that the peak can be, and everything allocated the most.
-        let high = (mine && level != NO_LEVEL).then(|| self.slot.level_high(level, ledger::peak()));
+        let high = (mine && level != NO_LEVEL).then(|| self.slot.level_high(level));
         Some(self.visit(&now, high))
     }
 }

@@ -89,7 +89,7 @@ impl Scope {
     pub fn try_enter() -> Result<Self, Error> {
         installed::require()?;
         let slot = ledger::own().ok_or(Error::thread_ending())?;
-        let (start, level) = slot.open_level();
+        let (start, level) = slot.open_level(ledger::peak());
         Ok(Self {
             slot,
             start,
@@ -121,9 +121,7 @@ impl Scope {
             return Err(Error::thread_ending());
         }
         let now = self.slot.figures();
-        let high = self
-            .level
-            .map(|level| self.slot.level_high(level, ledger::peak()));
+        let high = self.level.map(|level| self.slot.level_high(level));
         Ok(scope_stats(&self.start, &now, high))
     }
 
@@ -183,18 +181,26 @@ impl Scope {
     }
 }
 
+impl Scope {
+    /// Leaves a scope that was carried; apart, so that the usual one saves no registers.
+    #[cold]
+    #[inline(never)]
+    fn leave_carried(&self, carrier: &Carrier) {
+        if self.is_here() {
+            carrier.leave(self.slot);
+        }
+    }
+}
+
 impl Drop for Scope {
     #[inline]
     fn drop(&mut self) {
-        if !self.is_here() {
-            return;
-        }
-        match (self.carrier.get(), self.level) {
-            (Some(carrier), _) => carrier.leave(self.slot),
-            (None, Some(level)) => {
-                self.slot.close_level(level, ledger::peak());
-            }
-            (None, None) => {}
+        if let Some(carrier) = self.carrier.take() {
+            self.leave_carried(&carrier);
+        } else if let Some(level) = self.level
+            && self.is_here()
+        {
+            self.slot.leave_level(level);
         }
     }
 }

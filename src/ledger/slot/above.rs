@@ -55,7 +55,10 @@ impl Slot {
 
     /// What the owner's net has changed by since it was last published.
     pub(crate) fn unpublished(&self) -> i64 {
-        self.net()
+        self.allocated_bytes
+            .own()
+            .wrapping_sub(self.freed_bytes.own())
+            .cast_signed()
             .wrapping_sub(self.published.load(Ordering::Relaxed))
     }
 }
