@@ -185,7 +185,7 @@ unsafe impl<A: GlobalAlloc> GlobalAlloc for TrackingAllocator<A> {
     #[inline(never)]
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         #[cfg(feature = "profile")]
-        if record::may_concern(block, layout.size()) {
+        if may_concern(block, layout.size()) {
             // SAFETY: the caller upholds the contract of `realloc`.
             return unsafe { self.realloc_watched(block, layout, new_size) };
         }
@@ -267,7 +267,7 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
     #[inline(never)]
     unsafe fn strike_and_free(block: *mut u8, size: usize, align: usize, heap: &Self) {
         // Struck out before the block is free: afterwards another thread may own its address.
-        if is_looked_at(block) || !ledger::try_freed(size) {
+        if may_concern(block, size) || !ledger::try_freed(size) {
             // SAFETY: the caller upholds the contract of `dealloc`.
             return unsafe { Self::free_cold(block, size, align, heap) };
         }
@@ -380,16 +380,17 @@ fn enter_resized(moved: *mut u8, old_size: usize, new_size: usize) -> bool {
     is_watched
 }
 
-/// Whether the free of this block must be told to the recorder.
+/// Whether the recorder must be told what becomes of this block.
 #[inline]
-fn is_looked_at(block: *mut u8) -> bool {
+#[cfg_attr(
+    not(feature = "profile"),
+    expect(unused_variables, reason = "there is no recorder")
+)]
+fn may_concern(block: *mut u8, size: usize) -> bool {
     #[cfg(feature = "profile")]
-    return record::looks_at(block);
+    return record::may_concern(block, size);
     #[cfg(not(feature = "profile"))]
-    {
-        let _ = block;
-        false
-    }
+    false
 }
 
 /// Whether `System` looks twice at the layout: nearly no request is, and where

@@ -58,8 +58,6 @@ pub(crate) use trace::{Request, Trace};
 
 use crate::stats::Stats;
 #[cfg(all(not(loom), feature = "profile"))]
-pub(crate) use peak::WINDOW;
-#[cfg(all(not(loom), feature = "profile"))]
 pub(crate) use peak::{BATCH as BATCH_BYTES, HELD_BACK as HELD_BACK_BYTES};
 use peak::{BATCH, HELD_BACK, Peak};
 use registry::Registry;

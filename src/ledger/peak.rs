@@ -2,8 +2,8 @@
 //!
 //! Every thread knows its own net bytes (allocated less freed). It *publishes*
 //! them into one global figure only when they have drifted by a batch, so the
-//! global figure lags behind each thread by at most [`BATCH`] upwards and a
-//! [`WINDOW`] downwards (twice that is allowed for):
+//! global figure lags behind each thread by at most [`BATCH`] upwards, and a
+//! [`WINDOW`] more downwards (another one where scopes are opened):
 //!
 //! ```text
 //!   thread's net bytes
@@ -25,11 +25,13 @@ use crate::sync::{AtomicI64, Ordering};
 /// A thread publishes after it has allocated this many bytes.
 pub(crate) const BATCH: u64 = 64 * 1024;
 
-/// A thread publishes when its net has fallen by more than this many bytes below
-/// its high. A block that is larger is always freed on the cold path.
+/// A thread publishes when what it has allocated since, and how far its net has
+/// fallen below its high, are together more than a batch and this many bytes.
 pub(crate) const WINDOW: u64 = 32 * 1024 - 1;
 
-/// The most by which one thread makes the peak wrong.
+/// The most by which one thread makes the peak wrong. Too low: a batch of each thread
+/// that has risen unpublished. Too high: a batch and a window, by which each may have
+/// fallen, and as much again as a window when a scope was opened since.
 pub(crate) const HELD_BACK: u64 = BATCH + 2 * WINDOW;
 
 /// Tries of a reset against threads that raise the peak meanwhile.

@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!   line 0   allocated_bytes  allocations  next_event  freed_bytes
-//!            frees  roof  reallocations  failures              every operation
-//!   line 1   published  batch_high  publish_at  trace
+//!            frees  roof  roof_limit  reallocations            every operation
+//!   line 1   published  batch_high  failures  trace
 //!            levels (3 words)  state                           every 64 KiB
 //!   line 2   base: the figures when the owner took the slot
 //!            watchers, rest, attachment                        hardly ever
@@ -18,15 +18,18 @@
 //! Two compares stand for everything that is rare:
 //! - on allocating, cumulative bytes against `next_event`: the next publication
 //!   is due, somebody watches every request, or there is no real slot yet;
-//! - on freeing, that the net will lie within `WINDOW` of its high-water mark
-//!   afterwards. The compare fails when it will not, and when there is no real slot
-//!   yet.
+//! - on freeing, `roof` against `roof_limit`: a publication is due, or there is no real
+//!   slot yet.
 //!
 //! The mark is kept as `roof`: how many bytes must be allocated in all for the net to
 //! be there. The net only rises by allocating and nobody looks in between, so the mark
 //! needs raising only when a free comes. It is raised without a branch: which frees
 //! follow a growth, nothing can foresee (one in seven of a parse of Rust, which a
 //! branch for it made slower by a hundredth; 2026-11-22).
+//!
+//! A publication lowers the roof to `allocated_bytes`; from there it rises with each
+//! free by its bytes. So the limit, which stands [`WINDOW`] above the mark at which
+//! allocating publishes, bounds what is freed unpublished.
 
 #[cfg(feature = "profile")]
 mod above;
@@ -76,15 +79,16 @@ pub(crate) struct Slot {
     /// started this again; less than what was allocated when the net has passed
     /// that since the last free.
     roof: Counter,
+    /// When `roof` would pass this, a free takes the cold path. Where the next
+    /// publication is due on allocating, and `WINDOW` more.
+    roof_limit: AtomicU64,
     pub(crate) reallocations: Counter,
-    pub(crate) failures: Counter,
 
     /// What the global live figure includes of this slot's net.
     published: AtomicI64,
     /// The highest net since the last publication, but for what `roof` has seen.
     batch_high: AtomicI64,
-    /// When `allocated_bytes` reaches this, a publication is due.
-    publish_at: AtomicU64,
+    pub(crate) failures: Counter,
     trace: AtomicPtr<Trace>,
     levels: Levels,
     /// Who owns the slot: [`crate::ledger::registry`] has the picture.
@@ -124,11 +128,11 @@ impl Slot {
             freed_bytes: Counter::new(),
             frees: Counter::new(),
             roof: Counter::new(),
+            roof_limit: AtomicU64::new(0),
             reallocations: Counter::new(),
-            failures: Counter::new(),
             published: AtomicI64::new(0),
             batch_high: AtomicI64::new(0),
-            publish_at: AtomicU64::new(0),
+            failures: Counter::new(),
             trace: AtomicPtr::new(ptr::null_mut()),
             levels: Levels::new(),
             state: AtomicU64::new(0),
@@ -147,8 +151,8 @@ impl Slot {
     #[cfg(not(loom))]
     pub(crate) const fn marker() -> Self {
         let mut marker = Self::new();
-        // Far above the window; `next_event` is 0 already.
-        marker.roof = Counter::holding(i64::MAX.cast_unsigned());
+        // Above the limit, and `next_event` reached: both are 0.
+        marker.roof = Counter::holding(1);
         marker
     }
 
@@ -162,11 +166,11 @@ impl Slot {
             freed_bytes: Counter::new(),
             frees: Counter::new(),
             roof: Counter::new(),
+            roof_limit: AtomicU64::new(0),
             reallocations: Counter::new(),
-            failures: Counter::new(),
             published: AtomicI64::new(0),
             batch_high: AtomicI64::new(0),
-            publish_at: AtomicU64::new(0),
+            failures: Counter::new(),
             trace: AtomicPtr::new(ptr::null_mut()),
             levels: Levels::new(),
             state: AtomicU64::new(0),
@@ -242,16 +246,15 @@ impl Slot {
     }
 
     /// Raises the high-water mark if the net has passed it, and lowers the net by
-    /// `bytes`; `false` when nothing was done, as it would lie more than a window
-    /// below the mark then, and a publication is due.
+    /// `bytes`; `false` when nothing was done, as a publication is due.
     #[inline]
     fn try_fall(&self, bytes: u64) -> bool {
         let allocated = self.allocated_bytes.own();
         let roof = self.roof.own();
         let is_above = roof.wrapping_sub(allocated).cast_signed() < 0;
         let roof = hint::select_unpredictable(is_above, allocated, roof).wrapping_add(bytes);
-        // The room below the mark is less than 2^63, and so is a block.
-        if roof.wrapping_sub(allocated) > WINDOW {
+        let left = self.roof_limit.load(Ordering::Relaxed).wrapping_sub(roof);
+        if left.cast_signed() < 0 {
             return false;
         }
         // In this order: who reads in between finds the mark too low, not too high.
@@ -385,8 +388,7 @@ impl Slot {
             self.interrupt();
             return;
         }
-        let due = self.publish_at.load(Ordering::Relaxed);
-        self.next_event.store(due, Ordering::Relaxed);
+        self.next_event.store(self.publish_at(), Ordering::Relaxed);
         #[cfg(feature = "profile")]
         if EVERYONE.has_called_since(calls) {
             self.interrupt();
@@ -450,19 +452,25 @@ impl Slot {
         // Not when it lies ahead: it may be earlier than the next batch because somebody has
         // asked for that, and must not be missed.
         if self.is_publication_due() {
-            let due = self.allocated_bytes.own().wrapping_add(BATCH);
-            self.publish_at.store(due, Ordering::Relaxed);
+            self.set_publish_at(self.allocated_bytes.own().wrapping_add(BATCH));
             self.arm();
         }
         // Else the mark stays as it is: after a free, nobody looks who has called.
     }
 
+    /// When `allocated_bytes` reaches this, a publication is due.
+    fn publish_at(&self) -> u64 {
+        self.roof_limit.load(Ordering::Relaxed).wrapping_sub(WINDOW)
+    }
+
+    fn set_publish_at(&self, at: u64) {
+        let limit = at.wrapping_add(WINDOW);
+        self.roof_limit.store(limit, Ordering::Relaxed);
+    }
+
     fn is_publication_due(&self) -> bool {
-        self.allocated_bytes
-            .own()
-            .wrapping_sub(self.publish_at.load(Ordering::Relaxed))
-            .cast_signed()
-            >= 0
+        let over = self.allocated_bytes.own().wrapping_sub(self.publish_at());
+        over.cast_signed() >= 0
     }
 
     // --- ownership

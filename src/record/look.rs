@@ -57,14 +57,6 @@ pub(crate) fn is_on() -> bool {
     LOOK.is_on()
 }
 
-/// Whether the free of this block must be told, whatever its size. Large blocks
-/// are told in any case while [`is_on`].
-#[cfg(not(loom))]
-#[inline]
-pub(crate) fn looks_at(block: *mut u8) -> bool {
-    LOOK.looks_at(block)
-}
-
 impl Look {
     /// Nothing is recorded, and there is no place for samples.
     #[cfg(not(loom))]

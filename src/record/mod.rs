@@ -95,7 +95,7 @@ pub use incomplete::Incomplete;
 #[cfg(not(loom))]
 pub(crate) use loader::symbols;
 #[cfg(not(loom))]
-pub(crate) use look::{is_on, looks_at};
+pub(crate) use look::is_on;
 #[cfg(not(loom))]
 pub(crate) use process::Everyone;
 #[cfg(not(loom))]

@@ -29,7 +29,6 @@
 use core::fmt;
 
 use crate::arena::Zeroed;
-use crate::ledger;
 use crate::record::lock::{Guard, Lock};
 use crate::record::look::{Look, UNIT};
 use crate::record::zone::{Cell, Zone};
@@ -37,7 +36,8 @@ use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// Units of the longest run.
 const LONGEST: usize = 16;
-const _: () = assert!((LONGEST * UNIT) as u64 > ledger::WINDOW);
+/// Bytes of the largest block that there is room for: 32 KiB.
+pub(super) const LARGEST_BLOCK: usize = LONGEST * UNIT;
 
 /// How many ranges there can be.
 const RANGES: usize = 64;

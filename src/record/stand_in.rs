@@ -28,9 +28,8 @@
 
 use core::alloc::Layout;
 
-use crate::ledger;
 use crate::record::look::{LOOK, UNIT};
-use crate::record::room::Room;
+use crate::record::room::{LARGEST_BLOCK, Room};
 use crate::sync::{AtomicU32, Ordering};
 
 static ROOM: Room = Room::new(&LOOK);
@@ -38,10 +37,10 @@ static ROOM: Room = Room::new(&LOOK);
 /// Whether requests are refused: for tests.
 static REFUSED: AtomicU32 = AtomicU32::new(0);
 
-/// Whether frees of this size take the cold path anyway.
+/// Whether all frees of this size are looked up.
 #[inline]
-pub(crate) fn is_large(size: usize) -> bool {
-    size as u64 > ledger::WINDOW
+pub(super) fn is_large(size: usize) -> bool {
+    size > LARGEST_BLOCK
 }
 
 /// Whether a sample of this layout needs a stand-in to be found when it is freed.

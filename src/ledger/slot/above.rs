@@ -27,9 +27,8 @@ impl Slot {
     /// says it again at each event that it is told of.
     pub(crate) fn due_by(&self, at: u64, rest: u64, calls: u32) {
         // A publication that comes early does no harm, so its mark serves for this too.
-        let due = self.publish_at.load(Ordering::Relaxed);
-        if at.wrapping_sub(due).cast_signed() < 0 {
-            self.publish_at.store(at, Ordering::Relaxed);
+        if at.wrapping_sub(self.publish_at()).cast_signed() < 0 {
+            self.set_publish_at(at);
             self.arm_since(calls);
         }
         let now = self.allocated_bytes.own();
