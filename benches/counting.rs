@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use contenders::Contender;
 use criterion::{Criterion, Throughput};
+use heapledger_benches::least;
 use heapledger_benches::micro::{self, Workload};
 use heapledger_benches::peers;
 

@@ -19,7 +19,7 @@ use heapledger_benches::figures::{GOALS, goal, table};
 use heapledger_benches::is_quick;
 
 /// With the two that the others are compared with at the head.
-const PAIRS: [(&str, &str); 12] = [
+const PAIRS: [(&str, &str); 13] = [
     ("default", "no `#[global_allocator]`"),
     ("system", "System, installed"),
     ("heapledger", "heapledger"),
@@ -30,20 +30,23 @@ const PAIRS: [(&str, &str); 12] = [
     ("cap", "cap"),
     ("alloc_tracker", "alloc_tracker"),
     ("tracking_allocator", "tracking-allocator"),
+    ("least", "the least"),
     ("mimalloc", "mimalloc"),
     ("heapledger_over_mimalloc", "heapledger over mimalloc"),
 ];
-const WHOLE: [(&str, &str); 5] = [
+const WHOLE: [(&str, &str); 6] = [
     ("default", "no `#[global_allocator]`"),
     ("system", "System, installed"),
     ("heapledger", "heapledger"),
     ("shared_atomics", "shared atomics"),
     ("alloc_tracker", "alloc_tracker"),
+    ("least", "the least"),
 ];
-const ALONE: [(&str, &str); 4] = [
+const ALONE: [(&str, &str); 5] = [
     ("alone_default", "no `#[global_allocator]`"),
     ("alone_system", "System, installed"),
     ("alone_heapledger", "heapledger"),
+    ("alone_least", "the least"),
     ("alone_heapledger_profile", "heapledger, profile, off"),
 ];
 const AT_OURS: usize = 2;

@@ -1,7 +1,7 @@
 //! What counting costs, as ratios that hold on a machine that is not quiet.
 //!
-//! In every round each allocator works for a few milliseconds, in an order that
-//! rotates, and is compared with what it stands on in that same round; the
+//! In every round each allocator works for a few milliseconds, in an order of
+//! chance, and is compared with what it stands on in that same round; the
 //! medians over all rounds go into the tables. `System, again` shows how much
 //! of a difference is noise.
 //!
@@ -25,8 +25,10 @@ use contenders::{
 };
 use heapledger_benches::figures::{GOALS, Spread, difference, goal, nanos_each, ratio, table};
 use heapledger_benches::is_quick;
+use heapledger_benches::least;
 use heapledger_benches::micro::{self, Workload};
 use heapledger_benches::peers;
+use heapledger_benches::samples::Random;
 
 /// Nanoseconds for one operation: for each contender, round by round.
 type Rounds = Vec<Vec<f64>>;
@@ -48,10 +50,10 @@ fn main() {
 fn measure(workload: Workload, contenders: &[Contender], rounds: usize, turns: u64) -> Rounds {
     let operations = turns * u64::from(workload.operations());
     let mut result = vec![Vec::with_capacity(rounds); contenders.len()];
+    let mut random = Random::new(1);
     // The first round only warms up.
     for round in 0..=rounds {
-        for step in 0..contenders.len() {
-            let at = (round + step) % contenders.len();
+        for at in random.order(contenders.len()) {
             let elapsed = contenders[at].run(workload, turns);
             if round > 0 {
                 result[at].push(nanos_each(elapsed, operations));

@@ -14,6 +14,7 @@ use std::process::Command;
 use heapledger_benches::children::Programs;
 use heapledger_benches::figures::{Spread, ratio, table};
 use heapledger_benches::is_quick;
+use heapledger_benches::samples::Random;
 use heapledger_profile_bench::REAL;
 
 /// The program, how it records, what the tables call it.
@@ -81,9 +82,9 @@ fn main() {
 /// Prints the table of `work`; gives its row in the table of sampling.
 fn compare(programs: &Programs, work: &str, rounds: usize) -> Vec<String> {
     let mut times = vec![Vec::new(); SUBJECTS.len()];
-    for round in 0..rounds {
-        for step in 0..SUBJECTS.len() {
-            let at = (round + step) % SUBJECTS.len();
+    let mut random = Random::new(1);
+    for _ in 0..rounds {
+        for at in random.order(SUBJECTS.len()) {
             let (binary, how, _) = SUBJECTS[at];
             times[at].push(programs.run(binary, &[work, how])[0] / 1e6);
         }

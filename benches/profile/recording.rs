@@ -9,6 +9,7 @@ use std::process::{Command, Stdio};
 use heapledger_benches::children::Programs;
 use heapledger_benches::figures::{GOALS, Spread, goal, ratio, table};
 use heapledger_benches::is_quick;
+use heapledger_benches::samples::Random;
 use heapledger_profile_bench::REAL;
 
 const SUBJECTS: [(&str, &str, &str); 5] = [
@@ -28,9 +29,9 @@ fn main() {
     let mut goals = Vec::new();
     for (work, most) in REAL.iter().zip(MOST) {
         let mut times = vec![Vec::new(); SUBJECTS.len()];
+        let mut random = Random::new(1);
         for round in 0..rounds {
-            for step in 0..SUBJECTS.len() {
-                let at = (round + step) % SUBJECTS.len();
+            for at in random.order(SUBJECTS.len()) {
                 let (binary, how, _) = SUBJECTS[at];
                 // dhat takes so long that a third of the rounds is enough.
                 if binary != "with_dhat" || round % 3 == 0 {

@@ -6,6 +6,7 @@
 use heapledger_benches::children::Programs;
 use heapledger_benches::figures::{GOALS, Spread, difference, goal, ratio, table};
 use heapledger_benches::is_quick;
+use heapledger_benches::samples::Random;
 use heapledger_profile_bench::REAL;
 
 /// Counting comes twice: by what the second differs, so much is noise.
@@ -31,9 +32,9 @@ fn main() {
     let mut goals = Vec::new();
     for work in ["pairs"].iter().chain(&REAL) {
         let mut times = vec![Vec::new(); INTERVALS.len()];
-        for round in 0..rounds {
-            for step in 0..INTERVALS.len() {
-                let at = (round + step) % INTERVALS.len();
+        let mut random = Random::new(1);
+        for _ in 0..rounds {
+            for at in random.order(INTERVALS.len()) {
                 let args = [work, INTERVALS[at], TIMES];
                 times[at].push(programs.run_with("with_heapledger", &args, &KEEP)[0]);
             }

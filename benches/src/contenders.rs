@@ -6,6 +6,7 @@ use std::time::Duration;
 use heapledger::TrackingAllocator;
 use mimalloc::MiMalloc;
 
+use crate::least::Least;
 use crate::micro::Workload;
 use crate::peers::{SharedAtomics, start_tracking_allocator};
 
@@ -16,8 +17,10 @@ static CAP: cap::Cap<System> = cap::Cap::new(System, usize::MAX);
 static ALLOC_TRACKER: alloc_tracker::Allocator<System> = alloc_tracker::Allocator::system();
 static TRACKING: tracking_allocator::Allocator<System> = tracking_allocator::Allocator::system();
 static DHAT: dhat::Alloc = dhat::Alloc;
+static LEAST: Least = Least::over(System);
 static OURS: TrackingAllocator = TrackingAllocator::new();
 static MIMALLOC: MiMalloc = MiMalloc;
+static LEAST_OVER_MIMALLOC: Least<MiMalloc> = Least::over(MiMalloc);
 static OURS_OVER_MIMALLOC: TrackingAllocator<MiMalloc> = TrackingAllocator::over(MiMalloc);
 
 type Run = Box<dyn Fn(Workload, u64) -> Duration>;
@@ -40,11 +43,11 @@ pub const AT_SHARED: usize = 2;
 /// The index of `alloc_tracker`.
 pub const AT_ALLOC_TRACKER: usize = 5;
 /// The index of heapledger.
-pub const AT_OURS: usize = 8;
+pub const AT_OURS: usize = 9;
 /// The index of mimalloc.
-pub const AT_MIMALLOC: usize = 9;
+pub const AT_MIMALLOC: usize = 10;
 /// The index of heapledger over mimalloc.
-pub const AT_OURS_OVER_MIMALLOC: usize = 10;
+pub const AT_OURS_OVER_MIMALLOC: usize = 12;
 
 impl Contender {
     fn new<A: GlobalAlloc + Sync>(name: &'static str, base: usize, heap: &'static A) -> Self {
@@ -73,8 +76,10 @@ impl Contender {
             Self::new("alloc_tracker", on_system, &ALLOC_TRACKER),
             Self::new("tracking-allocator", on_system, &TRACKING),
             Self::new("dhat, not running", on_system, &DHAT),
+            Self::new("the least", on_system, &LEAST),
             Self::new("heapledger", on_system, &OURS),
             Self::new("mimalloc", AT_MIMALLOC, &MIMALLOC),
+            Self::new("the least over mimalloc", AT_MIMALLOC, &LEAST_OVER_MIMALLOC),
             Self::new("heapledger over mimalloc", AT_MIMALLOC, &OURS_OVER_MIMALLOC),
         ]
     }
@@ -94,6 +99,7 @@ mod tests {
                 SharedAtomics::figures()[2],
                 stats_alloc::INSTRUMENTED_SYSTEM.stats().allocations as u64,
                 tracked_allocations(),
+                Least::<System>::allocations(),
                 heapledger::try_stats().map_or(0, |stats| stats.allocations),
             ]
         };
@@ -107,8 +113,8 @@ mod tests {
             }
         }
         let counted: Vec<u64> = figures().iter().zip(before).map(|(a, b)| a - b).collect();
-        // heapledger is here twice.
-        assert_eq!(counted, [100, 100, 100, 200]);
+        // The last two are here twice.
+        assert_eq!(counted, [100, 100, 100, 200, 200]);
         let report = session.to_report();
         let (_, pairs) = report.operations().next().unwrap();
         assert_eq!(pairs.total_allocations_count(), 100);

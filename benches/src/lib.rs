@@ -20,6 +20,8 @@ pub mod children;
 )]
 mod contenders;
 pub mod figures;
+#[expect(unsafe_code, reason = "implements `GlobalAlloc`")]
+pub mod least;
 #[expect(unsafe_code, reason = "calls allocators by hand")]
 pub mod micro;
 #[expect(unsafe_code, reason = "implements `GlobalAlloc`")]

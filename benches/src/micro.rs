@@ -138,10 +138,7 @@ impl Batch {
         let layouts = (0..BLOCKS)
             .map(|_| Layout::from_size_align(random.between(16, 1_024), 8).expect("a layout"))
             .collect();
-        let mut order: Vec<usize> = (0..BLOCKS).collect();
-        for last in (1..BLOCKS).rev() {
-            order.swap(last, random.between(0, last));
-        }
+        let order = random.order(BLOCKS);
         Self {
             layouts,
             order,

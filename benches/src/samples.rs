@@ -27,6 +27,16 @@ impl Random {
         low + usize::try_from(self.next_u64() % span).expect("less than the span")
     }
 
+    /// The numbers below `count`, each once, in an order of chance. For who comes when in a
+    /// round: what one leaves behind in the machine must not always meet the same next one.
+    pub fn order(&mut self, count: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..count).collect();
+        for last in (1..count).rev() {
+            order.swap(last, self.between(0, last));
+        }
+        order
+    }
+
     /// A word of `low` to `high` letters.
     pub fn word(&mut self, low: usize, high: usize) -> String {
         let length = self.between(low, high);

@@ -9,6 +9,7 @@ fn programs_of_one_crate_run_and_those_that_count_count() {
         env!("CARGO_BIN_EXE_alone_default"),
         env!("CARGO_BIN_EXE_alone_system"),
         env!("CARGO_BIN_EXE_alone_heapledger"),
+        env!("CARGO_BIN_EXE_alone_least"),
     ];
     for program in programs {
         let output = Command::new(program).args(["boxes", "1000"]).output();
