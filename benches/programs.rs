@@ -42,7 +42,7 @@ const AT_MIMALLOC: usize = 10;
 const AT_OURS_OVER_MIMALLOC: usize = 11;
 
 fn main() {
-    let rounds = if is_quick() { 3 } else { 31 };
+    let rounds = if is_quick() { 3 } else { 61 };
     let programs = Programs::build();
     let mut goals = Vec::new();
     for work in REAL {

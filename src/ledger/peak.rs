@@ -25,13 +25,14 @@ use crate::sync::{AtomicI64, Ordering};
 /// A thread publishes after it has allocated this many bytes.
 pub(crate) const BATCH: u64 = 64 * 1024;
 
-/// A thread publishes when what it has allocated since, and how far its net has
-/// fallen below its high, are together more than a batch and this many bytes.
+/// A thread publishes when what it has allocated since it last did so for that reason,
+/// and how far its net has fallen below its high, are together more than a batch and
+/// this many bytes; so after a fall of this many at the earliest.
 pub(crate) const WINDOW: u64 = 32 * 1024 - 1;
 
-/// The most by which one thread makes the peak wrong. Too low: a batch of each thread
-/// that has risen unpublished. Too high: a batch and a window, by which each may have
-/// fallen, and as much again as a window when a scope was opened since.
+/// The most by which one thread makes the peak wrong. Too low: a batch, by which it may
+/// have risen unpublished. Too high: a batch and a window, by which it may have fallen,
+/// and one more window when it has opened a scope since.
 pub(crate) const HELD_BACK: u64 = BATCH + 2 * WINDOW;
 
 /// Tries of a reset against threads that raise the peak meanwhile.

@@ -29,7 +29,8 @@
 //!
 //! A publication lowers the roof to `allocated_bytes`; from there it rises with each
 //! free by its bytes. So the limit, which stands [`WINDOW`] above the mark at which
-//! allocating publishes, bounds what is freed unpublished.
+//! allocating publishes, bounds what is freed unpublished. What opens a scope lowers
+//! the roof, too, and looks itself how far the net has fallen.
 
 #[cfg(feature = "profile")]
 mod above;
@@ -249,12 +250,13 @@ impl Slot {
     /// `bytes`; `false` when nothing was done, as a publication is due.
     #[inline]
     fn try_fall(&self, bytes: u64) -> bool {
+        // First: what a signal handler allocates in between raises it.
+        let limit = self.roof_limit.load(Ordering::Relaxed);
         let allocated = self.allocated_bytes.own();
         let roof = self.roof.own();
         let is_above = roof.wrapping_sub(allocated).cast_signed() < 0;
         let roof = hint::select_unpredictable(is_above, allocated, roof).wrapping_add(bytes);
-        let left = self.roof_limit.load(Ordering::Relaxed).wrapping_sub(roof);
-        if left.cast_signed() < 0 {
+        if limit.wrapping_sub(roof).cast_signed() < 0 {
             return false;
         }
         // In this order: who reads in between finds the mark too low, not too high.
@@ -424,8 +426,8 @@ impl Slot {
         (net.wrapping_add(above), allocated, freed)
     }
 
-    /// Folds the running mark into the scope's and the batch's, and restarts it;
-    /// gives the net and the batch's mark.
+    /// Folds the running mark into the scope's and the batch's; gives the net and the
+    /// batch's mark. The caller restarts it.
     #[inline]
     fn fold(&self) -> (i64, i64) {
         let (high, allocated, freed) = self.running();
@@ -434,7 +436,6 @@ impl Slot {
         if high > before {
             self.batch_high.store(high, Ordering::Relaxed);
         }
-        self.roof.set(allocated);
         (
             allocated.wrapping_sub(freed).cast_signed(),
             high.max(before),
@@ -444,6 +445,7 @@ impl Slot {
     /// Brings the global figures up to date with this slot.
     pub(crate) fn publish(&self, peak: &Peak) {
         let (net, _) = self.fold();
+        self.roof.set(self.allocated_bytes.own());
         // A swap, not a load and a store: a signal handler that publishes in between must not
         // make us add the same bytes twice.
         let before = self.published.swap(net, Ordering::Relaxed);
@@ -468,9 +470,11 @@ impl Slot {
         self.roof_limit.store(limit, Ordering::Relaxed);
     }
 
+    /// Whether it has, or is further ahead than a batch: in the middle of an entry a
+    /// signal handler has allocated more than that, which the entry then overwrote.
     fn is_publication_due(&self) -> bool {
-        let over = self.allocated_bytes.own().wrapping_sub(self.publish_at());
-        over.cast_signed() >= 0
+        let left = self.publish_at().wrapping_sub(self.allocated_bytes.own());
+        left.wrapping_sub(1) >= BATCH
     }
 
     // --- ownership
@@ -550,13 +554,17 @@ impl Slot {
     #[inline]
     pub(crate) fn open_level(&self, peak: &Peak) -> (Figures, Option<u32>) {
         let (net, high) = self.fold();
-        // The fold starts the window again: falls in many scopes, none of them long,
-        // would never be seen.
+        // The roof is lowered below: falls in many scopes, none of them long, would never
+        // be seen.
         if high.wrapping_sub(net) > WINDOW.cast_signed() {
             self.publish_fall(peak);
         }
-        let level = self.levels.open(net);
-        (self.figures(), level)
+        // From one reading: what a signal handler does before is not the scope's, and what
+        // it does after that makes the mark too low, not too high.
+        let start = self.figures();
+        let level = self.levels.open(start.net());
+        self.roof.set(start.allocated_bytes);
+        (start, level)
     }
 
     /// The highest net bytes since the level was opened.

@@ -36,8 +36,8 @@ use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// Units of the longest run.
 const LONGEST: usize = 16;
-/// Bytes of the largest block that there is room for: 32 KiB.
-pub(super) const LARGEST_BLOCK: usize = LONGEST * UNIT;
+/// Bytes of the longest run: 32 KiB.
+pub(super) const LONGEST_BYTES: usize = LONGEST * UNIT;
 
 /// How many ranges there can be.
 const RANGES: usize = 64;

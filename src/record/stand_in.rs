@@ -29,7 +29,7 @@
 use core::alloc::Layout;
 
 use crate::record::look::{LOOK, UNIT};
-use crate::record::room::{LARGEST_BLOCK, Room};
+use crate::record::room::{LONGEST_BYTES, Room};
 use crate::sync::{AtomicU32, Ordering};
 
 static ROOM: Room = Room::new(&LOOK);
@@ -40,7 +40,7 @@ static REFUSED: AtomicU32 = AtomicU32::new(0);
 /// Whether all frees of this size are looked up.
 #[inline]
 pub(super) fn is_large(size: usize) -> bool {
-    size > LARGEST_BLOCK
+    size >= LONGEST_BYTES
 }
 
 /// Whether a sample of this layout needs a stand-in to be found when it is freed.
