@@ -120,15 +120,23 @@ fn forks_and_leaks() {
     assert_eq!(status, 0);
 }
 
-/// Plants once for each line of its input, and says so.
+/// Plants once for each line of its input, and says so, or how many bytes are alive.
 fn listens() {
     let mut out = std::io::stdout();
     let lines = std::io::stdin().lines();
     writeln!(out, "ready").expect("a reader");
     for line in lines {
-        assert_eq!(line.expect("a line"), "more");
-        planted_here();
-        writeln!(out, "done").expect("a reader");
+        match line.expect("a line").as_str() {
+            "more" => {
+                planted_here();
+                writeln!(out, "done").expect("a reader");
+            }
+            "live" => {
+                let live = heapledger::stats().live_bytes;
+                writeln!(out, "{live:>12}").expect("a reader");
+            }
+            other => panic!("{other}"),
+        }
     }
 }
 
@@ -336,12 +344,12 @@ fn signals_write_numbered_reports_while_the_program_runs() {
         .expect("it runs");
     let mut input = child.stdin.take().expect("an input");
     let mut output = child.stdout.take().expect("an output");
-    let mut answer = |expected: &str| {
-        let mut said = vec![0; expected.len()];
+    let mut said = |length: usize| {
+        let mut said = vec![0; length];
         output.read_exact(&mut said).expect("an answer");
-        assert_eq!(String::from_utf8_lossy(&said), expected);
+        String::from_utf8(said).expect("a text")
     };
-    answer("ready\n");
+    assert_eq!(said(6), "ready\n");
     // A thread names itself once it runs.
     wait_until("our one thread", || {
         let tasks = fs::read_dir(format!("/proc/{}/task", child.id())).expect("its threads");
@@ -355,7 +363,7 @@ fn signals_write_numbered_reports_while_the_program_runs() {
     let (mut before, mut blocks_before) = (None, None);
     for n in 1..=3_u64 {
         input.write_all(b"more\n").expect("it reads");
-        answer("done\n");
+        assert_eq!(said(5), "done\n");
         signal(&child, libc::SIGUSR2);
         let path = folder.join(format!("r-{n}.folded"));
         wait_until("the report", || path.exists());
@@ -375,6 +383,12 @@ fn signals_write_numbered_reports_while_the_program_runs() {
             assert!(planted_in(&path) > before);
         }
     }
+    // What names are looked up in is tens of megabytes, and not the program's.
+    wait_until("the memory", || {
+        input.write_all(b"live\n").expect("it reads");
+        let live: usize = said(13).trim().parse().expect("a number");
+        live < 4 * BLOCKS * BYTES
+    });
     drop(input);
     let output = child.wait_with_output().expect("it ends");
     assert_eq!(code_of(&output), Some(OWN_CODE));

@@ -105,5 +105,7 @@ impl Running {
                 tell(&error.to_string());
             }
         }
+        // It goes on, perhaps for weeks.
+        record::forget_symbols();
     }
 }

@@ -100,6 +100,11 @@ pub(crate) fn symbols() -> Symbols {
     Symbols::behind(|look_up| ask(look_up))
 }
 
+/// Gives back what looking up names has read, which else stays for the next time.
+pub(crate) fn forget_symbols() {
+    ask(backtrace::clear_symbol_cache);
+}
+
 /// Before a fork.
 pub(super) fn close() {
     DOOR.close();

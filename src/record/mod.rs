@@ -93,7 +93,7 @@ pub(crate) use hooks::{Lost, frames, mapped, note_site, prepare_sites};
 #[cfg(not(loom))]
 pub use incomplete::Incomplete;
 #[cfg(not(loom))]
-pub(crate) use loader::symbols;
+pub(crate) use loader::{forget_symbols, symbols};
 #[cfg(not(loom))]
 pub(crate) use look::is_on;
 #[cfg(not(loom))]
