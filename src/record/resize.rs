@@ -11,7 +11,7 @@ use crate::record::blocks::{
 use crate::record::clock;
 use crate::record::hooks::{self, TABLE, capture};
 use crate::record::profiling::{self, Current, NOBODY};
-use crate::record::recording::Tag;
+use crate::record::recording::{self, Tag, Wanting};
 use crate::record::stand_in;
 use crate::record::table::Record;
 use crate::record::visits::{self, Thread};
@@ -83,8 +83,9 @@ impl Resize {
     ///
     /// A block that was recorded stays so, now as of the site that resized it,
     /// so that a growing vector shows where it grows; when the thread that
-    /// resized it is in no recording, the old site is all there is. A block that
-    /// was not recorded is older than the recording, and no new block.
+    /// resized it is in no recording, the old site is all there is. It stays of the
+    /// recording that it was born in, whoever resizes it. A block that was not
+    /// recorded is older than the recording, and no new block.
     ///
     /// # Safety
     /// The inner allocator has just resized the [original](Self::original) to
@@ -111,6 +112,7 @@ impl Resize {
             && stand_in::original(self.block).is_none()
             && let Some((slot, thread)) = visits::here_with_slot()
             && let Some(tag) = thread.current()
+            && tag.id == was.recording
             && thread
                 .unless_quiet(|| {
                     let settle = |record| settle_resized(moved, was, thread, record, tag);
@@ -176,7 +178,8 @@ impl Resize {
         let is_hit = now.is_some();
         let (old, new) = (self.given.size() as u64, self.new_size as u64);
         let every = current.filter(|c| c.is_every() && tag.is_some_and(|t| c.has_recording(t.id)));
-        let is_wanted = self.record.is_some() || is_hit || every.is_some();
+        let recording = self.owner(tag, current);
+        let is_wanted = recording != NOBODY || self.record.is_some() || is_hit || every.is_some();
         if !(is_wanted || thread.is_rehearsing()) {
             return None;
         }
@@ -190,16 +193,12 @@ impl Resize {
         let mut was = self.record.unwrap_or_default();
         // A sample of a profile that has ended meanwhile is not the next one's.
         was.sampled &= current.is_some_and(|now| self.profile.is_some_and(|p| p.id == now.id));
-        let is_recorded = was.recording != NOBODY;
         let stays = was.sampled && current.is_some_and(|c| c.stays(thread, old, new));
         let record = Record {
             node,
             size: new,
             birth: birth(thread, now),
-            recording: match tag {
-                Some(tag) if is_recorded => tag.id,
-                _ => was.recording,
-            },
+            recording,
             sampled: stays || is_hit,
         };
         if let Some(profile) = current {
@@ -210,7 +209,25 @@ impl Resize {
                 profile.joined(node, new);
             }
         }
-        (is_recorded || record.sampled).then_some(record)
+        (recording != NOBODY || record.sampled).then_some(record)
+    }
+
+    /// Whose the block is now that a thread in this recording has resized it: as before, also
+    /// when that is over, as it may be part of another; or of one that adopts it.
+    fn owner(&self, tag: Option<Tag>, current: Option<Current>) -> u32 {
+        let was = self.record.map_or(NOBODY, |record| record.recording);
+        let Some(tag) = tag.filter(|tag| tag.id != was && self.growth() > 0) else {
+            return was;
+        };
+        // A profile of everything has no block that is older than itself.
+        if was == NOBODY && current.is_some_and(Current::is_every) {
+            return was;
+        }
+        let around = match recording::wanting(was) {
+            Wanting::Somebody(wanting) => wanting.id,
+            Wanting::Nobody | Wanting::Unknown => was,
+        };
+        tag.adopting(around).map_or(was, |adopting| adopting.id)
     }
 
     /// Finds a place for the block where it can be found, and puts the record
