@@ -12,9 +12,10 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::sync::Barrier;
 use std::thread;
+use std::time::{Duration, Instant};
 
-use heapledger::profile::Origin;
 use heapledger::profile::{HeapProfile, StackProfile};
+use heapledger::profile::{Incomplete, Origin};
 use heapledger::{Profiler, TrackingAllocator, leaks};
 
 #[path = "fixtures/strict.rs"]
@@ -30,12 +31,102 @@ fn main() -> ExitCode {
         the_share_in_the_peak_is_what_was_alive_at_the_peak,
         a_growing_vector_shows_where_it_grew,
         what_a_check_records_is_in_the_profile_too,
+        what_an_older_check_records_is_in_the_profile_too,
+        what_others_do_during_a_profile_is_no_leak_of_the_check_around_it,
+        times_are_right_in_a_program_that_seldom_allocates,
         a_reset_leaves_the_warm_up_out,
         a_second_profile_at_once_and_an_interval_of_zero_are_errors,
         ten_thousand_starts_beside_eight_threads_leave_the_books_balanced,
         a_thread_that_is_in_no_visit_is_recorded_and_named,
         no_stack_begins_in_the_allocator,
     ])
+}
+
+/// Bug prevented: a profile that is started, or reset, inside a check is empty, and says
+/// that nothing is missing.
+fn what_an_older_check_records_is_in_the_profile_too() {
+    let mut kept = Vec::with_capacity(10);
+    let guard = leaks::Check::new().start();
+    let mut older: Vec<u8> = black_box(Vec::with_capacity(7_777));
+    let mut profiler = start();
+    for turn in 0..2 {
+        kept.push(black_box(vec![2_u8; 50_000]));
+        let mut grown: Vec<u8> = black_box(Vec::with_capacity(100));
+        grown.reserve_exact(90_000);
+        grown.shrink_to(60_000);
+        drop(black_box(vec![3_u8; 3_000]));
+        older.reserve_exact(20_000 * (turn + 1));
+        let profile = profiler.snapshot();
+        assert_eq!(profile.incomplete, Incomplete::default());
+        assert_eq!((profile.live().blocks, profile.live().bytes), (2, 110_000));
+        let counted = profile.stats.since(&profile.stats_before);
+        let total = profile.total();
+        let counted = (counted.allocations, counted.allocated_bytes);
+        assert_eq!((total.blocks, total.bytes), counted);
+        drop(grown);
+        if turn == 0 {
+            profiler.reset().expect("it goes on");
+        }
+    }
+    drop(profiler.finish());
+    drop(older);
+    let report = guard.finish().expect_err("two are alive");
+    assert_eq!((report.blocks(), report.bytes()), (2, 100_000));
+    assert_eq!(report.incomplete, Incomplete::default());
+}
+
+/// Bug prevented: what threads that are in no check leave alive during a profile is told as
+/// a leak of the check that the profile was started in.
+fn what_others_do_during_a_profile_is_no_leak_of_the_check_around_it() {
+    let (started, done) = (Barrier::new(2), Barrier::new(2));
+    thread::scope(|scope| {
+        let other = scope.spawn(|| {
+            started.wait();
+            let kept = black_box(vec![1_u8; 12_345]);
+            done.wait();
+            kept
+        });
+        let outcome = leaks::check(|| {
+            let profiler = start();
+            started.wait();
+            done.wait();
+            assert!(profiler.finish().total().bytes >= 12_345);
+        });
+        assert_eq!(other.join().expect("no panic").len(), 12_345);
+        if let Err(report) = outcome {
+            panic!("{report}");
+        }
+    });
+}
+
+/// Bug prevented: time stands still between the looks at the clock, which come once in so
+/// many blocks.
+fn times_are_right_in_a_program_that_seldom_allocates() {
+    let profiler = start();
+    let mut longest = Duration::ZERO;
+    for blocks in 1..=4 {
+        thread::sleep(Duration::from_millis(100));
+        let begin = Instant::now();
+        let kept = black_box(vec![1_u8; blocks * 100_000]);
+        thread::sleep(Duration::from_millis(100));
+        drop(kept);
+        longest = longest.max(begin.elapsed());
+    }
+    let profile = profiler.finish();
+    let life = profile
+        .stacks
+        .iter()
+        .map(|stack| stack.lifetimes.longest_ms);
+    let life = u128::from(life.max().expect("one"));
+    // The system's own last look may be 10 ms old.
+    assert!((90..longest.as_millis() + 20).contains(&life), "{life} ms");
+    assert!(profile.peak.at_ms >= 680, "{:?}", profile.peak);
+    let highest = profile
+        .timeline
+        .iter()
+        .map(|moment| moment.live_bytes)
+        .max();
+    assert!(highest.is_some_and(|bytes| bytes >= 400_000), "{highest:?}");
 }
 
 fn start() -> Profiler {

@@ -73,11 +73,13 @@ pub(crate) unsafe fn allocated(new: New) -> *mut u8 {
         // SAFETY: the caller.
         && let Some(thread) = unsafe { visits::of(slot) }
         && let Some(tag) = thread.current()
+        && current.is_none_or(|current| current.has_recording(tag.id))
         && thread
             .unless_quiet(|| {
                 let settle = |record| settle_new(new.block, thread, record, tag);
-                enter_recorded(new.block, new.layout.size(), thread, tag, settle);
-                look_around(slot, thread, current, None);
+                let birth = recent(thread, current);
+                enter_recorded(new.block, new.layout.size(), thread, tag, birth, settle);
+                look_around(slot, current, None);
             })
             .is_some()
     {
@@ -95,6 +97,7 @@ pub(super) fn enter_recorded(
     size: usize,
     thread: &Thread,
     tag: Tag,
+    birth: u32,
     settle: impl FnOnce(Record),
 ) -> bool {
     let spot = TABLE.spot(block.addr());
@@ -104,7 +107,7 @@ pub(super) fn enter_recorded(
     let record = Record {
         node: capture(thread, Some(tag)),
         size: size as u64,
-        birth: recent_ms(thread),
+        birth,
         recording: tag.id,
         sampled: false,
     };
@@ -181,12 +184,17 @@ pub(super) fn allocated_anyhow(new: New) -> *mut u8 {
     let is_hit = current.is_some_and(|current| current.hits(thread, slot, size));
     let result = thread.unless_quiet(|| {
         let now = is_hit.then(clock::look);
+        let birth = now.map_or_else(|| recent(thread, current), clock::ms);
+        // Also what a check gets that is older than a profile of everything.
+        let is_chosen = |profile: &Current| {
+            is_hit || profile.is_every() && tag.is_some_and(|tag| !profile.has_recording(tag.id))
+        };
         let block = if tag.is_some() || is_hit {
-            enter(new, thread, tag, current.filter(|_| is_hit), now)
+            enter(new, thread, tag, current.filter(is_chosen), birth)
         } else {
             new.block
         };
-        look_around(slot, thread, current, now);
+        look_around(slot, current, now);
         block
     });
     if result.is_none() && thread.is_interrupted() && (tag.is_some() || is_hit) {
@@ -195,13 +203,13 @@ pub(super) fn allocated_anyhow(new: New) -> *mut u8 {
     result.unwrap_or(new.block)
 }
 
-/// Enters a new block; `chosen` is the profile that it is a sample of, since `now`.
+/// Enters a new block; `chosen` is the profile that it is a sample of.
 fn enter(
     new: New,
     thread: &Thread,
     tag: Option<Tag>,
     chosen: Option<Current>,
-    now: Option<u64>,
+    birth: u32,
 ) -> *mut u8 {
     let size = new.layout.size();
     let mut block = new.block;
@@ -220,7 +228,7 @@ fn enter(
     let record = Record {
         node: capture(thread, tag),
         size: size as u64,
-        birth: birth(thread, now),
+        birth,
         recording: tag.map_or(NOBODY, |tag| tag.id),
         sampled,
     };
@@ -294,24 +302,24 @@ fn lose(recording: u32) {
     }
 }
 
-/// The time for a new record: a sample's is exact.
+/// The time for a new record that is no sample: a profile has to tell lifetimes, also of
+/// a program that seldom allocates.
 #[inline]
-pub(super) fn birth(thread: &Thread, now: Option<u64>) -> u32 {
-    now.map_or_else(|| recent_ms(thread), clock::ms)
+pub(super) fn recent(thread: &Thread, current: Option<Current>) -> u32 {
+    if current.is_some_and(Current::is_every) {
+        clock::glance()
+    } else {
+        recent_ms(thread)
+    }
 }
 
 /// Looks how much is alive, for the profile; `now`, if the clock was looked at for a
 /// sample.
 #[inline]
-pub(super) fn look_around(
-    slot: &Slot,
-    thread: &Thread,
-    current: Option<Current>,
-    now: Option<u64>,
-) {
+pub(super) fn look_around(slot: &Slot, current: Option<Current>, now: Option<u64>) {
     if let Some(current) = current {
         let now = if current.is_every() {
-            u64::from(recent_ms(thread))
+            u64::from(clock::glance())
         } else {
             now.unwrap_or_else(clock::look)
         };
@@ -402,7 +410,7 @@ mod tests {
     fn enter_late_of(is_new: bool, tag: Tag) -> Option<u32> {
         let (_, thread) = visits::make().expect("a slot");
         let entered = thread.unless_quiet(|| {
-            enter_recorded(BLOCK, 8, thread, tag, |record| {
+            enter_recorded(BLOCK, 8, thread, tag, 0, |record| {
                 assert_eq!(record.recording, tag.id);
                 if is_new {
                     settle_new(BLOCK, thread, record, tag);

@@ -43,6 +43,19 @@ pub(super) fn ms(now: u64) -> u32 {
     u32::try_from(now).unwrap_or(u32::MAX)
 }
 
+/// The same, some milliseconds late: what costs no more than a look at the system's own
+/// last look.
+pub(super) fn glance() -> u32 {
+    let (start, recent) = (START.load(Ordering::Relaxed), recent());
+    let now = ms(coarse_ns().saturating_sub(start) / 1_000_000);
+    // It is behind the other clock, and time does not go back.
+    if now > recent {
+        RECENT.store(now, Ordering::Relaxed);
+        return now;
+    }
+    recent
+}
+
 /// The same as somebody has last read it.
 pub(super) fn recent() -> u32 {
     RECENT.load(Ordering::Relaxed)
@@ -51,12 +64,23 @@ pub(super) fn recent() -> u32 {
 /// Nanoseconds since some moment of the system's; they never go back.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(super) fn system_ns() -> u64 {
+    read_ns(libc::CLOCK_MONOTONIC)
+}
+
+/// The same as the kernel has last looked, every 1 to 10 ms.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn coarse_ns() -> u64 {
+    read_ns(libc::CLOCK_MONOTONIC_COARSE)
+}
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn read_ns(clock: libc::clockid_t) -> u64 {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
     // SAFETY: fills the record in, or leaves it as it is; may be called from a signal handler.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC, &raw mut time) };
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     seconds
         .saturating_mul(1_000_000_000)
@@ -70,6 +94,12 @@ pub(super) fn system_ns() -> u64 {
     let first = FIRST.get_or_init(std::time::Instant::now);
     // One more, so that the first call's answer is a start.
     u64::try_from(first.elapsed().as_nanos()).map_or(u64::MAX, |ns| ns.saturating_add(1))
+}
+
+/// Elsewhere there is one clock only.
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+fn coarse_ns() -> u64 {
+    system_ns()
 }
 
 /// Gives the core away for 100 µs, or until a signal comes.

@@ -15,7 +15,7 @@ pub(crate) struct Everyone {
 impl Everyone {
     /// Starts a recording of what all threads allocate from now on.
     pub(crate) fn start() -> Result<Self, Error> {
-        let recording = Recording::start()?;
+        let recording = Recording::start_apart()?;
         if !profiling::take() {
             return Err(Error::already_profiling());
         }

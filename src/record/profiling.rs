@@ -150,15 +150,12 @@ impl Current {
     /// Whether a block with this record is of the profile.
     #[inline]
     pub(super) fn has(self, record: &Record) -> bool {
-        if self.is_every() {
-            self.has_recording(record.recording)
-        } else {
-            record.sampled
-        }
+        record.sampled || self.is_every() && self.has_recording(record.recording)
     }
 
-    /// Whether what belongs to this recording is of the profile, which records
-    /// everything: its own, and of checks that began inside of it.
+    /// Whether all that belongs to this recording is of the profile, which records
+    /// everything: its own, and of checks that began inside of it. What belongs to
+    /// an older one is of the profile when its record says so, as that of a sample does.
     #[inline]
     pub(super) fn has_recording(self, recording: u32) -> bool {
         recording != NOBODY && recording.wrapping_sub(self.id).cast_signed() >= 0
@@ -243,7 +240,7 @@ impl Current {
     /// Enters that a block was freed.
     pub(super) fn freed(self, record: &Record) {
         let now = if self.is_every() {
-            clock::recent()
+            clock::glance()
         } else {
             clock::look_ms()
         };
@@ -299,7 +296,7 @@ impl Profiling {
 
     fn start_alone(interval: u64) -> Result<Self, Error> {
         // Also for samples: it makes ready all that a capture needs.
-        let recording = Recording::start()?;
+        let recording = Recording::start_apart()?;
         if !visits::quietly(|| TALLY.open(hooks::nodes())) {
             return Err(Error::no_memory());
         }

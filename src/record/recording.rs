@@ -22,7 +22,7 @@ use crate::record::lock::Guard;
 use crate::record::look::LOOK;
 use crate::record::rehearsal;
 use crate::record::table::Record;
-use crate::record::visits::{self, Thread, Visit};
+use crate::record::visits::{self, Visit};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 use crate::unwind;
 
@@ -299,8 +299,8 @@ pub(super) fn look_for_samples() -> Result<(), Error> {
 #[derive(Debug)]
 pub(crate) struct Recording {
     tag: Tag,
-    /// The recording that the starting thread was in: what this one leaves
-    /// alive is alive in that one too.
+    /// The recording that it was started in: what this one leaves alive is alive in
+    /// that one too.
     parent: Option<Tag>,
     lost: Lost,
     is_over: bool,
@@ -362,11 +362,21 @@ impl Survivor {
 }
 
 impl Recording {
-    /// Starts a recording that no thread is in yet.
+    /// Starts a recording that no thread is in yet. What it leaves alive is alive, too, in
+    /// the one that the calling thread is in.
     pub(crate) fn start() -> Result<Self, Error> {
+        Self::start_in(|| visits::here()?.current())
+    }
+
+    /// The same for one that all threads will be in, who are not in the calling thread's.
+    pub(super) fn start_apart() -> Result<Self, Error> {
+        Self::start_in(|| None)
+    }
+
+    fn start_in(parent: fn() -> Option<Tag>) -> Result<Self, Error> {
         installed::require()?;
         visits::possible()?;
-        let recording = Self::open()?;
+        let recording = Self::open_in(parent())?;
         recording.calibrate();
         Ok(recording)
     }
@@ -388,7 +398,12 @@ impl Recording {
         });
     }
 
+    #[cfg(test)]
     pub(super) fn open() -> Result<Self, Error> {
+        Self::open_in(visits::here().and_then(visits::Thread::current))
+    }
+
+    fn open_in(parent: Option<Tag>) -> Result<Self, Error> {
         visits::quietly(|| {
             let has_room = loader::ask(|| {
                 unwind::prime();
@@ -397,7 +412,6 @@ impl Recording {
             if !has_room {
                 return Err(Error::no_memory());
             }
-            let parent = visits::here().and_then(Thread::current);
             let mut office = office().ok_or(Error::busy())?;
             let entry = match office.free.pop() {
                 Some(entry) => entry,

@@ -6,7 +6,7 @@
 use core::alloc::Layout;
 
 use crate::record::blocks::{
-    birth, enter_recorded, forget_resized, look_around, put, recorder, settle_resized,
+    enter_recorded, forget_resized, look_around, put, recent, recorder, settle_resized,
 };
 use crate::record::clock;
 use crate::record::hooks::{self, TABLE, capture};
@@ -108,7 +108,8 @@ impl Resize {
             && was.recording != NOBODY
             && !was.sampled
             && self.profile.is_none_or(Current::is_every)
-            && current.is_none_or(Current::is_every)
+            && current
+                .is_none_or(|current| current.is_every() && current.has_recording(was.recording))
             && stand_in::original(self.block).is_none()
             && let Some((slot, thread)) = visits::here_with_slot()
             && let Some(tag) = thread.current()
@@ -116,10 +117,11 @@ impl Resize {
             && thread
                 .unless_quiet(|| {
                     let settle = |record| settle_resized(moved, was, thread, record, tag);
-                    if !enter_recorded(moved, self.new_size, thread, tag, settle) {
+                    let birth = recent(thread, current);
+                    if !enter_recorded(moved, self.new_size, thread, tag, birth, settle) {
                         forget_resized(was);
                     }
-                    look_around(slot, thread, current, None);
+                    look_around(slot, current, None);
                 })
                 .is_some()
         {
@@ -142,7 +144,7 @@ impl Resize {
             let fresh = thread.unless_quiet(|| {
                 let now = is_hit.then(clock::look);
                 let after = self.enter(thread, tag, current, now, moved);
-                look_around(slot, thread, current, now);
+                look_around(slot, current, now);
                 (after, current)
             });
             if fresh.is_none() && is_hit && thread.is_interrupted() {
@@ -177,7 +179,7 @@ impl Resize {
         // As of when it is a new sample.
         let is_hit = now.is_some();
         let (old, new) = (self.given.size() as u64, self.new_size as u64);
-        let every = current.filter(|c| c.is_every() && tag.is_some_and(|t| c.has_recording(t.id)));
+        let every = current.filter(|current| current.is_every() && tag.is_some());
         let recording = self.owner(tag, current);
         let is_wanted = recording != NOBODY || self.record.is_some() || is_hit || every.is_some();
         if !(is_wanted || thread.is_rehearsing()) {
@@ -197,7 +199,7 @@ impl Resize {
         let record = Record {
             node,
             size: new,
-            birth: birth(thread, now),
+            birth: now.map_or_else(|| recent(thread, current), clock::ms),
             recording,
             sampled: stays || is_hit,
         };
