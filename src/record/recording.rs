@@ -9,6 +9,7 @@
 
 use core::cell::UnsafeCell;
 use core::ops::{Deref, DerefMut};
+use std::collections::BTreeMap;
 
 use once_cell::sync::OnceCell;
 
@@ -170,7 +171,7 @@ struct Office {
     free: Vec<&'static Entry>,
     under_way: u32,
     /// Recordings that are over, and the one that they were part of.
-    parts: Vec<(u32, u32)>,
+    parts: BTreeMap<u32, u32>,
 }
 
 impl Office {
@@ -178,23 +179,20 @@ impl Office {
         Self {
             free: Vec::new(),
             under_way: 0,
-            parts: Vec::new(),
+            parts: BTreeMap::new(),
         }
     }
 
-    /// The numbers that a recording's blocks can have: its own, and those of
+    /// The numbers that a recording's blocks can have, in order: its own, and those of
     /// recordings inside it that are over.
     fn numbers(&self, id: u32) -> Vec<u32> {
         let mut numbers = vec![id];
-        let mut at = 0;
-        while let Some(&whole) = numbers.get(at) {
-            numbers.extend(
-                self.parts
-                    .iter()
-                    .filter(|part| part.1 == whole)
-                    .map(|part| part.0),
-            );
-            at += 1;
+        // Each began before its parts, so they come after it. (But for a check that is open while
+        // the numbers begin again, after four thousand million.)
+        for (&part, whole) in self.parts.range(id..) {
+            if numbers.binary_search(whole).is_ok() {
+                numbers.push(part);
+            }
         }
         numbers
     }
@@ -204,8 +202,10 @@ impl Office {
     fn take_numbers(&mut self, id: u32, parent: Option<u32>) -> Vec<u32> {
         let numbers = self.numbers(id);
         match parent {
-            Some(parent) => self.parts.push((id, parent)),
-            None => self.parts.retain(|part| !numbers.contains(&part.0)),
+            Some(parent) => drop(self.parts.insert(id, parent)),
+            None => numbers.iter().for_each(|part| {
+                self.parts.remove(part);
+            }),
         }
         numbers
     }
@@ -463,10 +463,9 @@ impl Recording {
             let mut survivors = Vec::new();
             let now = clock::look_ms();
             let mine = office().map_or(vec![self.tag.id], |office| office.numbers(self.tag.id));
-            TABLE.for_each(|_, record| {
-                if mine.contains(&record.recording) {
-                    survivors.push(Survivor::of(&record, now));
-                }
+            let is_mine = |record: &Record| mine.binary_search(&record.recording).is_ok();
+            TABLE.for_each_of(is_mine, |_, record| {
+                survivors.push(Survivor::of(&record, now));
             });
             survivors
         })
@@ -496,18 +495,13 @@ impl Recording {
             });
             let lost = self.lost(parent);
             let mut survivors = Vec::new();
-            for &id in &mine {
-                let mut keep = |_, record: Record| survivors.push(Survivor::of(&record, now));
-                if parent.is_some() {
-                    // They are alive for the parent too, which will look for this number.
-                    TABLE.for_each(|address, record| {
-                        if record.recording == id {
-                            keep(address, record);
-                        }
-                    });
-                } else {
-                    TABLE.drain(id, keep);
-                }
+            let is_mine = |record: &Record| mine.binary_search(&record.recording).is_ok();
+            let keep = |_, record: Record| survivors.push(Survivor::of(&record, now));
+            if parent.is_some() {
+                // They are alive for the parent too, which will look for these numbers.
+                TABLE.for_each_of(is_mine, keep);
+            } else {
+                TABLE.drain_of(is_mine, keep);
             }
             if let Some(office) = &mut office {
                 office.free.push(self.tag.entry);

@@ -150,14 +150,32 @@ impl Table {
     /// `visit`, which may allocate. `false` when a shard had to be left out
     /// (counted as busy).
     pub fn drain(&self, recording: u32, visit: impl FnMut(usize, Record)) -> bool {
-        self.sweep(|record| record.recording == recording, true, visit)
+        self.drain_of(|record| record.recording == recording, visit)
+    }
+
+    /// The same of all records that are `wanted`, which is asked under the lock.
+    pub(crate) fn drain_of(
+        &self,
+        wanted: impl Fn(&Record) -> bool,
+        visit: impl FnMut(usize, Record),
+    ) -> bool {
+        self.sweep(wanted, true, visit)
     }
 
     /// Shows all records to `visit`, which may allocate. What comes or goes in
     /// the meantime is seen or not. `false` when a shard had to be left out
     /// (counted as busy).
     pub fn for_each(&self, visit: impl FnMut(usize, Record)) -> bool {
-        self.sweep(|_| true, false, visit)
+        self.for_each_of(|_| true, visit)
+    }
+
+    /// The same of all records that are `wanted`, which is asked under the lock.
+    pub(crate) fn for_each_of(
+        &self,
+        wanted: impl Fn(&Record) -> bool,
+        visit: impl FnMut(usize, Record),
+    ) -> bool {
+        self.sweep(wanted, false, visit)
     }
 
     /// Changes all records as `amend` says. Each shard is looked into under its
