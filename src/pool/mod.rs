@@ -1,4 +1,4 @@
-//! Object pools faster than malloc, on one thread and on many.
+//! Object pools: one faster than malloc, on one thread and on many, and one with a bound.
 //!
 //! A [`Pool`] gives out an idle object or creates one; a [`BoundedPool`] never has
 //! more than its capacity alive, and callers wait their turn. Both give guards
@@ -51,8 +51,9 @@
 //!   lives: a variable costs nothing.
 //! - A [`BoundedPool`] costs more than malloc of a small object, always. It is there
 //!   for the bound.
-//! - An [`OwnedPooled`] costs the two read-modify-writes of its `Arc`: about as much
-//!   as a small malloc. A `&'static Pool` gives `'static` guards for nothing.
+//! - An [`OwnedPooled`] costs the two read-modify-writes of its `Arc`: more than a
+//!   small malloc, and much more where threads share the pool. A `&'static Pool` gives
+//!   `'static` guards for nothing.
 //!
 //! # How it works
 //!
