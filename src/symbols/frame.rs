@@ -3,6 +3,8 @@
 use core::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::symbols::origin::Origin;
+
 /// A function in a stack, inlined or called, with the line it was at.
 ///
 /// [`Display`](fmt::Display) prints `function at file:line`.
@@ -16,23 +18,6 @@ pub struct Frame {
     inlined: bool,
 }
 
-/// Whose code a [`Frame`] is, by the path of its source.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
-#[non_exhaustive]
-pub enum Origin {
-    /// The program's own, or that of its workspace.
-    User,
-    /// A dependency from a registry or a repository.
-    Dependency,
-    /// Rust's standard library.
-    Std,
-    /// This crate and the compiler's allocator shims.
-    Allocator,
-    /// Unknown: there is no debug information, as for most C code.
-    Unknown,
-}
-
 impl Frame {
     pub(super) fn new(
         function: Option<String>,
@@ -41,7 +26,7 @@ impl Frame {
         paths: &Paths,
     ) -> Self {
         let function = function.unwrap_or_else(|| String::from("an unknown function"));
-        let origin = paths.origin(&function, file);
+        let origin = Origin::of(&function, file);
         Self {
             function,
             file: file.map(|file| paths.shorten(file)),
@@ -155,7 +140,7 @@ impl fmt::Display for Frame {
     }
 }
 
-/// What source paths are compared with.
+/// What source paths are shortened by.
 #[derive(Debug, Default)]
 pub(super) struct Paths {
     roots: Vec<PathBuf>,
@@ -188,109 +173,5 @@ impl Paths {
             .unwrap_or(file)
             .display()
             .to_string()
-    }
-
-    #[expect(clippy::unused_self, reason = "the roots may come to matter for it")]
-    fn origin(&self, function: &str, file: Option<&Path>) -> Origin {
-        if is_allocator(function) || file.is_some_and(is_own_source) {
-            return Origin::Allocator;
-        }
-        let Some(file) = file.and_then(Path::to_str) else {
-            return Origin::Unknown;
-        };
-        let has = |part: &str| file.contains(part);
-        if has("/rustc/") || has("/library/std/") || has("/library/core/") || has("/library/alloc/")
-        {
-            Origin::Std
-        } else if has("/registry/src/") || has("/git/checkouts/") || has("/rust/deps/") {
-            Origin::Dependency
-        } else if has("/sysdeps/") || file.starts_with("./") {
-            // The C library's own sources, as its debug information names them.
-            Origin::Unknown
-        } else {
-            Origin::User
-        }
-    }
-}
-
-/// Whether the function is ours or the compiler's shim before it.
-fn is_allocator(function: &str) -> bool {
-    let name = function.trim_start_matches(['<', '&']);
-    // The shims by their whole names: `__rust_try` and `__rustc::rust_begin_unwind` are std's.
-    name.starts_with("heapledger::")
-        || ["alloc", "dealloc", "realloc"]
-            .iter()
-            .any(|call| function.contains(&format!("__rust_{call}")))
-}
-
-/// Whether the file is one of this crate's own.
-///
-/// Names do not tell when a program has line tables only (`debug = 1`, and what
-/// many build their releases with): a function that was inlined then has its
-/// bare name, without crate or module.
-fn is_own_source(file: &Path) -> bool {
-    // Where the sources lay, and what the compiler calls that place if it was told to remap it.
-    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
-    let called = Path::new(file!()).ancestors().nth(2);
-    file.starts_with(built)
-        || called.is_some_and(|called| called.is_absolute() && file.starts_with(called))
-}
-
-#[cfg(test)]
-mod tests {
-    use std::path::Path;
-
-    use super::{Origin, Paths};
-
-    #[test]
-    fn paths_tell_whose_code_it_is() {
-        let paths = Paths { roots: Vec::new() };
-        let table = [
-            ("app::main", Some("/home/me/app/src/main.rs"), Origin::User),
-            ("app::main", Some("src/main.rs"), Origin::User),
-            (
-                "alloc::vec::Vec<T>::push",
-                Some("/rustc/abc/library/alloc/src/vec/mod.rs"),
-                Origin::Std,
-            ),
-            (
-                "serde::de",
-                Some("/home/me/.cargo/registry/src/index/serde-1.0/src/de.rs"),
-                Origin::Dependency,
-            ),
-            (
-                "<heapledger::allocator::TrackingAllocator<A>>::alloc",
-                Some("/x/src/allocator.rs"),
-                Origin::Allocator,
-            ),
-            ("__rustc::__rust_alloc", None, Origin::Allocator),
-            // Bug prevented: with line tables only, an inlined function of ours taken for the
-            // user's, as it has no path in its name.
-            (
-                "capture",
-                Some(concat!(env!("CARGO_MANIFEST_DIR"), "/src/record/hooks.rs")),
-                Origin::Allocator,
-            ),
-            (
-                "main",
-                Some(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/main.rs")),
-                Origin::User,
-            ),
-            // Bug prevented: all that lies inside of a caught panic cut off as the allocator's.
-            ("__rust_try", None, Origin::Unknown),
-            (
-                "__rustc::rust_begin_unwind",
-                Some("/rustc/abc/library/std/src/panicking.rs"),
-                Origin::Std,
-            ),
-            ("qsort", None, Origin::Unknown),
-        ];
-        for (function, file, expected) in table {
-            assert_eq!(
-                paths.origin(function, file.map(Path::new)),
-                expected,
-                "{function}"
-            );
-        }
     }
 }

@@ -6,11 +6,13 @@
 //! innermost first, and the one that they were inlined into.
 
 mod frame;
+mod origin;
 mod trim;
 
 use std::collections::HashMap;
 
-pub use frame::{Frame, Origin};
+pub use frame::Frame;
+pub use origin::Origin;
 pub use trim::Resolved;
 pub(crate) use trim::kept;
 

@@ -7,7 +7,8 @@
 
 use core::ops::Range;
 
-use crate::symbols::frame::{Frame, Origin};
+use crate::symbols::frame::Frame;
+use crate::symbols::origin::Origin;
 
 /// The frame that std puts between the runtime and the program's own code.
 const BEGIN: &str = "__rust_begin_short_backtrace";

@@ -1,0 +1,239 @@
+//! Whose code a function is.
+
+use std::path::Path;
+
+/// Whose code a [`Frame`](super::Frame) is: by the path of its source, and
+/// where there is no debug information by its own path, as far as that tells.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub enum Origin {
+    /// The program's own, or that of its workspace.
+    User,
+    /// A dependency from a registry or a repository.
+    Dependency,
+    /// Rust's standard library.
+    Std,
+    /// This crate and the compiler's allocator shims.
+    Allocator,
+    /// Unknown: there is no debug information, as for most C code, and the
+    /// function is not std's by its name.
+    Unknown,
+}
+
+impl Origin {
+    pub(super) fn of(function: &str, file: Option<&Path>) -> Self {
+        if is_allocator(function) || file.is_some_and(is_own_source) {
+            return Self::Allocator;
+        }
+        let Some(file) = file.and_then(Path::to_str) else {
+            return if is_std(function) {
+                Self::Std
+            } else {
+                Self::Unknown
+            };
+        };
+        let has = |part: &str| file.contains(part);
+        if has("/rustc/") || has("/library/std/") || has("/library/core/") || has("/library/alloc/")
+        {
+            Self::Std
+        } else if has("/registry/src/") || has("/git/checkouts/") || has("/rust/deps/") {
+            Self::Dependency
+        } else if has("/sysdeps/") || file.starts_with("./") {
+            // The C library's own sources, as its debug information names them.
+            Self::Unknown
+        } else {
+            Self::User
+        }
+    }
+}
+
+/// Whether the function is ours or the compiler's shim before it.
+fn is_allocator(function: &str) -> bool {
+    let name = function.trim_start_matches(['<', '&']);
+    // The shims by their whole names: `__rust_try` and `__rustc::rust_begin_unwind` are std's.
+    name.starts_with("heapledger::")
+        || ["alloc", "dealloc", "realloc"]
+            .iter()
+            .any(|call| function.contains(&format!("__rust_{call}")))
+}
+
+/// Whether the file is one of this crate's own.
+///
+/// Names do not tell when a program has line tables only (`debug = 1`, and what
+/// many build their releases with): a function that was inlined then has its
+/// bare name, without crate or module.
+fn is_own_source(file: &Path) -> bool {
+    // Where the sources lay, and what the compiler calls that place if it was told to remap it.
+    let built = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let called = Path::new(file!()).ancestors().nth(2);
+    file.starts_with(built)
+        || called.is_some_and(|called| called.is_absolute() && file.starts_with(called))
+}
+
+/// Whether the function is std's by its path.
+///
+/// `test::` does not tell: the tests in `tests/test.rs` are a crate of that name.
+fn is_std(function: &str) -> bool {
+    let Some((of, implemented)) = implementation(function) else {
+        return is_in_std(function);
+    };
+    // Of two crates that an implementation may stand in, std must be both, or the only one.
+    implemented.is_none_or(is_in_std) && (is_in_std(of) || !has_crate(of))
+}
+
+/// Whether the path begins with one of std's crates.
+fn is_in_std(path: &str) -> bool {
+    let path = path.trim_start_matches('<');
+    let crates = ["std::", "core::", "alloc::"];
+    crates.iter().any(|name| path.starts_with(name))
+}
+
+/// Whether the type is some crate's: `[u8]`, `fn()` and `T` are nobody's.
+fn has_crate(of: &str) -> bool {
+    let path = of.trim_start_matches('<');
+    path.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_')
+        .starts_with("::")
+}
+
+/// The type that `<type>::function` and `<type as trait>::function` belong to,
+/// without what it is a reference or a pointer by, and the trait.
+fn implementation(function: &str) -> Option<(&str, Option<&str>)> {
+    let inside = function.strip_prefix('<')?;
+    let mut depth = 0_usize;
+    let mut parted = None;
+    let mut end = inside.len();
+    for (at, byte) in inside.bytes().enumerate() {
+        let is_arrow = at > 0 && inside.as_bytes().get(at - 1) == Some(&b'-');
+        match byte {
+            b'<' => depth += 1,
+            b'>' if is_arrow => {}
+            b'>' if depth == 0 => {
+                end = at;
+                break;
+            }
+            b'>' => depth -= 1,
+            b' ' if depth == 0 && parted.is_none() => {
+                parted = inside
+                    .get(at..)
+                    .filter(|rest| rest.starts_with(" as "))
+                    .map(|_| at);
+            }
+            _ => {}
+        }
+    }
+    let of = inside.get(..parted.unwrap_or(end))?;
+    let implemented = parted.and_then(|at| inside.get(at + " as ".len()..end));
+    let mut bare = of;
+    while let Some(rest) = ["&", "*", "mut ", "const ", "dyn "]
+        .iter()
+        .find_map(|mark| bare.strip_prefix(mark))
+    {
+        bare = rest;
+    }
+    Some((bare, implemented))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::Origin;
+
+    #[test]
+    fn paths_tell_whose_code_it_is() {
+        let table = [
+            ("app::main", Some("/home/me/app/src/main.rs"), Origin::User),
+            ("app::main", Some("src/main.rs"), Origin::User),
+            (
+                "alloc::vec::Vec<T>::push",
+                Some("/rustc/abc/library/alloc/src/vec/mod.rs"),
+                Origin::Std,
+            ),
+            (
+                "serde::de",
+                Some("/home/me/.cargo/registry/src/index/serde-1.0/src/de.rs"),
+                Origin::Dependency,
+            ),
+            (
+                "<heapledger::allocator::TrackingAllocator<A>>::alloc",
+                Some("/x/src/allocator.rs"),
+                Origin::Allocator,
+            ),
+            ("__rustc::__rust_alloc", None, Origin::Allocator),
+            // Bug prevented: with line tables only, an inlined function of ours taken for the
+            // user's, as it has no path in its name.
+            (
+                "capture",
+                Some(concat!(env!("CARGO_MANIFEST_DIR"), "/src/record/hooks.rs")),
+                Origin::Allocator,
+            ),
+            (
+                "main",
+                Some(concat!(env!("CARGO_MANIFEST_DIR"), "/examples/main.rs")),
+                Origin::User,
+            ),
+            // Bug prevented: all that lies inside of a caught panic cut off as the allocator's.
+            ("__rust_try", None, Origin::Unknown),
+            (
+                "__rustc::rust_begin_unwind",
+                Some("/rustc/abc/library/std/src/panicking.rs"),
+                Origin::Std,
+            ),
+            ("qsort", None, Origin::Unknown),
+        ];
+        for (function, file, expected) in table {
+            assert_eq!(
+                Origin::of(function, file.map(Path::new)),
+                expected,
+                "{function}"
+            );
+        }
+    }
+
+    /// Bug prevented: without debug information all that std keeps for itself is
+    /// taken for the program's, and found as its leak.
+    #[test]
+    fn without_a_file_std_is_known_by_its_path() {
+        let std = [
+            "std::io::stdio::print_to_buffer_if_capture_used",
+            "alloc::raw_vec::RawVecInner<A>::finish_grow",
+            "core::fmt::write",
+            "core::ptr::drop_in_place::<app::Session>",
+            "<alloc::raw_vec::RawVecInner>::finish_grow",
+            "<alloc::raw_vec::RawVecInner<_>>::reserve::do_reserve_and_handle::<alloc::alloc::Global>",
+            "<std::io::default_write_fmt::Adapter<alloc::vec::Vec<u8>> as core::fmt::Write>::write_str",
+            "<<std::sys::backtrace::BacktraceLock>::print::DisplayBacktrace as core::fmt::Display>::fmt",
+            "std::io::impls::<impl std::io::Write for alloc::vec::Vec<u8,A>>::write_all",
+            "<alloc::boxed::Box<dyn core::ops::function::FnOnce<(), Output = ()> + core::marker::Send> as core::ops::function::FnOnce<()>>::call_once",
+            "<fn() -> core::result::Result<(), app::Error> as core::ops::function::FnOnce<()>>::call_once",
+            "<&T as core::fmt::Display>::fmt",
+            "<u8 as alloc::vec::spec_from_elem::SpecFromElem>::from_elem",
+            "<[app::Session]>::to_vec",
+            "<&mut dyn core::fmt::Write as core::fmt::Write>::write_str",
+        ];
+        for function in std {
+            assert_eq!(Origin::of(function, None), Origin::Std, "{function}");
+        }
+        // Implementations of the program's own, for what is std's and of what is std's.
+        let others = [
+            "app::main",
+            "standard::io",
+            "<app::Session as core::fmt::Display>::fmt",
+            "<&app::Session as core::iter::traits::collect::IntoIterator>::into_iter",
+            "<alloc::vec::Vec<u8> as app::Store>::save",
+            "<<app::Session as app::Store>::Key as core::fmt::Display>::fmt",
+            "<u8 as app::Store>::save",
+            "test::is_a_test_in_tests_test_rs",
+            "<",
+            "",
+            "<alloc::vec::Vec",
+        ];
+        for function in others.into_iter().take(8) {
+            assert_eq!(Origin::of(function, None), Origin::Unknown, "{function}");
+        }
+        for cut in others {
+            let _: Origin = Origin::of(cut, None);
+        }
+    }
+}
