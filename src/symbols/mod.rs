@@ -7,6 +7,7 @@
 
 mod frame;
 mod origin;
+mod runtime;
 mod trim;
 
 use std::collections::HashMap;

@@ -13,10 +13,6 @@ use crate::symbols::origin::Origin;
 /// The frame that std puts between the runtime and the program's own code.
 const BEGIN: &str = "__rust_begin_short_backtrace";
 
-/// What std passes through when a test's output is captured: for what is
-/// printed, and for the message of a panic (with what it keeps for backtraces).
-const CAPTURE: [&str; 2] = ["print_to_buffer_if_capture_used", "default_hook"];
-
 /// The frames of one stack, all of them, innermost first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
@@ -39,37 +35,6 @@ impl Resolved {
     pub fn trimmed(&self) -> Vec<Frame> {
         let frames: Vec<&Frame> = self.frames.iter().collect();
         self.frames.get(kept(&frames)).unwrap_or(&[]).to_vec()
-    }
-
-    /// Whether the block belongs to the output that a test harness captures.
-    pub fn is_output_capture(&self) -> bool {
-        self.frames.iter().any(|frame| {
-            frame.origin() == Origin::Std
-                && CAPTURE.iter().any(|name| frame.function().contains(name))
-        })
-    }
-
-    /// Whether the block is one that std keeps to the end of the process or of
-    /// the thread, whatever the program does: the buffer of a standard stream, or
-    /// the list of the thread's destructors.
-    pub fn is_kept_by_std(&self) -> bool {
-        self.frames
-            .iter()
-            .take_while(|frame| matches!(frame.origin(), Origin::Allocator | Origin::Std))
-            .filter_map(Frame::file)
-            .filter_map(|file| file.split_once("library/std/src/"))
-            .any(|(_, file)| file == "io/stdio.rs" || file.starts_with("sys/thread_local/"))
-    }
-
-    /// Whether the block is one that std keeps for a thread, from its start to
-    /// a moment after its end.
-    pub fn is_of_a_thread(&self) -> bool {
-        self.frames
-            .iter()
-            .take_while(|frame| matches!(frame.origin(), Origin::Allocator | Origin::Std))
-            .filter_map(Frame::file)
-            .filter_map(|file| file.split_once("library/std/src/thread/"))
-            .any(|(_, file)| matches!(file, "scoped.rs" | "lifecycle.rs" | "builder.rs" | "mod.rs"))
     }
 }
 

@@ -1,0 +1,247 @@
+//! Blocks that are std's and nobody's leak, by the stacks that they were born with.
+
+use crate::symbols::frame::Frame;
+use crate::symbols::origin::Origin;
+use crate::symbols::trim::Resolved;
+
+/// What std passes through when it prints into the buffer of a test harness.
+const PRINT: &str = "std::io::stdio::print_to_buffer_if_capture_used";
+
+/// What std passes through when it prints the message of a panic.
+const HOOK: &str = "std::panicking::default_hook";
+
+impl Resolved {
+    /// Whether the block belongs to the output that a test harness captures.
+    pub fn is_output_capture(&self) -> bool {
+        // The message is a finished text, so all that lies inside is std's own doing, with what
+        // it keeps for backtraces.
+        if self.frames().iter().any(|frame| is_std_named(frame, HOOK)) {
+            return true;
+        }
+        // What is printed, however, is written by the program's own code, which may leak.
+        self.of_std().any(|frame| is_std_named(frame, PRINT)) || self.writes_captured_text()
+    }
+
+    /// Whether the program's own code, asked to write what is printed, makes
+    /// the harness's buffer grow by that.
+    fn writes_captured_text(&self) -> bool {
+        // A text that goes into a stream passes through an adapter, which was made where the
+        // writing began: by std for the harness, or by the program for a stream of its own.
+        let adapter = self.of_std().position(is_adapter);
+        adapter.is_some_and(|adapter| {
+            self.frames()
+                .iter()
+                .skip(adapter)
+                .skip_while(|frame| !is_stream(frame) && !is_std_named(frame, PRINT))
+                .take_while(|frame| is_of_std(frame))
+                .any(|frame| is_std_named(frame, PRINT))
+        })
+    }
+
+    /// Whether the block is one that std keeps to the end of the process or of
+    /// the thread, whatever the program does: the buffer of a standard stream, or
+    /// the list of the thread's destructors.
+    pub fn is_kept_by_std(&self) -> bool {
+        self.of_std().any(|frame| {
+            lies_in(frame, "io/stdio.rs", "std::io::stdio::")
+                || lies_in(frame, "sys/thread_local/", "std::sys::thread_local::")
+        })
+    }
+
+    /// Whether the block is one that std keeps for a thread, from its start to
+    /// a moment after its end.
+    pub fn is_of_a_thread(&self) -> bool {
+        let parts = [
+            ("thread/scoped.rs", "std::thread::scoped::"),
+            ("thread/lifecycle.rs", "std::thread::lifecycle::"),
+            ("thread/builder.rs", "std::thread::builder::"),
+            ("thread/mod.rs", "std::thread::spawn"),
+        ];
+        self.of_std().any(|frame| {
+            let mut parts = parts.iter();
+            parts.any(|(file, path)| lies_in(frame, file, path))
+        })
+    }
+
+    /// The innermost frames, as far as they are std's and the allocator's.
+    fn of_std(&self) -> impl Iterator<Item = &Frame> {
+        self.frames().iter().take_while(|frame| is_of_std(frame))
+    }
+}
+
+fn is_of_std(frame: &Frame) -> bool {
+    matches!(frame.origin(), Origin::Allocator | Origin::Std)
+}
+
+/// Whether the frame is this function of std's, or a closure in it.
+///
+/// Not wherever the name occurs: generic functions have it in their arguments.
+fn is_std_named(frame: &Frame, path: &str) -> bool {
+    let bare = path.rsplit("::").next();
+    frame.origin() == Origin::Std
+        && (frame.function().starts_with(path) || Some(frame.function()) == bare)
+}
+
+/// Whether the frame is in this part of std: by its file, or by its path where
+/// there is no debug information.
+fn lies_in(frame: &Frame, part: &str, path: &str) -> bool {
+    match frame.file() {
+        Some(file) => file
+            .split_once("library/std/src/")
+            .is_some_and(|(_, file)| file.starts_with(part)),
+        None => frame.function().trim_start_matches('<').starts_with(path),
+    }
+}
+
+fn is_adapter(frame: &Frame) -> bool {
+    frame
+        .function()
+        .contains("std::io::default_write_fmt::Adapter<")
+}
+
+/// Whether text begins to be written into a stream here.
+fn is_stream(frame: &Frame) -> bool {
+    let name = frame.function();
+    let is_named = name.starts_with("std::io::default_write_fmt")
+        || name.starts_with("std::io::Write::write_fmt")
+        || name.contains(" as std::io::Write>::write_fmt");
+    // With line tables only, an inlined function has no path in its name, but its file.
+    let is_bare = name.starts_with("write_fmt") || name.starts_with("default_write_fmt");
+    is_named || is_bare && lies_in(frame, "io/mod.rs", "std::io::")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{Frame, Origin, Resolved};
+
+    const VEC: &str = "<alloc::raw_vec::RawVecInner>::finish_grow";
+    const ADAPTER: &str =
+        "<std::io::default_write_fmt::Adapter<alloc::vec::Vec<u8>> as core::fmt::Write>::write_str";
+    const WRITE: &str = "core::fmt::write";
+    const OWN: &str = "<app::Session as core::fmt::Display>::fmt";
+    const PRINT: &str = "std::io::stdio::print_to_buffer_if_capture_used";
+    const HOOK: &str = "std::panicking::default_hook::{closure#0}";
+
+    /// A stack without debug information.
+    fn bare(functions: &[&str]) -> Resolved {
+        let frame = |function: &&str| {
+            let origin = Origin::of(function, None);
+            Frame::synthetic(function, None, None, origin, false)
+        };
+        Resolved::new(functions.iter().map(frame).collect())
+    }
+
+    /// The same with files and lines.
+    fn with_files(frames: &[(&str, &str)]) -> Resolved {
+        let frame = |&(function, file): &(&str, &str)| {
+            let path = format!("/rustc/abc/library/{file}");
+            let origin = Origin::of(function, Some(Path::new(&path)));
+            let shown = format!("library/{file}");
+            Frame::synthetic(function, Some(&shown), Some(7), origin, false)
+        };
+        Resolved::new(frames.iter().map(frame).collect())
+    }
+
+    /// Bugs prevented: a leak in the program's own code, called by std to write
+    /// what is printed, taken for the harness's buffer; and the other way round.
+    #[test]
+    fn output_capture_is_what_std_writes_and_not_what_the_program_does_meanwhile() {
+        let table: &[(&[&str], bool)] = &[
+            (&[VEC, ADAPTER, WRITE, PRINT, "app::test"], true),
+            (&[VEC, ADAPTER, OWN, WRITE, PRINT, "app::test"], true),
+            (&[VEC, PRINT, "app::test"], true),
+            (&[VEC, "_Unwind_Backtrace", HOOK, "app::test"], true),
+            (&[VEC, OWN, WRITE, PRINT, "app::test"], false),
+            (&[VEC, "app::other", OWN, WRITE, PRINT], false),
+            // A stream of its own, which the program writes to while it is printed.
+            (
+                &[
+                    VEC,
+                    ADAPTER,
+                    WRITE,
+                    "std::io::Write::write_fmt",
+                    OWN,
+                    WRITE,
+                    PRINT,
+                ],
+                false,
+            ),
+            (
+                &[
+                    VEC,
+                    ADAPTER,
+                    "<alloc::vec::Vec<u8> as std::io::Write>::write_fmt",
+                    OWN,
+                    PRINT,
+                ],
+                false,
+            ),
+            (&[VEC, ADAPTER, WRITE, "app::test"], false),
+            (&[VEC, "app::default_hook", "app::test"], false),
+            // Only in the arguments of a generic function.
+            (
+                &[
+                    VEC,
+                    "core::ops::function::FnOnce::call_once::<std::panicking::default_hook>",
+                ],
+                false,
+            ),
+            (&[VEC, "app::print_to_buffer_if_capture_used"], false),
+        ];
+        for (functions, expected) in table {
+            assert_eq!(
+                bare(functions).is_output_capture(),
+                *expected,
+                "{functions:?}"
+            );
+        }
+        // With line tables only, what was inlined has its bare name.
+        let own = with_files(&[
+            ("finish_grow", "alloc/src/raw_vec/mod.rs"),
+            (ADAPTER, "std/src/io/mod.rs"),
+            ("write_fmt<alloc::vec::Vec<u8>>", "std/src/io/mod.rs"),
+            (PRINT, "std/src/io/stdio.rs"),
+        ]);
+        assert!(own.is_output_capture());
+    }
+
+    /// Bug prevented: standard input's buffer and a thread's handle are leaks
+    /// where there is no debug information.
+    #[test]
+    fn what_std_keeps_is_known_with_files_and_without() {
+        let stdin = "<std::io::stdio::STDIN as core::ops::function::FnOnce<()>>::call_once";
+        let local = "std::sys::thread_local::destructors::list::register";
+        let thread = "std::thread::lifecycle::spawn_unchecked::<app::main::{closure#0}, ()>";
+        for (functions, kept, of_a_thread) in [
+            ([VEC, "std::io::stdio::stdin", "app::main"], true, false),
+            ([VEC, stdin, "app::main"], true, false),
+            ([VEC, local, "app::main"], true, false),
+            ([VEC, thread, "app::main"], false, true),
+            (
+                [VEC, "<std::thread::scoped::ScopeData>::new", OWN],
+                false,
+                true,
+            ),
+            (
+                [VEC, "std::thread::local::LocalKey<T>::with", OWN],
+                false,
+                false,
+            ),
+            ([VEC, "app::main", "std::io::stdio::stdin"], false, false),
+            ([VEC, OWN, thread], false, false),
+        ] {
+            let stack = bare(&functions);
+            let found = (stack.is_kept_by_std(), stack.is_of_a_thread());
+            assert_eq!(found, (kept, of_a_thread), "{functions:?}");
+        }
+        let stdin = with_files(&[("get_or_init", "std/src/io/stdio.rs")]);
+        assert!(stdin.is_kept_by_std() && !stdin.is_of_a_thread());
+        let spawn = with_files(&[("spawn", "std/src/thread/lifecycle.rs")]);
+        assert!(spawn.is_of_a_thread() && !spawn.is_kept_by_std());
+        // Where there is a file, it tells.
+        let other = with_files(&[("std::io::stdio::stdin", "std/src/io/mod.rs")]);
+        assert!(!other.is_kept_by_std());
+    }
+}
