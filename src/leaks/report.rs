@@ -126,7 +126,8 @@ pub struct LeakSite {
     /// Milliseconds since the youngest of them was born.
     pub youngest_ms: u32,
     /// The calls that led to the allocation, innermost first, functions that
-    /// were inlined included; without the allocator's and the runtime's frames.
+    /// were inlined included; without the frames of the allocator, of the check
+    /// and of the runtime.
     pub stack: Vec<Frame>,
 }
 

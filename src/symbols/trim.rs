@@ -1,8 +1,8 @@
 //! What of a stack a person wants to see.
 //!
 //! By position and name together: the allocator's frames are cut where the
-//! stack begins, the runtime's where it ends, and nothing in between is touched
-//! whatever it is called. (A pattern such as `alloc::.*` would take
+//! stack begins, the runtime's where it ends, and in between nothing but our own
+//! measurements, whatever it is called. (A pattern such as `alloc::.*` would take
 //! `Box<dyn FnOnce>::call_once` out of the middle of every stack.)
 
 use core::ops::Range;
@@ -30,25 +30,53 @@ impl Resolved {
         &self.frames
     }
 
-    /// Without the allocator's frames at the beginning and the runtime's at the
-    /// end; all of them when nothing else would be left.
+    /// Without the allocator's frames at the beginning, the runtime's at the end
+    /// and those of our own measurements in between; all of them when nothing
+    /// else would be left.
     pub fn trimmed(&self) -> Vec<Frame> {
         let frames: Vec<&Frame> = self.frames.iter().collect();
-        self.frames.get(kept(&frames)).unwrap_or(&[]).to_vec()
+        let kept = self.frames.get(kept(&frames)).unwrap_or(&[]);
+        let trimmed = without_measurements(kept);
+        if trimmed.is_empty() {
+            kept.to_vec()
+        } else {
+            trimmed
+        }
     }
 }
 
-/// What of a stack's frames, innermost first, [`Resolved::trimmed`] keeps.
+/// The frames without those of our measurements around the program's code, and
+/// what std puts between the two.
+fn without_measurements(frames: &[Frame]) -> Vec<Frame> {
+    let mut rest: Vec<Frame> = Vec::with_capacity(frames.len());
+    for frame in frames {
+        if frame.origin() == Origin::Allocator && is_check(frame) {
+            let program = rest.iter().rposition(|inner| !is_call(inner));
+            rest.truncate(program.map_or(0, |at| at + 1));
+        } else {
+            rest.push(frame.clone());
+        }
+    }
+    rest
+}
+
+/// What of a stack's frames, innermost first, lies between the allocator's and
+/// the runtime's.
 pub(crate) fn kept(frames: &[&Frame]) -> Range<usize> {
     let begin = begin(frames);
     let end = frames
         .iter()
         .position(|frame| frame.function().contains(BEGIN))
         .unwrap_or(frames.len());
-    if begin < end {
-        begin..end
-    } else {
-        0..frames.len()
+    // Without debug information a call may stand for all that was inlined into it.
+    let program = match frames.get(end) {
+        Some(_) => frames.iter().take(end).rposition(|frame| !is_call(frame)),
+        None => None,
+    };
+    match program {
+        Some(outermost) if begin <= outermost => begin..outermost + 1,
+        _ if begin < end => begin..end,
+        _ => 0..frames.len(),
     }
 }
 
@@ -89,6 +117,20 @@ fn is_plumbing(frame: &Frame) -> bool {
     }
 }
 
+/// Whether the frame only calls a function that was handed over as a value.
+fn is_call(frame: &Frame) -> bool {
+    let name = frame.function();
+    let is_named = name.starts_with("core::ops::function::Fn")
+        || name.starts_with('<') && name.contains(" as core::ops::function::Fn");
+    // With line tables only, an inlined function has its bare name.
+    let is_bare = name.starts_with("call_once") || name.starts_with("call_mut");
+    match frame.origin() {
+        Origin::User => false,
+        Origin::Std => is_named || is_bare,
+        _ => is_named,
+    }
+}
+
 /// Whether the frame is a measurement of ours around the program's own code.
 fn is_check(frame: &Frame) -> bool {
     let name = frame.function().trim_start_matches('<');
@@ -100,4 +142,97 @@ fn is_check(frame: &Frame) -> bool {
             let room = rest.split(['/', ':', '.']).next();
             room.is_some_and(|room| ["leaks", "scope", "assertions"].contains(&room))
         })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Frame, Origin, Resolved};
+
+    /// What is left of a stack, innermost first: each frame is a letter for its
+    /// origin, and its name.
+    fn trimmed(frames: &[&str]) -> Vec<String> {
+        let frame = |text: &&str| {
+            let (origin, function) = text.split_once(' ').expect("an origin");
+            let origin = match origin {
+                "U" => Origin::User,
+                "S" => Origin::Std,
+                "A" => Origin::Allocator,
+                _ => Origin::Unknown,
+            };
+            Frame::synthetic(function, None, None, origin, false)
+        };
+        let stack = Resolved::new(frames.iter().map(frame).collect());
+        let names = stack.trimmed().into_iter();
+        names.map(|frame| String::from(frame.function())).collect()
+    }
+
+    const CALL: &str = "S core::ops::function::FnOnce::call_once";
+    const CHECK: &str = "A heapledger::leaks::check::Check::run";
+    const BEGIN: &str = "S std::sys::backtrace::__rust_begin_short_backtrace";
+
+    /// Bug prevented: our own functions between the program's in a report.
+    #[test]
+    fn measurements_are_cut_out_of_the_middle_with_what_calls_from_them() {
+        let stack = [
+            "S alloc::alloc::alloc",
+            "S alloc::vec::from_elem",
+            "U app::inner",
+            CALL,
+            "U app::outer",
+            CALL,
+            "S <core::panic::unwind_safe::AssertUnwindSafe<F> as core::ops::function::FnOnce<()>>::call_once",
+            CHECK,
+            "A heapledger::leaks::check",
+            "U app::test",
+            CALL,
+            "S <fn() as core::ops::function::FnOnce<()>>::call_once",
+            BEGIN,
+            "S std::rt::lang_start",
+        ];
+        assert_eq!(
+            trimmed(&stack),
+            [
+                "alloc::vec::from_elem",
+                "app::inner",
+                "core::ops::function::FnOnce::call_once",
+                "app::outer",
+                "app::test"
+            ]
+        );
+        // What was handed to the check is std's, and was asked for all the same.
+        let stack = [
+            "S alloc::vec::Vec<T>::with_capacity",
+            CHECK,
+            "U app::test",
+            BEGIN,
+        ];
+        assert_eq!(
+            trimmed(&stack),
+            ["alloc::vec::Vec<T>::with_capacity", "app::test"]
+        );
+        // Others of ours may stand there because of what the program does.
+        let stack = [
+            "U app::make",
+            "A heapledger::pool::Pool<T>::get",
+            "U app::main",
+        ];
+        assert_eq!(trimmed(&stack).len(), 3);
+    }
+
+    /// Bug prevented: a stack of which nothing is left.
+    #[test]
+    fn a_stack_is_never_trimmed_to_nothing() {
+        for stack in [
+            &[CHECK, BEGIN] as &[&str],
+            &[CHECK],
+            &[CALL, BEGIN],
+            &["S alloc::alloc::alloc", BEGIN],
+            &["A heapledger::record::hooks::capture"],
+            &[CALL],
+        ] {
+            assert!(!trimmed(stack).is_empty(), "{stack:?}");
+        }
+        assert_eq!(trimmed(&[]), [""; 0]);
+        assert_eq!(trimmed(&[CALL, CHECK, CALL, BEGIN]).len(), 2);
+    }
 }
