@@ -214,6 +214,41 @@ fn a_suppressed_function_is_told_apart_and_does_not_count() {
     assert_eq!(found(suppressing.allow_bytes(4).run(both)).bytes(), 5);
 }
 
+/// Bug prevented: a pattern that happens to match a function of ours, or of
+/// std's around every test, suppresses everything, and the test passes.
+#[test]
+fn what_stands_around_the_program_s_own_code_suppresses_nothing() {
+    for pattern in [
+        "check",
+        "run",
+        "heapledger",
+        "TrackingAllocator",
+        "GlobalAlloc",
+        "finish_grow",
+        "alloc_impl",
+        "call_once",
+        "FnOnce",
+        "__rust",
+        "lang_start",
+        "catch_unwind",
+        "test::",
+        "std::thread",
+        "thread_start",
+        "clone",
+    ] {
+        let settings = Check::new().suppress(pattern);
+        let guard = settings.start();
+        leak(5);
+        for checked in [
+            settings.run(|| leak(5)),
+            settings.run_steady(0, 2, || leak(5)),
+            guard.finish(),
+        ] {
+            assert_eq!(found(checked).suppressed.blocks, 0, "{pattern}");
+        }
+    }
+}
+
 /// Bug prevented: the settings, copied into the check, found as its leak.
 #[test]
 fn a_check_s_own_settings_are_no_leak_of_it_nor_of_one_around_it() {

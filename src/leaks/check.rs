@@ -10,7 +10,7 @@ use crate::leaks::report::{Growth, Held, LeakReport, LeakSite};
 use crate::leaks::suppress::Pattern;
 use crate::reading::or_panic;
 use crate::record::{self, Everyone, Lost, Recording, Survivor, Visit};
-use crate::symbols::{Frame, Symbols};
+use crate::symbols::{Frame, Origin, Symbols};
 
 /// How long a thread may take to end after what it did last. Only a check that
 /// has threads alive waits so long.
@@ -60,6 +60,11 @@ impl Check {
     /// `pattern`, as LeakSanitizer's suppressions do: the pattern may occur
     /// anywhere in the name, `*` stands for any text, `^` and `$` for its
     /// beginning and end.
+    ///
+    /// Looked at are the functions that a report would show, in
+    /// [`LeakSite::stack`]: neither those of this crate nor what std runs before
+    /// `main`, a thread or a test. Where there is no debug information, inlined
+    /// functions have no name.
     #[must_use]
     pub fn suppress(mut self, pattern: &str) -> Self {
         self.suppressions.push(Pattern::new(pattern));
@@ -212,16 +217,12 @@ impl Check {
             };
             let (addresses, _) = record::frames(node);
             let whole = symbols.stack(&addresses);
-            let names = || whole.frames().iter().map(Frame::function);
+            let stack = whole.trimmed();
             if whole.is_output_capture() {
                 report.harness.add(&group);
             } else if is_process && whole.is_kept_by_std() {
                 report.runtime.add(&group);
-            } else if self
-                .suppressions
-                .iter()
-                .any(|pattern| names().any(|name| pattern.matches(name)))
-            {
+            } else if self.suppresses(&stack) {
                 report.suppressed.add(&group);
             } else {
                 report.sites.push(LeakSite {
@@ -230,12 +231,24 @@ impl Check {
                     growth,
                     oldest_ms: group.oldest_ms,
                     youngest_ms: group.youngest_ms,
-                    stack: whole.trimmed(),
+                    stack,
                 });
             }
         }
         report.merge_same_stacks();
         report.sort();
+    }
+
+    /// Whether a suppression names a function of the stack, as far as it is not
+    /// ours: what stands around every check would suppress all there is.
+    fn suppresses(&self, stack: &[Frame]) -> bool {
+        let mut theirs = stack
+            .iter()
+            .filter(|frame| frame.origin() != Origin::Allocator);
+        theirs.any(|frame| {
+            let mut patterns = self.suppressions.iter();
+            patterns.any(|pattern| pattern.matches(frame.function()))
+        })
     }
 
     fn allows(&self, report: &LeakReport) -> bool {
@@ -381,4 +394,35 @@ fn by_node(survivors: &[Survivor]) -> HashMap<u32, Group> {
         group.youngest_ms = group.youngest_ms.min(age);
     }
     groups
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Check, Frame, Origin};
+
+    /// Bug prevented: a function of ours in the middle of a stack, such as the
+    /// pool's that calls the program's, is suppressed in its place.
+    #[test]
+    fn a_suppression_names_functions_of_others_only() {
+        let frame =
+            |function, origin| Frame::synthetic(function, Some("x.rs"), Some(7), origin, false);
+        let stack = [
+            frame("app::make", Origin::User),
+            frame("heapledger::pool::Pool<T>::get", Origin::Allocator),
+            frame("parser::parse", Origin::Dependency),
+            frame("qsort", Origin::Unknown),
+        ];
+        for (pattern, expected) in [
+            ("make", true),
+            ("^parser::", true),
+            ("qsort", true),
+            ("pool", false),
+            ("heapledger", false),
+            ("x.rs", false),
+        ] {
+            let check = Check::new().suppress("no_such_function").suppress(pattern);
+            assert_eq!(check.suppresses(&stack), expected, "{pattern}");
+        }
+        assert!(!Check::new().suppresses(&stack));
+    }
 }
