@@ -122,6 +122,31 @@ fn a_block_that_grows_is_found_though_it_stays_one() {
     );
 }
 
+/// Bug prevented: more and more bytes pass, because they are in fewer blocks.
+#[test]
+fn bytes_that_grow_in_fewer_blocks_are_found() {
+    let mut run = 0;
+    let mut buffers: Vec<Vec<u8>> = Vec::with_capacity(16);
+    let checked = Check::new().run_steady(0, 10, || {
+        run += 1;
+        buffers.clear();
+        for _ in run..=10 {
+            buffers.push(block(run * run * run * 10));
+        }
+    });
+    let report = found(checked);
+    assert_eq!((report.blocks(), report.bytes()), (1, 10_000), "{report}");
+    // After half of the runs there were 7,500 bytes, in six blocks.
+    assert_eq!(report.growth().blocks, 0);
+    // Fewer bytes in fewer blocks are none.
+    let mut left = 20;
+    quiet(Check::new().run_steady(0, 10, || {
+        left -= 1;
+        buffers.clear();
+        buffers.extend((0..left).map(|_| block(100)));
+    }));
+}
+
 #[test]
 fn one_run_shows_no_growth_and_is_refused_with_words() {
     for runs in [0, 1] {

@@ -60,7 +60,7 @@ pub struct Held {
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Growth {
-    /// Blocks that were added.
+    /// Blocks that were added; 0 when there are fewer than before.
     pub blocks: u64,
     /// Bytes that were added; 0 when there are fewer than before.
     pub bytes: u64,
