@@ -157,14 +157,14 @@ impl Paths {
 
     fn shorten(&self, file: &Path) -> String {
         if let Some(text) = file.to_str() {
-            // `/rustc/<commit>/library/..` and `../registry/src/<index>/<crate>/..`
-            for mark in ["/rustc/", "/registry/src/"] {
-                let rest = text
-                    .split_once(mark)
-                    .and_then(|(_, rest)| rest.split_once('/'));
-                if let Some((_, rest)) = rest {
-                    return String::from(rest);
-                }
+            // `/rustc/<commit>/library/..`, the same when it is installed, and
+            // `../registry/src/<index>/<crate>/..`
+            let built = text.strip_prefix("/rustc/");
+            let installed = text.split_once("/rustlib/src/").map(|(_, rest)| rest);
+            let registry = text.split_once("/registry/src/").map(|(_, rest)| rest);
+            let rest = built.or(installed).or(registry);
+            if let Some((_, rest)) = rest.and_then(|rest| rest.split_once('/')) {
+                return String::from(rest);
             }
         }
         self.roots
@@ -173,5 +173,41 @@ impl Paths {
             .unwrap_or(file)
             .display()
             .to_string()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::{Path, PathBuf};
+
+    use super::Paths;
+
+    /// Bug prevented: a program's file cut short because a folder above it is
+    /// called as the compiler's.
+    #[test]
+    fn files_are_shown_from_where_they_tell_something() {
+        let paths = Paths {
+            roots: vec![PathBuf::from("/home/me/app")],
+        };
+        for (file, shown) in [
+            (
+                "/rustc/abc/library/core/src/fmt/mod.rs",
+                "library/core/src/fmt/mod.rs",
+            ),
+            (
+                "/opt/x/lib/rustlib/src/rust/library/core/src/fmt/mod.rs",
+                "library/core/src/fmt/mod.rs",
+            ),
+            (
+                "/home/me/.cargo/registry/src/index/serde-1.0/src/de.rs",
+                "serde-1.0/src/de.rs",
+            ),
+            ("/home/me/app/src/main.rs", "src/main.rs"),
+            ("/home/me/app/rustc/src/main.rs", "rustc/src/main.rs"),
+            ("/home/me/rustc/src/main.rs", "/home/me/rustc/src/main.rs"),
+            ("./src/main.rs", "./src/main.rs"),
+        ] {
+            assert_eq!(paths.shorten(Path::new(file)), shown, "{file}");
+        }
     }
 }

@@ -26,6 +26,7 @@ impl Origin {
         if is_allocator(function) || file.is_some_and(is_own_source) {
             return Self::Allocator;
         }
+        let is_rust = file.is_some_and(|file| file.extension().is_some_and(|kind| kind == "rs"));
         let Some(file) = file.and_then(Path::to_str) else {
             return if is_std(function) {
                 Self::Std
@@ -34,13 +35,13 @@ impl Origin {
             };
         };
         let has = |part: &str| file.contains(part);
-        if has("/rustc/") || has("/library/std/") || has("/library/core/") || has("/library/alloc/")
-        {
+        if is_std_source(function, file) {
             Self::Std
         } else if has("/registry/src/") || has("/git/checkouts/") || has("/rust/deps/") {
             Self::Dependency
-        } else if has("/sysdeps/") || file.starts_with("./") {
-            // The C library's own sources, as its debug information names them.
+        } else if !is_rust && (has("/sysdeps/") || file.starts_with("./")) {
+            // The C library's own sources, as its debug information names them. A program whose
+            // paths are remapped may call its own folder so.
             Self::Unknown
         } else {
             Self::User
@@ -69,6 +70,19 @@ fn is_own_source(file: &Path) -> bool {
     let called = Path::new(file!()).ancestors().nth(2);
     file.starts_with(built)
         || called.is_some_and(|called| called.is_absolute() && file.starts_with(called))
+}
+
+/// Whether the file is one of std's.
+fn is_std_source(function: &str, file: &str) -> bool {
+    // As the compiler calls its sources, and where it finds them when they are installed.
+    if file.starts_with("/rustc/") || file.contains("/rustlib/src/rust/library/") {
+        return true;
+    }
+    // Whoever built the compiler may have called them otherwise, and a program may have such a
+    // folder too: the name decides.
+    let folders = ["core", "alloc", "std"].map(|name| format!("library/{name}/src/"));
+    let lies = |folder: &String| file.starts_with(folder) || file.contains(&format!("/{folder}"));
+    folders.iter().any(lies) && is_std(function)
 }
 
 /// Whether the function is std's by its path.
@@ -140,6 +154,14 @@ mod tests {
 
     use super::Origin;
 
+    #[track_caller]
+    fn assert_origins(table: &[(&str, Option<&str>, Origin)]) {
+        for &(function, file, expected) in table {
+            let origin = Origin::of(function, file.map(Path::new));
+            assert_eq!(origin, expected, "{function}");
+        }
+    }
+
     #[test]
     fn paths_tell_whose_code_it_is() {
         let table = [
@@ -182,13 +204,66 @@ mod tests {
             ),
             ("qsort", None, Origin::Unknown),
         ];
-        for (function, file, expected) in table {
-            assert_eq!(
-                Origin::of(function, file.map(Path::new)),
-                expected,
-                "{function}"
-            );
-        }
+        assert_origins(&table);
+    }
+
+    #[test]
+    fn folders_of_the_program_are_neither_std_s_nor_the_c_library_s() {
+        assert_origins(&[
+            // Bug prevented: with `--remap-path-prefix=$PWD=.` all of a program taken for the C
+            // library.
+            ("app::main", Some("./src/main.rs"), Origin::User),
+            ("app::main", Some("./sysdeps/src/main.rs"), Origin::User),
+            ("inlined", Some("./src/main.rs"), Origin::User),
+            (
+                "start_thread",
+                Some("./nptl/pthread_create.c"),
+                Origin::Unknown,
+            ),
+            (
+                "clone3",
+                Some("./misc/../sysdeps/unix/sysv/linux/x86_64/clone3.S"),
+                Origin::Unknown,
+            ),
+            // Bug prevented: a crate in a folder such as `library/core` taken for std.
+            (
+                "mycore::grab",
+                Some("/home/me/app/library/core/src/lib.rs"),
+                Origin::User,
+            ),
+            (
+                "mycore::grab",
+                Some("library/core/src/lib.rs"),
+                Origin::User,
+            ),
+            (
+                "<alloc::vec::Vec<u8> as mycore::Grab>::grab",
+                Some("/home/me/app/library/alloc/src/lib.rs"),
+                Origin::User,
+            ),
+            (
+                "app::main",
+                Some("/home/me/rustc/src/main.rs"),
+                Origin::User,
+            ),
+            (
+                "alloc::vec::Vec<T>::push",
+                Some("/usr/src/rustc-1.95.0/library/alloc/src/vec/mod.rs"),
+                Origin::Std,
+            ),
+            (
+                "push",
+                Some(
+                    "/home/me/.rustup/toolchains/x/lib/rustlib/src/rust/library/alloc/src/vec/mod.rs",
+                ),
+                Origin::Std,
+            ),
+            (
+                "push",
+                Some("/rustc/abc/library/alloc/src/vec/mod.rs"),
+                Origin::Std,
+            ),
+        ]);
     }
 
     /// Bug prevented: without debug information all that std keeps for itself is
