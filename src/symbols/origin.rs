@@ -51,9 +51,15 @@ impl Origin {
 
 /// Whether the function is ours or the compiler's shim before it.
 fn is_allocator(function: &str) -> bool {
-    let name = function.trim_start_matches(['<', '&']);
+    let is_ours = |path: &str| path.trim_start_matches('<').starts_with("heapledger::");
+    // Somebody else's trait for a type of ours is implemented by them; ours have our files too.
+    let is_ours = match implementation(function) {
+        Some((of, Some(of_trait))) => is_ours(of) && (is_ours(of_trait) || is_in_std(of_trait)),
+        Some((of, None)) => is_ours(of),
+        None => is_ours(function),
+    };
     // The shims by their whole names: `__rust_try` and `__rustc::rust_begin_unwind` are std's.
-    name.starts_with("heapledger::")
+    is_ours
         || ["alloc", "dealloc", "realloc"]
             .iter()
             .any(|call| function.contains(&format!("__rust_{call}")))
@@ -262,6 +268,48 @@ mod tests {
                 "push",
                 Some("/rustc/abc/library/alloc/src/vec/mod.rs"),
                 Origin::Std,
+            ),
+        ]);
+    }
+
+    #[test]
+    fn what_is_implemented_for_our_types_is_ours_only_if_the_trait_is() {
+        assert_origins(&[
+            (
+                "<heapledger::allocator::TrackingAllocator as core::alloc::global::GlobalAlloc>::alloc",
+                None,
+                Origin::Allocator,
+            ),
+            (
+                "<&heapledger::scope::Guard as heapledger::scope::Inside>::leave",
+                None,
+                Origin::Allocator,
+            ),
+            (
+                "<heapledger::stats::Stats as serde::Serialize>::serialize",
+                Some(concat!(env!("CARGO_MANIFEST_DIR"), "/src/stats.rs")),
+                Origin::Allocator,
+            ),
+            (
+                "heapledger::leaks::check::<app::main::{closure#0}, ()>",
+                None,
+                Origin::Allocator,
+            ),
+            // Bug prevented: what a program implements for a type of ours is cut off its stacks.
+            (
+                "<heapledger::stats::Stats as app::Measured>::grab",
+                Some("/home/me/app/src/main.rs"),
+                Origin::User,
+            ),
+            (
+                "<&heapledger::stats::Stats as app::Measured>::grab",
+                Some("/home/me/app/src/main.rs"),
+                Origin::User,
+            ),
+            (
+                "<heapledger::stats::Stats as app::Measured>::grab",
+                None,
+                Origin::Unknown,
             ),
         ]);
     }
