@@ -268,7 +268,7 @@ fn leaks_while_it_prints() {
         };
         // Without debug information there are names, but no lines.
         let place = if has_lines() {
-            format!("::fmt at {}:{LEAKY_LINE}", file!())
+            format!("fmt at {}:{LEAKY_LINE}", file!())
         } else {
             String::from("<leaks_quiet::Leaky as core::fmt::Display>::fmt")
         };

@@ -86,17 +86,25 @@ fn is_std_named(frame: &Frame, path: &str) -> bool {
 /// there is no debug information.
 fn lies_in(frame: &Frame, part: &str, path: &str) -> bool {
     match frame.file() {
-        Some(file) => file
-            .split_once("library/std/src/")
-            .is_some_and(|(_, file)| file.starts_with(part)),
+        Some(_) => lies_in_file(frame, part),
         None => frame.function().trim_start_matches('<').starts_with(path),
     }
 }
 
+/// The same by its file alone, for names without a path: what the program makes
+/// of std's generic functions has such names where there are line tables only.
+fn lies_in_file(frame: &Frame, part: &str) -> bool {
+    let file = frame
+        .file()
+        .and_then(|file| file.split_once("library/std/src/"));
+    file.is_some_and(|(_, file)| file.starts_with(part))
+}
+
+/// Whether the frame hands a text on from formatting to a stream.
 fn is_adapter(frame: &Frame) -> bool {
-    frame
-        .function()
-        .contains("std::io::default_write_fmt::Adapter<")
+    let name = frame.function();
+    name.contains("std::io::default_write_fmt::Adapter<")
+        || name.starts_with("write_str") && lies_in_file(frame, "io/mod.rs")
 }
 
 /// Whether text begins to be written into a stream here.
@@ -105,9 +113,8 @@ fn is_stream(frame: &Frame) -> bool {
     let is_named = name.starts_with("std::io::default_write_fmt")
         || name.starts_with("std::io::Write::write_fmt")
         || name.contains(" as std::io::Write>::write_fmt");
-    // With line tables only, an inlined function has no path in its name, but its file.
     let is_bare = name.starts_with("write_fmt") || name.starts_with("default_write_fmt");
-    is_named || is_bare && lies_in(frame, "io/mod.rs", "std::io::")
+    is_named || is_bare && lies_in_file(frame, "io/mod.rs")
 }
 
 #[cfg(test)]
@@ -197,14 +204,22 @@ mod tests {
                 "{functions:?}"
             );
         }
-        // With line tables only, what was inlined has its bare name.
-        let own = with_files(&[
+        // With line tables only, what was inlined or is generic has its bare name.
+        let buffer = [
             ("finish_grow", "alloc/src/raw_vec/mod.rs"),
-            (ADAPTER, "std/src/io/mod.rs"),
+            ("write_str<alloc::vec::Vec<u8>>", "std/src/io/mod.rs"),
+            ("write", "core/src/fmt/mod.rs"),
             ("write_fmt<alloc::vec::Vec<u8>>", "std/src/io/mod.rs"),
-            (PRINT, "std/src/io/stdio.rs"),
-        ]);
-        assert!(own.is_output_capture());
+        ];
+        let print = [(PRINT, "std/src/io/stdio.rs")];
+        let mut stack = with_files(&[&buffer[..], &print].concat());
+        assert!(stack.is_output_capture());
+        let own = Frame::synthetic("fmt", Some("src/main.rs"), Some(7), Origin::User, false);
+        stack.frames.insert(4, own.clone());
+        assert!(!stack.is_output_capture(), "a stream of the program's own");
+        stack.frames.remove(4);
+        stack.frames.insert(2, own);
+        assert!(stack.is_output_capture());
     }
 
     /// Bug prevented: standard input's buffer and a thread's handle are leaks

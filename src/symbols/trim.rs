@@ -16,7 +16,7 @@ const BEGIN: &str = "__rust_begin_short_backtrace";
 /// The frames of one stack, all of them, innermost first.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Resolved {
-    frames: Vec<Frame>,
+    pub(super) frames: Vec<Frame>,
 }
 
 impl Resolved {
