@@ -24,6 +24,10 @@
 
 use std::io::{self, Write};
 
+#[cfg(feature = "histogram")]
+use crate::histogram::SizeHistogram;
+#[cfg(feature = "histogram")]
+use crate::ledger;
 use crate::reading;
 use crate::stats::Stats;
 
@@ -37,7 +41,8 @@ pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 /// # Errors
 /// Of kind [`Unsupported`](io::ErrorKind::Unsupported), with an
 /// [`Error`](crate::Error) inside, when the tracking allocator is not this
-/// program's global allocator: zeros would be a lie. Else what `w` answers.
+/// program's global allocator and nothing was counted through it either: zeros
+/// would be a lie. Else what `w` answers.
 ///
 /// ```
 /// # #[global_allocator]
@@ -56,8 +61,9 @@ pub fn write_prometheus<W: Write>(mut w: W) -> io::Result<()> {
             "# HELP heapledger_{name} {help}\n# TYPE heapledger_{name} {kind}\nheapledger_{name} {value}\n"
         )?;
     }
+    // From the ledger: whether there is something to tell was decided above.
     #[cfg(feature = "histogram")]
-    sizes::write(&reading::size_histogram(), &mut w)?;
+    sizes::write(&SizeHistogram::new(&ledger::sizes()), &mut w)?;
     w.flush()
 }
 

@@ -11,8 +11,8 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::panic::catch_unwind;
 
 use heapledger::{
-    Scope, Stats, TrackingAllocator, assert_no_alloc, is_installed, measure, stats, try_stats,
-    try_thread_stats,
+    Scope, Stats, TrackingAllocator, assert_no_alloc, is_installed, measure, metrics, stats,
+    try_stats, try_thread_stats,
 };
 
 static ARENA: TrackingAllocator = TrackingAllocator::new();
@@ -52,6 +52,8 @@ fn it_reports_what_went_through_it_and_still_does_not_pass_for_installed() {
         (5_300, 2)
     );
 
+    the_page_for_prometheus_is_whole();
+
     let grown = Layout::from_size_align(300, 8).expect("small");
     // SAFETY: from `realloc` above, of this layout, used no more.
     unsafe { ARENA.dealloc(first, grown) };
@@ -68,4 +70,21 @@ fn it_reports_what_went_through_it_and_still_does_not_pass_for_installed() {
     assert!(Scope::try_enter().is_err_and(|e| e.is_not_installed()));
     assert!(catch_unwind(|| measure(|| ())).is_err());
     assert!(catch_unwind(|| assert_no_alloc!(|| ())).is_err());
+}
+
+/// Bug prevented: a page that ends in a panic where the histogram begins, which
+/// asked for an installed allocator when the counters had not.
+fn the_page_for_prometheus_is_whole() {
+    let mut page = Vec::new();
+    metrics::write_prometheus(&mut page).expect("a page");
+    let page = String::from_utf8(page).expect("text");
+    let has = |line: &str| assert!(page.lines().any(|l| l == line), "{line}: {page}");
+    has("heapledger_live_bytes 5300");
+    has("heapledger_allocations_total 2");
+    if cfg!(feature = "histogram") {
+        has("heapledger_request_size_bytes_bucket{le=\"63\"} 0");
+        has("heapledger_request_size_bytes_bucket{le=\"127\"} 1");
+        has("heapledger_request_size_bytes_bucket{le=\"8191\"} 2");
+        has("heapledger_request_size_bytes_count 2");
+    }
 }
