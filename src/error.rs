@@ -4,7 +4,9 @@ use core::fmt;
 
 /// Why a measurement could not be taken.
 ///
-/// Opaque, so that reasons can be added; ask it with the predicates.
+/// Opaque, so that reasons can be added; ask it with the predicates. `Debug`
+/// has the words of `Display`, as it is what a `main` that returns this error
+/// shows; `{:#?}` has the fields.
 ///
 /// ```
 /// // This program installs no tracking allocator, so there is nothing to read.
@@ -12,7 +14,7 @@ use core::fmt;
 /// assert!(error.is_not_installed());
 /// assert!(error.to_string().contains("#[global_allocator]"));
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Error {
     kind: Kind,
 }
@@ -154,6 +156,15 @@ impl fmt::Display for Error {
     }
 }
 
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !f.alternate() {
+            return write!(f, "Error({self})");
+        }
+        f.debug_struct("Error").field("kind", &self.kind).finish()
+    }
+}
+
 impl core::error::Error for Error {}
 
 #[cfg(test)]
@@ -164,6 +175,17 @@ mod tests {
     fn the_message_shows_the_two_lines_to_add() {
         let text = Error::not_installed().to_string();
         assert!(text.contains("    #[global_allocator]\n    static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();\n"));
+    }
+
+    /// Bug prevented: `fn main() -> Result<(), heapledger::Error>` ends with the
+    /// name of a kind and not with the two lines that are missing.
+    #[test]
+    fn a_main_that_returns_it_shows_the_message() {
+        for error in [Error::not_installed(), Error::no_memory()] {
+            assert_eq!(format!("{error:?}"), format!("Error({error})"));
+        }
+        let fields = format!("{:#?}", Error::not_installed());
+        assert_eq!(fields, "Error {\n    kind: NotInstalled,\n}");
     }
 
     #[test]

@@ -8,7 +8,9 @@ pub(crate) type Cause = Box<dyn Error + Send + Sync>;
 
 /// Why a pool gave no object.
 ///
-/// Opaque, so that reasons can be added; ask it with the predicates.
+/// Opaque, so that reasons can be added; ask it with the predicates. `Debug`
+/// has the words of `Display` and of all causes, as it is what a failing
+/// `unwrap` shows; `{:#?}` has the fields.
 ///
 /// ```
 /// use heapledger::pool::BoundedPool;
@@ -19,7 +21,6 @@ pub(crate) type Cause = Box<dyn Error + Send + Sync>;
 /// assert!(error.is_closed());
 /// assert_eq!(error.to_string(), "the pool is closed");
 /// ```
-#[derive(Debug)]
 pub struct PoolError {
     kind: Kind,
 }
@@ -113,6 +114,24 @@ impl fmt::Display for PoolError {
     }
 }
 
+impl fmt::Debug for PoolError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if f.alternate() {
+            return f
+                .debug_struct("PoolError")
+                .field("kind", &self.kind)
+                .finish();
+        }
+        write!(f, "PoolError({self}")?;
+        let mut cause = self.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        f.write_str(")")
+    }
+}
+
 impl Error for PoolError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match &self.kind {
@@ -127,6 +146,25 @@ mod tests {
     use core::error::Error;
 
     use super::PoolError;
+
+    /// Bug prevented: a failing `unwrap` or `main` shows a kind's name where the
+    /// words are, and not what the manager said.
+    #[test]
+    fn what_unwrap_shows_has_the_words_and_the_cause() {
+        let closed = PoolError::closed();
+        assert_eq!(format!("{closed:?}"), "PoolError(the pool is closed)");
+        let outer = PoolError::create(Box::new(PoolError::create("no route".into())));
+        let failed = "the pool's manager failed to create an object";
+        assert_eq!(
+            format!("{outer:?}"),
+            format!("PoolError({failed}: {failed}: no route)")
+        );
+        let fields = format!("{outer:#?}");
+        assert!(
+            fields.starts_with("PoolError {\n    kind: Create("),
+            "{fields}"
+        );
+    }
 
     #[test]
     fn each_kind_answers_to_its_own_predicate_only_and_only_a_failed_create_has_a_source() {
