@@ -150,6 +150,24 @@ macro_rules! assert_no_alloc {
     };
 }
 
+/// Asserts that a closure leaves nothing alive. Only with the feature
+/// `profile`: without it, this says so and does not compile.
+///
+/// ```compile_fail
+/// heapledger::assert_no_leaks!(|| ());
+/// ```
+#[cfg(not(feature = "profile"))]
+#[macro_export]
+macro_rules! assert_no_leaks {
+    ($($body:tt)*) => {
+        ::core::compile_error!(
+            "assert_no_leaks! needs heapledger's feature `profile`; in Cargo.toml:\n\n    \
+             [dev-dependencies]\n    \
+             heapledger = { version = \"0.1\", features = [\"profile\"] }\n"
+        )
+    };
+}
+
 /// The comparison of an assertion.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
