@@ -13,6 +13,11 @@ use crate::reading::or_panic;
 use crate::scope::Scope;
 use crate::stats::ScopeStats;
 use crate::units::{Grouped, plural};
+use crate::unpolled::refuse_futures;
+
+/// What to do with a future instead.
+const RUN_IT: &str = "run it inside the closure, as in `|| runtime.block_on(future)`, or await \
+                      `measure_future(future)` and assert on its figures";
 
 /// Asserts how much a closure allocates, and gives back what it returns.
 ///
@@ -42,10 +47,15 @@ use crate::units::{Grouped, plural};
 /// blocks grew by. The compiler may remove allocations that it can see through:
 /// use [`black_box`](core::hint::black_box).
 ///
+/// What is given back and still has to be run is not counted: run a future
+/// inside with the runtime's `block_on`, or use
+/// [`measure_future`](crate::measure_future); walk through an iterator inside.
+///
 /// # Panics
 /// When the count is not as asserted, with what was expected and found, and the
-/// sizes of the requests. When the tracking allocator is not installed: the
-/// assertion never passes without having measured.
+/// sizes of the requests. When the tracking allocator is not installed, or the
+/// closure gives back a future: the assertion never passes without having
+/// measured.
 ///
 /// ```should_panic
 /// # #[global_allocator]
@@ -130,7 +140,8 @@ macro_rules! __assert_allocs_unit {
 /// it returns.
 ///
 /// Forbidden are new blocks and resizes, those that the allocator refuses as
-/// well; frees are not. Only the calling thread counts.
+/// well; frees are not. Only the calling thread counts, and what is given back
+/// and still has to be run (a future, an iterator) does not.
 ///
 /// ```
 /// # #[global_allocator]
@@ -142,7 +153,8 @@ macro_rules! __assert_allocs_unit {
 ///
 /// # Panics
 /// When the closure asks for memory, with the sizes of the requests. When the
-/// tracking allocator is not installed.
+/// tracking allocator is not installed, or the closure gives back a future, as
+/// for [`assert_allocs!`].
 #[macro_export]
 macro_rules! assert_no_alloc {
     ($body:expr $(,)?) => {
@@ -224,6 +236,7 @@ impl Unit {
 /// As the macro says.
 #[track_caller]
 pub fn assert_allocs<R>(count: Count, limit: u64, unit: Unit, body: impl FnOnce() -> R) -> R {
+    refuse_futures::<R>("assert_allocs!", RUN_IT);
     let (result, stats, trace) = or_panic(traced(body));
     let found = unit.of(&stats);
     if !count.holds(found, limit) {
@@ -250,6 +263,7 @@ pub fn assert_allocs<R>(count: Count, limit: u64, unit: Unit, body: impl FnOnce(
 /// As the macro says.
 #[track_caller]
 pub fn assert_no_alloc<R>(body: impl FnOnce() -> R) -> R {
+    refuse_futures::<R>("assert_no_alloc!", RUN_IT);
     let (result, stats, trace) = or_panic(traced(body));
     let found = Unit::Requests.of(&stats).wrapping_add(stats.failures);
     assert!(

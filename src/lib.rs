@@ -13,6 +13,8 @@ pub mod pool;
 mod stats;
 mod sync;
 mod units;
+#[cfg(not(loom))]
+mod unpolled;
 
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "implements `GlobalAlloc`")]

@@ -11,7 +11,7 @@
 //!   arena                       pool (an annex on sync alone)
 //!   sync                        ──┘
 //!   stats   histogram   error
-//!   units
+//!   units   unpolled
 //! ```
 //!
 //! `lib.rs` is the front page and names them all. Tests inside `src/` are not
@@ -24,7 +24,7 @@ use std::path::Path;
 /// The storeys from the ground up. What stands beside each other may not use
 /// each other either.
 const STOREYS: &[&[&str]] = &[
-    &["units"],
+    &["units", "unpolled"],
     &["stats", "histogram", "error"],
     &["sync"],
     &["arena"],

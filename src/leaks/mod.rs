@@ -87,6 +87,7 @@
 //!
 //! The examples `leak_test`, `leak_in_async`, `leak_main` and `steady_state` show
 //! it whole.
+//!
 //! What blocks for the first time inside a check may make something for that: a
 //! channel of std's a thread local, `parking_lot` a table. Warm it up.
 
@@ -101,6 +102,7 @@ pub use process::{Process, ProcessGuard};
 pub use report::{Growth, Held, LeakReport, LeakSite};
 
 pub use crate::record::Incomplete;
+use crate::unpolled::refuse_futures;
 
 /// A handle with which other threads, closures and futures join the check that
 /// the calling thread is in; outside of a check it joins nothing.
@@ -130,6 +132,9 @@ pub fn carry() -> crate::scope::ScopeHandle {
 
 /// Runs `body` and says what it leaks; [`Check::run`] with no allowance.
 ///
+/// What `body` gives back and still has to be run (a future, an iterator) is not
+/// checked: run a future inside, with the runtime's `block_on`.
+///
 /// # Errors
 /// The report, when anything is still alive.
 ///
@@ -140,13 +145,19 @@ pub fn check<R>(body: impl FnOnce() -> R) -> Result<R, LeakReport> {
     Check::new().run(body)
 }
 
-/// What [`assert_no_leaks!`](crate::assert_no_leaks!)(crate::assert_no_leaks) calls.
+/// What [`assert_no_leaks!`](crate::assert_no_leaks!) calls.
 ///
 /// # Panics
-/// With the largest sites, when anything is still alive; as [`Check::run`].
+/// With the largest sites, when anything is still alive; when a future is given
+/// back; as [`Check::run`].
 #[doc(hidden)]
 #[track_caller]
 pub fn assert_no_leaks<R>(body: impl FnOnce() -> R) -> R {
+    refuse_futures::<R>(
+        "assert_no_leaks!",
+        "run it inside the closure, as in `|| runtime.block_on(future)`, with \
+         `leaks::carry().wrap_future(..)` around what is spawned",
+    );
     match check(body) {
         Ok(result) => result,
         Err(report) => panic!("{report:#}"),
@@ -164,7 +175,8 @@ pub fn assert_no_leaks<R>(body: impl FnOnce() -> R) -> R {
 /// # Panics
 /// When blocks that the closure allocated are still alive at its end, with the
 /// largest sites, the line of each and its stack. When the tracking allocator
-/// is not installed. See [`leaks`](crate::leaks).
+/// is not installed. When the closure gives back a future, of which nothing has
+/// run: run it inside, with the runtime's `block_on`. See [`leaks`](crate::leaks).
 #[macro_export]
 macro_rules! assert_no_leaks {
     ($body:expr $(,)?) => {

@@ -215,7 +215,9 @@ impl fmt::Debug for Scope {
 
 /// Runs `body` in a scope and gives its result with what it did to the heap.
 ///
-/// This thread only, exact, with the peak inside. See [`Scope`].
+/// This thread only, exact, with the peak inside. See [`Scope`]. What `body`
+/// gives back and still has to be run (a future, an iterator) is not counted:
+/// for a future there is [`measure_future`].
 ///
 /// # Panics
 /// As [`Scope::enter`]; a panic of `body` passes through.
