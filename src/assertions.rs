@@ -31,10 +31,10 @@ const RUN_IT: &str = "run it inside the closure, as in `|| runtime.block_on(futu
 /// let text = assert_allocs!(== 1, || black_box(String::from("one block")));
 /// assert_allocs!(<= 2, || drop(black_box(text.clone())));
 ///
-/// // Bytes. What stands before `bytes` is a literal, a name, or in parentheses.
+/// // Bytes. All limits are `u64`.
 /// const LIMIT: u64 = 4_096;
 /// assert_allocs!(<= LIMIT bytes, || drop(black_box(vec![0u8; 4_096])));
-/// assert_allocs!(< (LIMIT + 1) bytes, || drop(black_box(vec![0u8; 4_096])));
+/// assert_allocs!(<= 4 * 1024 bytes, || drop(black_box(vec![0u8; 4_096])));
 ///
 /// // Requests: new blocks and resizes of blocks. A `Vec` that grows is one block, but
 /// // it asks the allocator again each time it is full.
@@ -66,55 +66,77 @@ const RUN_IT: &str = "run it inside the closure, as in `|| runtime.block_on(futu
 /// ```
 #[macro_export]
 macro_rules! assert_allocs {
-    // A limit in parentheses is taken out of them: as an argument they would be unused, and
-    // the compiler would tell the user to remove what the macro needs.
-    (== ($limit:expr) $unit:ident, $body:expr $(,)?) => {
-        $crate::__private::assert_allocs(
-            $crate::__private::Count::Exactly,
-            $limit,
-            $crate::__assert_allocs_unit!($unit),
-            $body,
-        )
+    (== $($limit_and_body:tt)+) => {
+        $crate::__assert_allocs!(Exactly $($limit_and_body)+)
     };
-    (< ($limit:expr) $unit:ident, $body:expr $(,)?) => {
-        $crate::__private::assert_allocs(
-            $crate::__private::Count::LessThan,
-            $limit,
-            $crate::__assert_allocs_unit!($unit),
-            $body,
-        )
+    (<= $($limit_and_body:tt)+) => {
+        $crate::__assert_allocs!(AtMost $($limit_and_body)+)
     };
-    (<= ($limit:expr) $unit:ident, $body:expr $(,)?) => {
-        $crate::__private::assert_allocs(
-            $crate::__private::Count::AtMost,
-            $limit,
-            $crate::__assert_allocs_unit!($unit),
-            $body,
-        )
-    };
-    (== $limit:tt $unit:ident, $body:expr $(,)?) => {
-        $crate::assert_allocs!(== ($limit) $unit, $body)
-    };
-    (== $limit:expr, $body:expr $(,)?) => {
-        $crate::assert_allocs!(== ($limit) blocks, $body)
-    };
-    (< $limit:tt $unit:ident, $body:expr $(,)?) => {
-        $crate::assert_allocs!(< ($limit) $unit, $body)
-    };
-    (< $limit:expr, $body:expr $(,)?) => {
-        $crate::assert_allocs!(< ($limit) blocks, $body)
-    };
-    (<= $limit:tt $unit:ident, $body:expr $(,)?) => {
-        $crate::assert_allocs!(<= ($limit) $unit, $body)
-    };
-    (<= $limit:expr, $body:expr $(,)?) => {
-        $crate::assert_allocs!(<= ($limit) blocks, $body)
+    (< $($limit_and_body:tt)+) => {
+        $crate::__assert_allocs!(LessThan $($limit_and_body)+)
     };
     ($($other:tt)*) => {
+        $crate::__assert_allocs!(@help)
+    };
+}
+
+/// What stands behind the comparison in [`assert_allocs!`].
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __assert_allocs {
+    (@help) => {
         ::core::compile_error!(
             "assert_allocs! takes a comparison and a closure: `assert_allocs!(<= 3, || ..)`, \
              with ==, < or <=, and `bytes` or `requests` after the number if blocks are not meant"
         )
+    };
+    (@message) => {
+        ::core::compile_error!(
+            "assert_allocs! takes nothing after the closure: it says itself what was expected and \
+             what was found, and the panic is at its line"
+        )
+    };
+    // A limit in parentheses is taken out of them: as an argument they would be unused, and
+    // the compiler would tell the user to remove what the macro needs.
+    ($count:ident ($limit:expr) $unit:ident, $body:expr $(,)?) => {
+        $crate::__private::assert_allocs(
+            $crate::__private::Count::$count,
+            $limit,
+            $crate::__assert_allocs_unit!($unit),
+            $body,
+        )
+    };
+    ($count:ident $limit:tt $unit:ident, $body:expr $(,)?) => {
+        $crate::__assert_allocs!($count ($limit) $unit, $body)
+    };
+    ($count:ident $limit:expr, $body:expr $(,)?) => {
+        $crate::__assert_allocs!($count ($limit) blocks, $body)
+    };
+    ($count:ident $limit:tt $unit:ident, $body:expr, $($message:tt)+) => {
+        $crate::__assert_allocs!(@message)
+    };
+    ($count:ident $limit:expr, $body:expr, $($message:tt)+) => {
+        $crate::__assert_allocs!(@message)
+    };
+    // No expression may stand before a word in a macro's rule, so the words of a longer limit
+    // are gathered one by one, up to the unit.
+    (@gather $count:ident [$($limit:tt)+] blocks, $body:expr $(, $($message:tt)*)?) => {
+        $crate::__assert_allocs!($count ($($limit)+) blocks, $body $(, $($message)*)?)
+    };
+    (@gather $count:ident [$($limit:tt)+] bytes, $body:expr $(, $($message:tt)*)?) => {
+        $crate::__assert_allocs!($count ($($limit)+) bytes, $body $(, $($message)*)?)
+    };
+    (@gather $count:ident [$($limit:tt)+] requests, $body:expr $(, $($message:tt)*)?) => {
+        $crate::__assert_allocs!($count ($($limit)+) requests, $body $(, $($message)*)?)
+    };
+    (@gather $count:ident [$($limit:tt)*] $next:tt $($rest:tt)*) => {
+        $crate::__assert_allocs!(@gather $count [$($limit)* $next] $($rest)*)
+    };
+    (@gather $($other:tt)*) => {
+        $crate::__assert_allocs!(@help)
+    };
+    ($count:ident $($limit_and_body:tt)+) => {
+        $crate::__assert_allocs!(@gather $count [] $($limit_and_body)+)
     };
 }
 
@@ -159,6 +181,12 @@ macro_rules! __assert_allocs_unit {
 macro_rules! assert_no_alloc {
     ($body:expr $(,)?) => {
         $crate::__private::assert_no_alloc($body)
+    };
+    ($body:expr, $($message:tt)+) => {
+        ::core::compile_error!(
+            "assert_no_alloc! takes nothing after the closure: it says itself what was asked for, \
+             and the panic is at its line"
+        )
     };
 }
 

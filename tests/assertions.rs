@@ -95,6 +95,16 @@ fn an_assertion_that_holds_gives_back_what_the_closure_returns() {
     assert_allocs!(<= limit, || blocks(7, 1));
     assert_allocs!(<= (limit * 2) bytes, || blocks(7, 2));
     assert_allocs!(== limit + 1, || blocks(8, 1));
+    assert_allocs!(<= 4 * 1024 bytes, || blocks(4, 1_024));
+    assert_allocs!(< limit * 2 + 1 bytes, || blocks(7, 2));
+    assert_allocs!(== usize::pow(2, 3) as u64 requests, || blocks(8, 1),);
+    assert_allocs!(== (limit + 1) * 2 blocks, || blocks(16, 1));
+    assert_allocs!(== size_of::<[u16; 4]>() as u64 bytes, || blocks(1, 8));
+    // A limit whose name is a unit's.
+    let bytes = 3;
+    assert_allocs!(== bytes, || blocks(3, 1));
+    assert_allocs!(== bytes bytes, || blocks(3, 1));
+    assert_allocs!(== bytes * bytes bytes, || blocks(3, 3));
     assert_eq!(assert_no_alloc!(|| 5), 5);
     // A closure may borrow and change what is outside.
     let mut list = Vec::with_capacity(3);
