@@ -1,20 +1,16 @@
 //! A leak check: its settings, its guard and its verdict.
 
-use core::time::Duration;
 use std::collections::HashMap;
 use std::time::Instant;
 
 use crate::error::Error;
 use crate::installed;
+use crate::leaks::ending::await_ending_threads;
 use crate::leaks::report::{Growth, Held, LeakReport, LeakSite};
 use crate::leaks::suppress::Pattern;
 use crate::reading::or_panic;
 use crate::record::{self, Everyone, Lost, Recording, Survivor, Visit};
 use crate::symbols::{Frame, Origin, Symbols};
-
-/// How long a thread may take to end after what it did last. Only a check that
-/// has threads alive waits so long.
-const ENDING_MS: u32 = 1_000;
 
 /// The settings of a leak check.
 ///
@@ -338,28 +334,6 @@ impl Scene {
 
     fn is_process(&self) -> bool {
         matches!(self, Self::Process(_))
-    }
-}
-
-/// Waits while a block is alive that std keeps for a thread which may be ending.
-///
-/// `thread::scope` waits for its threads' closures and not for the threads, and
-/// a message from a thread that was not joined comes before its end. For a
-/// moment such a thread still holds its handle, which is no leak. One that goes
-/// on for longer is reported.
-fn await_ending_threads(survivors: impl Fn() -> Vec<Survivor>, symbols: &mut Symbols) {
-    let mut known = HashMap::new();
-    for _ in 0..ENDING_MS {
-        let mut is_of_a_thread = |survivor: &Survivor| {
-            *known.entry(survivor.node).or_insert_with(|| {
-                let (addresses, _) = record::frames(survivor.node);
-                symbols.stack(&addresses).is_of_a_thread()
-            })
-        };
-        if !survivors().iter().any(&mut is_of_a_thread) {
-            return;
-        }
-        std::thread::sleep(Duration::from_millis(1));
     }
 }
 

@@ -92,6 +92,7 @@
 //! channel of std's a thread local, `parking_lot` a table. Warm it up.
 
 mod check;
+mod ending;
 mod process;
 mod report;
 mod suppress;
