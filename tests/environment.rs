@@ -427,6 +427,8 @@ fn a_bad_setting_is_told_in_one_line_and_the_program_goes_on() {
         ("profile,signal=KILL", "accepted are HUP, USR1 and USR2"),
         ("profile,line\nbreak", "\"line\\nbreak\" is no setting"),
         ("leaks,every=1", "suppress, exit and file"),
+        (",leaks,exit=23", "accepted are profile, leaks and off"),
+        ("off,leaks", "off has no settings"),
     ];
     for (value, accepted) in table {
         let (code, said, _) = run("returns", value, &folder);

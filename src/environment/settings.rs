@@ -52,12 +52,15 @@ const FORMATS: &str = "html, text, dhat, pprof and folded";
 pub(super) fn parse(value: &str) -> Result<Order, String> {
     let mut parts = value.split(',').map(str::trim);
     let first = parts.next().unwrap_or("");
-    let settings = parts
-        .filter(|part| !part.is_empty())
-        .map(pair)
-        .collect::<Result<Vec<_>, _>>();
+    let mut parts = parts.filter(|part| !part.is_empty()).peekable();
+    let rest = parts.peek().copied();
+    let settings = parts.map(pair).collect::<Result<Vec<_>, _>>();
     match first {
-        "" | "off" => Ok(Order::Nothing),
+        "" if rest.is_none() => Ok(Order::Nothing),
+        "off" => match rest {
+            None => Ok(Order::Nothing),
+            Some(setting) => Err(format!("off has no settings, and here is {setting:?}")),
+        },
         "profile" => profile(&settings?).map(Order::Profile),
         "leaks" => leaks(&settings?).map(Order::Leaks),
         other => Err(format!(

@@ -25,8 +25,9 @@ fn nothing_said_is_a_sampled_report_at_exit() {
         };
         assert_eq!(wanted(value), expected);
     }
-    assert_eq!(parse(""), Ok(Order::Nothing));
-    assert_eq!(parse("off"), Ok(Order::Nothing));
+    for value in ["", "off", " off , ", ","] {
+        assert_eq!(parse(value), Ok(Order::Nothing), "{value}");
+    }
 }
 
 #[test]
@@ -87,6 +88,12 @@ fn what_is_wrong_is_named_with_what_is_accepted() {
             "begins with \"1\"; accepted are profile, leaks and off",
         ),
         ("profiel,every=1", "begins with \"profiel\""),
+        (",leaks,exit=23", "begins with \"\"; accepted are profile,"),
+        ("off,leaks", "off has no settings, and here is \"leaks\""),
+        (
+            "off,every=1",
+            "off has no settings, and here is \"every=1\"",
+        ),
         ("profile,evry=1", "no setting \"evry\"; it has every, file,"),
         (
             "profile,exit",
