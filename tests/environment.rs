@@ -6,9 +6,11 @@
     reason = "forks and sends signals, which no safe function of the standard library does"
 )]
 
+use std::ffi::OsStr;
 use std::fs;
 use std::hint::black_box;
 use std::io::{Read, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
@@ -325,10 +327,14 @@ fn samples_are_the_default_and_are_estimates() {
 
 /// Bug prevented: a report that goes where the program has gone.
 fn a_name_is_bound_to_the_folder_of_the_start() {
-    let folder = folder("moves");
-    let (code, said, _) = run("moves", "profile,every=1,file=m.folded", &folder);
-    assert_eq!((code, said.as_str()), (Some(OWN_CODE), ""));
-    assert_eq!(names_in(&folder), ["m.folded"]);
+    // Where a folder has braces, or no text for a name, as well.
+    for name in [&b"plain"[..], b"{n}{", b"\xFF"] {
+        let folder = folder("moves").join(OsStr::from_bytes(name));
+        fs::create_dir(&folder).expect("a folder");
+        let (code, said, _) = run("moves", "profile,every=1,file=m-{n}.folded", &folder);
+        assert_eq!((code, said.as_str()), (Some(OWN_CODE), ""));
+        assert_eq!(names_in(&folder), ["m-1.folded"]);
+    }
 }
 
 /// Bug prevented: a signal that kills the program, is lost, or whose reports are

@@ -4,7 +4,12 @@ use std::path::{Path, PathBuf};
 
 /// A file's name, with its `{pid}` and `{n}`.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Name(String);
+pub(super) struct Name {
+    /// Where it begins when it does not begin at the root. Apart, as its braces are no places for
+    /// numbers and it need not be text.
+    folder: PathBuf,
+    text: String,
+}
 
 impl Name {
     /// The name; in words what is wrong when it has other braces.
@@ -18,33 +23,33 @@ impl Name {
                 "file={text} has braces that are neither {{pid}} nor {{n}}"
             ));
         }
-        Ok(Self(String::from(text)))
+        Ok(Self {
+            folder: PathBuf::new(),
+            text: String::from(text),
+        })
     }
 
     pub(super) fn text(&self) -> &str {
-        &self.0
+        &self.text
     }
 
     /// The path of the process's report number `n`. A name that tells no
     /// processes apart gets the number of one that is `forked`.
     pub(super) fn path(&self, pid: u32, n: u64, forked: bool) -> PathBuf {
-        let name = if forked && !self.0.contains("{pid}") {
-            &with_pid(&self.0)
+        let text = if forked && !self.text.contains("{pid}") {
+            &with_pid(&self.text)
         } else {
-            &self.0
+            &self.text
         };
-        let name = name.replace("{pid}", &pid.to_string());
-        PathBuf::from(name.replace("{n}", &n.to_string()))
+        let text = text.replace("{pid}", &pid.to_string());
+        self.folder.join(text.replace("{n}", &n.to_string()))
     }
 
     /// The same name, beginning at the root when it begins at this folder.
-    pub(super) fn from(&self, folder: &Path) -> Self {
-        // A folder's own braces are no places for numbers; a name that is not UTF-8 stays relative.
-        match folder.join(&self.0).to_str() {
-            Some(name) if !folder.to_string_lossy().contains(['{', '}']) => {
-                Self(String::from(name))
-            }
-            _ => self.clone(),
+    pub(super) fn from(self, folder: &Path) -> Self {
+        Self {
+            folder: folder.to_path_buf(),
+            ..self
         }
     }
 }
@@ -62,6 +67,8 @@ fn with_pid(name: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
     use std::path::Path;
 
     use super::Name;
@@ -83,21 +90,22 @@ mod tests {
         }
     }
 
-    /// Bug prevented: a report goes where the program has gone meanwhile.
+    /// Bug prevented: a report goes where the program has gone meanwhile, or has
+    /// a number in the name of a folder.
     #[test]
     fn a_name_is_bound_to_the_folder_of_the_start() {
-        let table = [
-            ("heap.txt", "/where/it/began", "/where/it/began/heap.txt"),
-            (
-                "/else/where/heap.txt",
-                "/where/it/began",
-                "/else/where/heap.txt",
-            ),
-            ("heap.txt", "/{n}", "heap.txt"),
+        let folders = [
+            &b"/where/it/began"[..],
+            b"/{n}/{pid}",
+            b"/braces{",
+            b"/no\xFFtext",
         ];
-        for (name, folder, bound) in table {
-            let name = Name::new(name).expect("a name");
-            assert_eq!(name.from(Path::new(folder)).text(), bound);
+        for folder in folders.map(|folder| Path::new(OsStr::from_bytes(folder))) {
+            let here = Name::new("{n}/heap.txt").expect("a name").from(folder);
+            assert_eq!(here.path(7, 3, false), folder.join("3/heap.txt"));
+            assert_eq!(here.path(7, 3, true), folder.join("3/heap-7.txt"));
+            let elsewhere = Name::new("/else/where/{pid}").expect("a name").from(folder);
+            assert_eq!(elsewhere.path(7, 3, true), Path::new("/else/where/7"));
         }
     }
 }
