@@ -33,6 +33,7 @@ const PROGRAMS: &[(&str, fn())] = &[
     ("exits_tidy", exits_tidy),
     ("writes_a_file", writes_a_file),
     ("writes_a_file_tidy", writes_a_file_tidy),
+    ("writes_a_file_and_moves", writes_a_file_and_moves),
     ("panics", panics),
     ("in_a_thread_local", in_a_thread_local),
     ("in_a_static", in_a_static),
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         without_leaks_nothing_is_said,
         the_exit_code_is_as_asked_for_and_only_when_there_are_leaks,
         the_report_goes_to_a_file_and_an_old_one_does_not_stay,
+        a_file_is_bound_to_the_folder_of_the_start,
         a_file_that_cannot_be_written_is_named_and_the_report_is_not_lost,
         while_a_panic_unwinds_there_is_no_verdict,
         a_guard_may_be_in_a_thread_local,
@@ -159,6 +161,14 @@ fn writes_a_file_tidy() {
     let _leaks = start(Process::new().to_file(file).exit_code(23));
 }
 
+fn writes_a_file_and_moves() {
+    let folder = PathBuf::from(env::var_os(FILE).expect("a path"));
+    env::set_current_dir(&folder).expect("a folder");
+    let _leaks = start(Process::new().to_file("leaks.txt").exit_code(23));
+    env::set_current_dir("/").expect("a folder");
+    leak(101);
+}
+
 fn panics() {
     let _leaks = start(Process::new().exit_code(23));
     leak(101);
@@ -257,20 +267,36 @@ fn the_report_goes_to_a_file_and_an_old_one_does_not_stay() {
     fs::remove_file(&file).expect("ours");
 }
 
+/// Bug prevented: a report that goes where the program has gone.
+fn a_file_is_bound_to_the_folder_of_the_start() {
+    let name = format!("heapledger-leaks-moves-{}", std::process::id());
+    let folder = env::temp_dir().join(name);
+    fs::create_dir(&folder).expect("a folder");
+    let output = run("writes_a_file_and_moves", folder.to_str());
+    assert_eq!((code(&output), said(&output).as_str()), (23, ""));
+    let report = fs::read_to_string(folder.join("leaks.txt")).expect("the report");
+    assert!(report.starts_with("1 block leaked, 101 bytes, at 1 site\n"));
+    fs::remove_dir_all(&folder).expect("ours");
+}
+
 fn a_file_that_cannot_be_written_is_named_and_the_report_is_not_lost() {
     let path = "no such directory/leaks.txt";
     let output = run("writes_a_file", Some(path));
     let text = said(&output);
     assert_eq!(code(&output), 23, "{text}");
     let (first, rest) = text.split_once('\n').expect("lines");
-    let begin = format!("heapledger: cannot write the leak report to {path}: ");
+    let path = env::current_dir().expect("a folder").join(path);
+    let begin = format!(
+        "heapledger: cannot write the leak report to {}: ",
+        path.display()
+    );
     assert!(first.starts_with(&begin), "{text}");
     assert!(
         rest.starts_with("heapledger: 1 block leaked, 101 bytes"),
         "{text}"
     );
     // Nor is it taken for success where there is nothing to report.
-    let output = run("writes_a_file_tidy", Some(path));
+    let output = run("writes_a_file_tidy", path.to_str());
     assert_eq!(code(&output), 0);
     assert!(said(&output).starts_with(&begin));
 }

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{self, Write};
-use std::path::PathBuf;
+use std::path::{self, PathBuf};
 
 use crate::error::Error;
 use crate::leaks::check::{Check, Scene};
@@ -58,7 +58,8 @@ impl Process {
 
     /// Reports to a file, which is overwritten at the end, and empty when there
     /// are no leaks. If it cannot be written, standard error says so, and has
-    /// the report.
+    /// the report. A path without a root begins where the program is when the
+    /// check is [started](Self::start), wherever it goes later.
     #[must_use]
     pub fn to_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.file = Some(path.into());
@@ -105,7 +106,14 @@ impl Process {
     /// [`Error::is_already_profiling`] when there is such a check already, or a
     /// [`Profiler`](crate::Profiler); [`Error::is_not_installed`],
     /// [`Error::is_no_memory`], [`Error::is_thread_ending`].
-    pub fn start(self) -> Result<ProcessGuard, Error> {
+    pub fn start(mut self) -> Result<ProcessGuard, Error> {
+        // Before the recording begins, as a path is a block that is kept to its end. Where there is
+        // no such folder, the path stays as it is, and the report's own error tells.
+        if let Some(path) = &self.file
+            && let Ok(path) = path::absolute(path)
+        {
+            self.file = Some(path);
+        }
         Ok(ProcessGuard {
             everyone: Some(Everyone::start()?),
             settings: self,
