@@ -456,7 +456,7 @@ fn a_file_that_cannot_be_written_is_named_and_nothing_else_changes() {
     let (code, said, _) = run("returns", value, &folder);
     assert_eq!(code, Some(OWN_CODE));
     assert!(
-        said.starts_with("heapledger: ") && said.contains("no/such/"),
+        said.starts_with("heapledger: ") && said.contains("/no/such/heap.txt: "),
         "{said}"
     );
     assert!(said.contains("No such file or directory"), "{said}");

@@ -21,8 +21,8 @@ impl HeapProfile {
     ///
     /// # Errors
     ///
-    /// When the file cannot be made, written or renamed. The text says which,
-    /// and names the path and the system's reason.
+    /// When the file cannot be opened, written or replaced. The text says which,
+    /// and names `path`, as it was given, and the system's reason.
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
@@ -40,32 +40,34 @@ impl HeapProfile {
     /// # }
     /// ```
     pub fn save(&self, path: impl AsRef<Path>, format: Format) -> io::Result<()> {
-        let path = path.as_ref();
-        let there = fs::metadata(path).ok();
+        let asked = path.as_ref();
+        let there = fs::metadata(asked).ok();
         if there.as_ref().is_some_and(|there| !there.is_file()) {
             let file = File::options()
                 .write(true)
-                .open(path)
-                .map_err(|error| said(error, "open", path))?;
+                .open(asked)
+                .map_err(|error| said(error, "open", asked))?;
             return self
                 .write_as(&file, format)
-                .map_err(|error| said(error, "write", path));
+                .map_err(|error| said(error, "write", asked));
         }
         // Where a link leads, the file is replaced and not the link.
-        let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_path_buf());
+        let path = &fs::canonicalize(asked).unwrap_or_else(|_| asked.to_path_buf());
         let beside = sibling(path);
         let mut file = File::options()
             .write(true)
             .create_new(true)
             .open(&beside)
-            .map_err(|error| said(error, "make", &beside))?;
+            .map_err(|error| said(error, "write", asked))?;
         let written = self
             .write_as(&mut file, format)
             // Some file systems tell of a full disk only now.
             .and_then(|()| file.sync_all())
             .and_then(|()| there.map_or(Ok(()), |old| file.set_permissions(old.permissions())))
-            .map_err(|error| said(error, "write", &beside))
-            .and_then(|()| fs::rename(&beside, path).map_err(|error| said(error, "replace", path)));
+            .map_err(|error| said(error, "write", asked))
+            .and_then(|()| {
+                fs::rename(&beside, path).map_err(|error| said(error, "replace", asked))
+            });
         if written.is_err() {
             // It may be gone with its folder; the first error is the one to tell.
             drop(fs::remove_file(&beside));
