@@ -36,8 +36,8 @@ const RUN_IT: &str = "run it inside the closure, as in `|| runtime.block_on(futu
 /// assert_allocs!(<= LIMIT bytes, || drop(black_box(vec![0u8; 4_096])));
 /// assert_allocs!(<= 4 * 1024 bytes, || drop(black_box(vec![0u8; 4_096])));
 ///
-/// // Requests: new blocks and resizes of blocks. A `Vec` that grows is one block, but
-/// // it asks the allocator again each time it is full.
+/// // Requests: new blocks and resizes of blocks; what the allocator refuses is shown but not
+/// // counted. A `Vec` that grows is one block, but it asks again each time it is full.
 /// assert_allocs!(== 1, || { let mut v = vec![1, 2]; v.push(3); black_box(v); });
 /// assert_allocs!(== 2 requests, || { let mut v = vec![1, 2]; v.push(3); black_box(v); });
 /// ```

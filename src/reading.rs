@@ -73,7 +73,9 @@ pub fn thread_stats() -> Stats {
 /// [`thread_stats`], with an error instead of a panic.
 ///
 /// # Errors
-/// [`Error::is_not_installed`] as for [`try_stats`];
+/// [`Error::is_not_installed`] when the tracking allocator is not this
+/// program's global allocator, also where [`try_stats`] has figures of one that
+/// is used as a value;
 /// [`Error::is_thread_ending`] while the thread's locals are being dropped,
 /// when it has no entries of its own any more.
 pub fn try_thread_stats() -> Result<Stats, Error> {
@@ -104,7 +106,8 @@ pub fn try_thread_stats() -> Result<Stats, Error> {
 ///
 /// Scopes and [`thread_stats`] keep peaks of their own and are not affected.
 /// Other threads may hold back up to 128 KiB each of what they did before the
-/// call; [`Stats::peak_error_bytes`] says so.
+/// call; [`Stats::peak_error_bytes`] says so. Where nothing was counted, as the
+/// tracking allocator is not this program's global allocator, it does nothing.
 ///
 /// ```
 /// # #[global_allocator]

@@ -11,8 +11,10 @@ use crate::units::{Bytes, Grouped, Signed, plural};
 /// it can see through, so exact counts in tests want [`core::hint::black_box`],
 /// and can differ between debug and release builds.
 ///
-/// Within one value, `live_bytes == allocated_bytes - freed_bytes` and
-/// `live_blocks == allocations - frees` always hold. While other threads run,
+/// Within one value of the process's, `live_bytes == allocated_bytes -
+/// freed_bytes` and `live_blocks == allocations - frees` always hold; what is
+/// alive of a thread that frees other threads' blocks stops at zero, see
+/// [`thread_stats`](crate::thread_stats). While other threads run,
 /// the counters of one thread are read one after the other, so `live_blocks`
 /// and `live_bytes` may belong to moments a few operations apart, and may be too
 /// high by what was freed meanwhile; they are never too low. When nothing else
@@ -180,7 +182,8 @@ pub struct ScopeStats {
     /// it was entered.
     pub peak_bytes: u64,
     /// How much too high `peak_bytes` may be, in bytes. Zero for a scope on
-    /// one thread; see [`ScopeHandle`](crate::ScopeHandle) for several.
+    /// one thread, once that has left it or when it asks itself; see
+    /// [`ScopeHandle`](crate::ScopeHandle) for several.
     pub peak_error_bytes: u64,
     /// Bytes allocated. A `realloc` that grows adds the difference.
     pub allocated_bytes: u64,
