@@ -3,10 +3,12 @@
 //! A scope is the difference between two readings of the thread's own page, so
 //! it is exact while other threads allocate, takes no memory from the heap and
 //! costs a few loads. A scope that other threads enter too keeps a book of its
-//! own, in [`carried`].
+//! own, in [`book`].
 
 #[expect(unsafe_code, reason = "a list of pages that only grows")]
+mod book;
 mod carried;
+mod page;
 #[expect(unsafe_code, reason = "pins the future that it holds")]
 mod wrapped;
 
@@ -21,7 +23,7 @@ use crate::ledger::{self, Figures, Slot};
 use crate::reading::or_panic;
 use crate::stats::ScopeStats;
 
-use carried::Carrier;
+use book::Carrier;
 pub use carried::{Entered, ScopeHandle};
 pub use wrapped::InScope;
 

@@ -1,0 +1,222 @@
+//! What one slot did for a carried scope.
+//!
+//! ```text
+//!   turn of a page:   0 ──open──▶ 1 ──close──▶ 2 ──open──▶ 3 ── ...
+//!                     even: what was done is `sum`
+//!                     odd:  it is the slot's figures now, less `base`
+//! ```
+//!
+//! A page is written by the owner of its slot alone, so entering and leaving
+//! take no lock. A thread that enters a scope that it is already in counts
+//! once: only the outermost visit opens and closes.
+//!
+//! Opening writes what readers of a closed page do not look at, closing what
+//! readers of an open one do not, and each ends with the next turn. So a reader
+//! never has to wait for an owner that was stopped in between (or that `fork`
+//! has left behind); it reads again only when the page has turned meanwhile.
+//!
+//! A visit that is never left (its guard forgotten) ends with the thread: the
+//! slot's next owner has another tenancy, so what *it* does is not counted,
+//! and neither is that visit any more.
+
+use crate::ledger::{self, Figures, Slot};
+use crate::sync::{AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
+
+/// The mark of a visit that found no memory for a level.
+const NO_LEVEL: u32 = u32::MAX;
+
+/// What one slot did for the scope.
+#[derive(Debug)]
+pub(super) struct Page {
+    pub(super) next: *mut Page,
+    slot: &'static Slot,
+    /// Odd while a visit is open. See the module's picture.
+    turn: AtomicU64,
+    /// How many guards of this scope the owner holds. For the owner.
+    depth: AtomicU32,
+    // Written on opening:
+    level: AtomicU32,
+    tenancy: AtomicU64,
+    start: Cells,
+    /// `start` less `sum`.
+    base: Cells,
+    // Written on closing:
+    sum: Cells,
+    /// The highest net that the closed visits reached, and its possible excess.
+    /// Only rise, so that readers of an open page may see them early.
+    peak: AtomicI64,
+    peak_error: AtomicI64,
+}
+
+/// What a page says at one moment.
+pub(super) struct Visit {
+    pub(super) done: Figures,
+    pub(super) peak: i64,
+    pub(super) peak_error: i64,
+}
+
+impl Page {
+    pub(super) fn new(slot: &'static Slot) -> Self {
+        Self {
+            next: core::ptr::null_mut(),
+            slot,
+            turn: AtomicU64::new(0),
+            depth: AtomicU32::new(0),
+            level: AtomicU32::new(NO_LEVEL),
+            tenancy: AtomicU64::new(0),
+            start: Cells::new(),
+            base: Cells::new(),
+            sum: Cells::new(),
+            peak: AtomicI64::new(0),
+            peak_error: AtomicI64::new(0),
+        }
+    }
+
+    /// Whether the page is that of `slot`.
+    pub(super) fn is_of(&self, slot: &'static Slot) -> bool {
+        core::ptr::eq(self.slot, slot)
+    }
+
+    /// Enters once more. For the owner.
+    pub(super) fn enter(&self) {
+        let depth = self.depth_of_owner();
+        if depth == 0 {
+            let (start, level) = self.slot.open_level(ledger::peak());
+            self.open(start, level);
+        } else {
+            self.depth.store(depth + 1, Ordering::Relaxed);
+        }
+    }
+
+    /// Leaves once. For the owner.
+    pub(super) fn leave(&self) {
+        match self.depth_of_owner() {
+            0 => {}
+            1 => self.close(),
+            depth => self.depth.store(depth - 1, Ordering::Relaxed),
+        }
+    }
+
+    /// The owner's depth; a visit that an earlier tenant never left is not its.
+    fn depth_of_owner(&self) -> u32 {
+        if self.tenancy.load(Ordering::Relaxed) == self.slot.tenancy() {
+            self.depth.load(Ordering::Relaxed)
+        } else {
+            0
+        }
+    }
+
+    /// Opens a visit. For the owner.
+    pub(super) fn open(&self, start: Figures, level: Option<u32>) {
+        let mut turn = self.turn.load(Ordering::Relaxed);
+        if !turn.is_multiple_of(2) {
+            // An earlier tenant never left: its visit ends here, and counts nothing.
+            turn = turn.wrapping_add(1);
+            self.turn.store(turn, Ordering::Release);
+        }
+        // A reader of the last open turn that sees any of these sees that the turn is over.
+        fence(Ordering::Release);
+        self.tenancy.store(self.slot.tenancy(), Ordering::Relaxed);
+        self.start.set(&start);
+        self.base.set(&start.since(&self.sum.get()));
+        self.level
+            .store(level.unwrap_or(NO_LEVEL), Ordering::Relaxed);
+        self.depth.store(1, Ordering::Relaxed);
+        self.turn.store(turn.wrapping_add(1), Ordering::Release);
+    }
+
+    /// Closes the open visit. For the owner.
+    fn close(&self) {
+        let level = self.level.load(Ordering::Relaxed);
+        let high = (level != NO_LEVEL).then(|| self.slot.close_level(level));
+        let visit = self.visit(&self.slot.figures(), high);
+        // A reader of the last closed turn that sees any of these sees that the turn is over.
+        fence(Ordering::Release);
+        self.sum.set(&visit.done);
+        self.peak_error.store(visit.peak_error, Ordering::Relaxed);
+        self.peak.store(visit.peak, Ordering::Relaxed);
+        self.depth.store(0, Ordering::Relaxed);
+        let turn = self.turn.load(Ordering::Relaxed);
+        self.turn.store(turn.wrapping_add(1), Ordering::Release);
+    }
+
+    /// The closed visits with the open one, which has come to `now` and `high`.
+    fn visit(&self, now: &Figures, high: Option<i64>) -> Visit {
+        let base = self.base.get();
+        // `base` holds the net that the earlier visits left, on which this one's stands.
+        let (top, excess) = if let Some(high) = high {
+            (high.wrapping_sub(base.net()), 0)
+        } else {
+            let start = self.start.get();
+            let allocated = now.since(&start).allocated_bytes.cast_signed();
+            let left = start.net().wrapping_sub(base.net());
+            (left.saturating_add(allocated), allocated)
+        };
+        Visit {
+            done: now.since(&base),
+            peak: self.peak.load(Ordering::Relaxed).max(top),
+            peak_error: self.peak_error.load(Ordering::Relaxed).max(excess),
+        }
+    }
+
+    /// What the page says, for any thread; `own` is the caller's slot.
+    pub(super) fn read(&self, own: Option<&'static Slot>) -> Visit {
+        let mine = own.is_some_and(|own| core::ptr::eq(own, self.slot));
+        loop {
+            let turn = self.turn.load(Ordering::Acquire);
+            let open = if turn.is_multiple_of(2) {
+                None
+            } else {
+                self.read_open(mine)
+            };
+            let visit = open.unwrap_or_else(|| self.read_closed());
+            fence(Ordering::Acquire);
+            if self.turn.load(Ordering::Relaxed) == turn {
+                return visit;
+            }
+        }
+    }
+
+    /// The closed visits alone.
+    fn read_closed(&self) -> Visit {
+        Visit {
+            done: self.sum.get(),
+            peak: self.peak.load(Ordering::Relaxed),
+            peak_error: self.peak_error.load(Ordering::Relaxed),
+        }
+    }
+
+    /// With the open visit; `None` when its thread has ended without leaving.
+    fn read_open(&self, mine: bool) -> Option<Visit> {
+        let level = self.level.load(Ordering::Relaxed);
+        let now = self.slot.figures();
+        // After the figures: if the slot's next owner has added to them, it shows here.
+        if self.tenancy.load(Ordering::Relaxed) != self.slot.tenancy() {
+            return None;
+        }
+        // Only the owner may look at its levels. For another thread's open visit the net so far is
+        // the least that the peak can be, and everything allocated the most.
+        let high = (mine && level != NO_LEVEL).then(|| self.slot.level_high(level));
+        Some(self.visit(&now, high))
+    }
+}
+
+/// Six figures that one thread writes and others read.
+#[derive(Debug)]
+struct Cells([AtomicU64; 6]);
+
+impl Cells {
+    const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; 6])
+    }
+
+    fn set(&self, figures: &Figures) {
+        for (cell, value) in self.0.iter().zip(figures.as_array()) {
+            cell.store(value, Ordering::Relaxed);
+        }
+    }
+
+    fn get(&self) -> Figures {
+        Figures::from_array(self.0.each_ref().map(|cell| cell.load(Ordering::Relaxed)))
+    }
+}
