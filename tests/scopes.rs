@@ -6,7 +6,7 @@
 
 #![allow(
     unsafe_code,
-    reason = "makes a thread the way C does, and polls futures by hand"
+    reason = "makes a thread the way C does, polls futures by hand, and hands blocks over raw"
 )]
 
 use std::cell::{Cell, RefCell};
@@ -15,8 +15,9 @@ use std::hint::black_box;
 use std::mem;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::pin::{Pin, pin};
+use std::ptr;
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Barrier, mpsc};
 use std::task::{Context, Poll, Waker};
 use std::thread;
@@ -391,7 +392,7 @@ thread_local! {
 /// thread gives its slot back first and drops the guard afterwards.
 extern "C" fn keeps_a_guard_too_long(_: *mut libc::c_void) -> *mut libc::c_void {
     let _ = LATEST.try_with(|late| late.0.set(Some(Scope::enter())));
-    std::ptr::null_mut()
+    ptr::null_mut()
 }
 
 /// Bug prevented: a guard that outlives its thread's slot closes a level of
@@ -411,14 +412,14 @@ fn a_guard_dropped_after_the_slot_is_gone_disturbs_nobody() {
         let made = unsafe {
             libc::pthread_create(
                 &raw mut thread,
-                std::ptr::null(),
+                ptr::null(),
                 keeps_a_guard_too_long,
-                std::ptr::null_mut(),
+                ptr::null_mut(),
             )
         };
         assert_eq!(made, 0);
         // SAFETY: made above, joined once.
-        let joined = unsafe { libc::pthread_join(thread, std::ptr::null_mut()) };
+        let joined = unsafe { libc::pthread_join(thread, ptr::null_mut()) };
         assert_eq!(joined, 0);
     }
     assert_eq!(LATE.load(Ordering::Relaxed), 20, "every guard was late");
@@ -622,6 +623,69 @@ fn reading_while_other_threads_come_and_go_never_falls_and_never_invents() {
     assert_eq!(end.allocations - start.allocations, visits);
     assert_eq!(end.frees - start.frees, visits);
     assert_eq!(end.allocated_bytes - start.allocated_bytes, 64 * visits);
+}
+
+/// Bug prevented: all that was allocated and freed while the pages were being
+/// read looks alive and is called sure, or the frees of it alone are seen.
+#[test]
+fn reading_while_blocks_change_hands_claims_nothing_that_never_was() {
+    const SIZE: usize = 10_000;
+    const MOST: i64 = 10_000;
+    // Which page is read first depends on who has entered first.
+    for takes_first in [true, false] {
+        let scope = Scope::enter();
+        let handle = scope.handle();
+        drop(scope);
+        let old = handle.stats().net_bytes();
+        let (stop, inside) = (AtomicBool::new(false), AtomicUsize::new(0));
+        // One block at most is alive: the next is made when the last one is freed.
+        let place = AtomicPtr::<u8>::new(ptr::null_mut());
+        let give = || {
+            if place.load(Ordering::Acquire).is_null() {
+                let mut block = mem::ManuallyDrop::new(block(SIZE));
+                place.store(block.as_mut_ptr(), Ordering::Release);
+            }
+        };
+        let take = || {
+            let block = place.load(Ordering::Acquire);
+            if !block.is_null() {
+                // SAFETY: the parts of the vector that `give` has put there and left to us.
+                drop(unsafe { Vec::from_raw_parts(block, 0, SIZE) });
+                place.store(ptr::null_mut(), Ordering::Release);
+            }
+        };
+        let work = |turn, step: &dyn Fn()| {
+            while inside.load(Ordering::SeqCst) != turn {
+                thread::yield_now();
+            }
+            let _inside = handle.enter();
+            inside.store(turn + 1, Ordering::SeqCst);
+            while !stop.load(Ordering::Relaxed) {
+                step();
+            }
+        };
+        thread::scope(|threads| {
+            let (work, give, take) = (&work, &give, &take);
+            threads.spawn(move || work(usize::from(takes_first), give));
+            threads.spawn(move || work(usize::from(!takes_first), take));
+            while inside.load(Ordering::SeqCst) < 2 {
+                thread::yield_now();
+            }
+            let (mut lowest, mut highest, mut sure) = (0, 0, 0);
+            for _ in 0..50_000 {
+                let now = handle.stats();
+                lowest = lowest.min(now.net_bytes() - old);
+                highest = highest.max(now.net_bytes() - old);
+                sure = sure.max((now.peak_bytes - now.peak_error_bytes).cast_signed());
+            }
+            stop.store(true, Ordering::Relaxed);
+            assert_eq!(lowest, 0);
+            assert!(sure <= MOST, "{sure} bytes were never alive at once");
+            // Some more may look alive: what is freed while the pages are read.
+            assert!(highest <= 20 * MOST, "{highest}");
+        });
+        take();
+    }
 }
 
 #[test]

@@ -57,8 +57,10 @@ pub(crate) use thread::{
 pub(crate) use trace::{Request, Trace};
 
 use crate::stats::Stats;
+#[cfg(not(loom))]
+pub(crate) use peak::BATCH as BATCH_BYTES;
 #[cfg(all(not(loom), feature = "profile"))]
-pub(crate) use peak::{BATCH as BATCH_BYTES, HELD_BACK as HELD_BACK_BYTES};
+pub(crate) use peak::HELD_BACK as HELD_BACK_BYTES;
 use peak::{BATCH, HELD_BACK, Peak};
 use registry::Registry;
 

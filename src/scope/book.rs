@@ -13,10 +13,13 @@
 use crate::arena::{SysArc, SysBox};
 use crate::error::Error;
 use crate::ledger::{self, Figures, Slot};
-use crate::scope::page::Page;
+use crate::scope::page::{Page, Visit};
 use crate::scope::totals;
 use crate::stats::ScopeStats;
 use crate::sync::{AtomicPtr, Ordering};
+
+/// Tries of a reader beside threads that free much, before it takes its best.
+const TRIES: u32 = 16;
 
 /// The book of one carried scope.
 #[derive(Debug)]
@@ -95,30 +98,93 @@ impl Carrier {
 
     /// The sum over all pages.
     pub(super) fn stats(&self) -> ScopeStats {
-        let own = ledger::own();
-        let mut all = Figures::default();
-        let mut peaks: u64 = 0;
-        let mut lowest: u64 = 0;
-        for page in self.pages() {
-            let visit = page.read(own);
-            all = all.plus(&visit.done);
-            let peak = u64::try_from(visit.peak).unwrap_or(0);
-            let error = u64::try_from(visit.peak_error).unwrap_or(0);
-            peaks = peaks.saturating_add(peak);
-            lowest = lowest.max(peak.saturating_sub(error));
+        self.read_closely(ledger::own()).stats()
+    }
+
+    /// Adds up all pages until little was freed meanwhile, or takes the best of some tries;
+    /// `own` is the caller's slot.
+    ///
+    /// All freed sides come before any allocated side, so what one thread allocates and another
+    /// frees never makes the net too low: [`crate::ledger`] has the argument. It may be too high
+    /// by what was freed since, and reading the freed sides once more tells how much that is.
+    /// A page may turn between the two: each side of it only rises, whatever the turn.
+    fn read_closely(&self, own: Option<&'static Slot>) -> Reading {
+        let mut strikes = self.read_strikes();
+        let mut best: Option<Reading> = None;
+        for _ in 0..TRIES {
+            let mut reading = self.read_entries(strikes, own);
+            let later = self.read_strikes();
+            reading.slack = later.freed_bytes.wrapping_sub(strikes.freed_bytes);
+            if reading.slack <= ledger::BATCH_BYTES {
+                return reading;
+            }
+            if best.as_ref().is_none_or(|best| reading.slack < best.slack) {
+                best = Some(reading);
+            }
+            strikes = later;
         }
-        let mut stats = totals(&all);
-        let one_page = self.pages().nth(1).is_none();
-        let net = u64::try_from(all.net()).unwrap_or(0);
-        stats.peak_bytes = peaks;
-        // One thread's peak is the scope's, or all but what the page itself does not know. Of
-        // several we know only that they need not have been at their peaks together: what is alive
-        // now was alive at once, and so much is sure.
-        stats.peak_error_bytes = if one_page {
-            peaks.saturating_sub(lowest)
-        } else {
-            peaks.saturating_sub(net)
-        };
+        best.unwrap_or_default()
+    }
+
+    /// The freed sides of all pages.
+    fn read_strikes(&self) -> Figures {
+        let mut all = Figures::default();
+        for page in self.pages() {
+            let done = page.read(None).done;
+            all.freed_bytes = all.freed_bytes.wrapping_add(done.freed_bytes);
+            all.frees = all.frees.wrapping_add(done.frees);
+        }
+        all
+    }
+
+    /// The allocated sides of all pages and their peaks, to go with the freed sides `strikes`,
+    /// which were read before.
+    fn read_entries(&self, strikes: Figures, own: Option<&'static Slot>) -> Reading {
+        let mut reading = Reading::default();
+        for page in self.pages() {
+            reading.note(&page.read(own));
+        }
+        reading.done.freed_bytes = strikes.freed_bytes;
+        reading.done.frees = strikes.frees;
+        reading
+    }
+}
+
+/// One walk over the pages.
+#[derive(Debug, Default)]
+struct Reading {
+    done: Figures,
+    pages: usize,
+    /// The most that can have been alive at once: the sum of what each page may have had.
+    peaks: u64,
+    /// What the last page has surely had at once.
+    lowest: u64,
+    /// Bytes freed while this was read: by so much the net may be too high.
+    slack: u64,
+}
+
+impl Reading {
+    fn note(&mut self, visit: &Visit) {
+        let peak = u64::try_from(visit.peak).unwrap_or(0);
+        let error = u64::try_from(visit.peak_error).unwrap_or(0);
+        self.done = self.done.plus(&visit.done);
+        self.pages += 1;
+        self.peaks = self.peaks.saturating_add(peak);
+        self.lowest = peak.saturating_sub(error);
+    }
+
+    fn stats(&self) -> ScopeStats {
+        let net = u64::try_from(self.done.net()).unwrap_or(0);
+        // What was alive when the entries were read was alive at once.
+        let mut sure = net.saturating_sub(self.slack);
+        // One page's peak is the scope's, or all but what the page itself does not know. Of several
+        // we do not know that they were at their peaks together.
+        if self.pages == 1 {
+            sure = sure.max(self.lowest);
+        }
+        let mut stats = totals(&self.done);
+        stats.peak_bytes = self.peaks.max(net);
+        stats.peak_error_bytes = stats.peak_bytes.saturating_sub(sure);
         stats
     }
 }

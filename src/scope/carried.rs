@@ -78,7 +78,8 @@ impl ScopeHandle {
     /// `peak_bytes` is exact when all happened on one thread. With several it
     /// is the sum of each thread's own peak, which is the most that can have
     /// been alive at once, and `peak_error_bytes` is by how much that may be
-    /// too high.
+    /// too high. What is allocated on one of them and freed on another while
+    /// this reads may look alive; as a peak, that is part of the error.
     pub fn stats(&self) -> ScopeStats {
         self.carrier.stats()
     }
