@@ -1,46 +1,64 @@
 //! The high-water marks of the scopes that are open on one thread.
 //!
 //! ```text
-//!   depth 3   top ── highest net bytes since scope C was entered
-//!             [2]    highest while B was the innermost, before C was entered
-//!             [1]    highest while A was the innermost, before B was entered
-//!             [0]    highest of the thread while no scope was open
+//!   place 0 ◀─▶ A ◀─▶ B ◀─▶ C ◀─▶ free ◀─▶ free ...    one chain through all places
+//!                           ▲
+//!                           innermost: its mark is `top`, the others' are in their places
+//!
+//!   top           highest net bytes since scope C was entered
+//!   mark of B     highest while B was the innermost, before C was entered
+//!   mark of A     highest while A was the innermost, before B was entered
+//!   mark of 0     highest of the thread while no scope was open
 //! ```
 //!
 //! The peak of a scope is the highest of its own level and all above it. On
 //! closing, a level's mark goes to the level below, which was open all the
-//! while: `max`, never a sum. A scope that is closed while a later one is still
-//! open (guards dropped out of order) leaves [`CLOSED`] in its place, and the
-//! place is popped when everything above it is gone; so each scope's peak is
-//! exact in whatever order the guards are dropped. A guard that is forgotten
-//! costs its level for as long as the thread's slot lives in it.
+//! while: `max`, never a sum. That is so for a level in the middle, too (guards
+//! dropped out of order): its place is taken out of the chain and becomes the
+//! first free one, so each scope's peak is exact in whatever order the guards
+//! are dropped, each drop costs the same, and there are never more places than
+//! were open at once, rounded up. A place stays where it is while it is open,
+//! as its guard knows it by its index. A guard that is forgotten costs its
+//! place for as long as the thread's slot lives in it.
+//!
+//! Scopes that are nested leave the chain in the order of the indices. Opening
+//! and closing guess that, and compare: a guess can be gone on with before the
+//! links are read.
 //!
 //! All of this belongs to the slot's owner; the atomics are only there because
 //! a slot is shared with readers, who never look in here.
 
 use core::alloc::{GlobalAlloc, Layout};
+use core::cell::Cell;
+use core::num::NonZeroU32;
 use std::alloc::System;
 
 use crate::sync::{AtomicI64, AtomicPtr, AtomicU32, Ordering};
 
-/// The mark of a level whose scope is closed but not yet popped. Lower than
-/// every real mark, so it never wins a `max`.
-const CLOSED: i64 = i64::MIN;
+/// The places that the first scope on a slot makes; doubles from there.
+const FIRST: u32 = 8;
 
-/// Levels that the first scope on a slot makes room for; doubles from there.
-const FIRST: u32 = 7;
+/// What is above the last place.
+const NONE: u32 = u32::MAX;
 
 /// One thread's stack of marks.
 #[derive(Debug)]
 pub(crate) struct Levels {
-    // Invariant: null while `room` is 0, else a block from `System` that holds
-    // `room` values, of which the first `depth` are initialised.
-    below: AtomicPtr<i64>,
-    room: AtomicU32,
-    // Invariant: `depth <= room`. The number of levels below the top.
-    depth: AtomicU32,
+    // Invariant: null, or a block from `System` with as many initialised places as
+    // the first one says, all of them linked in one chain; `innermost` is one of them.
+    places: AtomicPtr<Place>,
+    innermost: AtomicU32,
     /// The mark of the innermost open level.
     top: AtomicI64,
+}
+
+/// Room for a level.
+#[derive(Debug)]
+struct Place {
+    mark: Cell<i64>,
+    /// In place 0, which is the lowest: how many places there are.
+    below: Cell<u32>,
+    above: Cell<u32>,
 }
 
 impl Levels {
@@ -48,9 +66,8 @@ impl Levels {
     #[cfg(not(loom))]
     pub(crate) const fn new() -> Self {
         Self {
-            below: AtomicPtr::new(core::ptr::null_mut()),
-            room: AtomicU32::new(0),
-            depth: AtomicU32::new(0),
+            places: AtomicPtr::new(core::ptr::null_mut()),
+            innermost: AtomicU32::new(0),
             top: AtomicI64::new(0),
         }
     }
@@ -59,9 +76,8 @@ impl Levels {
     #[cfg(loom)]
     pub(crate) fn new() -> Self {
         Self {
-            below: AtomicPtr::new(core::ptr::null_mut()),
-            room: AtomicU32::new(0),
-            depth: AtomicU32::new(0),
+            places: AtomicPtr::new(core::ptr::null_mut()),
+            innermost: AtomicU32::new(0),
             top: AtomicI64::new(0),
         }
     }
@@ -76,145 +92,214 @@ impl Levels {
 
     /// Closes all levels and starts the thread's own at `net`.
     pub(crate) fn restart(&self, net: i64) {
-        self.depth.store(0, Ordering::Relaxed);
+        self.innermost.store(0, Ordering::Relaxed);
         self.top.store(net, Ordering::Relaxed);
     }
 
     /// Opens a level at `net` and gives its index, or `None` without memory.
     #[inline]
-    pub(crate) fn open(&self, net: i64) -> Option<u32> {
-        let depth = self.depth.load(Ordering::Relaxed);
-        if depth == self.room.load(Ordering::Relaxed) {
-            self.grow()?;
+    pub(crate) fn open(&self, net: i64) -> Option<NonZeroU32> {
+        let innermost = self.innermost.load(Ordering::Relaxed);
+        let guess = innermost.wrapping_add(1);
+        if let Some(under) = self.try_place(innermost)
+            && under.above.get() == guess
+        {
+            self.push(under, guess, net)
+        } else {
+            self.open_other(innermost, net)
         }
-        self.put(depth, self.top.load(Ordering::Relaxed));
-        self.depth.store(depth + 1, Ordering::Relaxed);
+    }
+
+    /// Opens a level that has not the next index, or none yet.
+    #[cold]
+    #[inline(never)]
+    fn open_other(&self, innermost: u32, net: i64) -> Option<NonZeroU32> {
+        if self
+            .try_place(innermost)
+            .is_none_or(|under| under.above.get() == NONE)
+        {
+            self.grow(innermost)?;
+        }
+        let under = self.place(innermost);
+        self.push(under, under.above.get(), net)
+    }
+
+    /// Opens the level `index` above the innermost one, whose place is `under`.
+    #[inline]
+    fn push(&self, under: &Place, index: u32, net: i64) -> Option<NonZeroU32> {
+        under.mark.set(self.top.load(Ordering::Relaxed));
+        self.innermost.store(index, Ordering::Relaxed);
         self.top.store(net, Ordering::Relaxed);
-        Some(depth + 1)
+        // Never 0, which is below all others.
+        NonZeroU32::new(index)
     }
 
     /// The highest net since the level `index` was opened.
     pub(crate) fn high(&self, index: u32) -> i64 {
-        let depth = self.depth.load(Ordering::Relaxed);
-        (index..depth)
-            .map(|i| self.get(i))
-            .fold(self.top.load(Ordering::Relaxed), i64::max)
+        let innermost = self.innermost.load(Ordering::Relaxed);
+        let mut high = self.top.load(Ordering::Relaxed);
+        let mut at = index;
+        while at != innermost && at != NONE {
+            let place = self.place(at);
+            high = high.max(place.mark.get());
+            at = place.above.get();
+        }
+        high
     }
 
-    /// Closes the level `index`.
+    /// Closes the level `index`, which is open.
     #[inline]
     pub(crate) fn close(&self, index: u32) {
-        if index == self.depth.load(Ordering::Relaxed) {
-            // The innermost level, as nearly always.
-            self.pop(index);
+        let below = index.wrapping_sub(1);
+        let under = self.place(below);
+        if index == self.innermost.load(Ordering::Relaxed) && under.above.get() == index {
+            self.pop(below, under);
         } else {
             self.close_other(index);
         }
     }
 
-    /// Closes a level that others are still open above.
+    /// Closes the innermost level, which is above `below`, whose place is `under`.
+    #[inline]
+    fn pop(&self, below: u32, under: &Place) {
+        self.note(under.mark.get());
+        self.innermost.store(below, Ordering::Relaxed);
+    }
+
+    /// Closes a level that others are still open above, or one that such a one was under.
     #[cold]
     #[inline(never)]
     fn close_other(&self, index: u32) {
-        let depth = self.depth.load(Ordering::Relaxed);
-        if index > depth {
-            self.pop(depth);
+        let innermost = self.innermost.load(Ordering::Relaxed);
+        let place = self.place(index);
+        let (below, above) = (place.below.get(), place.above.get());
+        let under = self.place(below);
+        if index == innermost {
+            self.pop(below, under);
             return;
         }
-        let own = self.get(index);
-        self.put(index, CLOSED);
-        let mut under = index;
-        while under > 0 {
-            under -= 1;
-            let mark = self.get(under);
-            if mark != CLOSED {
-                self.put(under, mark.max(own));
-                break;
-            }
+        if above == NONE {
+            // Not open: the innermost one is above all that are.
+            return;
+        }
+        under.mark.set(under.mark.get().max(place.mark.get()));
+        under.above.set(above);
+        self.place(above).below.set(below);
+        self.put_above(innermost, index);
+    }
+
+    /// Puts a place that is not in the chain above another.
+    fn put_above(&self, below: u32, index: u32) {
+        let (under, place) = (self.place(below), self.place(index));
+        let above = under.above.get();
+        place.below.set(below);
+        place.above.set(above);
+        under.above.set(index);
+        if above != NONE {
+            self.place(above).below.set(index);
         }
     }
 
-    /// Takes the innermost of `depth` levels off, and the closed ones under it.
+    /// How many places there are.
+    fn room(&self) -> u32 {
+        // SAFETY: the invariant of `places`: null, or at least one place.
+        let first = unsafe { self.places.load(Ordering::Relaxed).as_ref() };
+        first.map_or(0, |first| first.below.get())
+    }
+
+    /// The place `index`; `None` before the first level was opened.
     #[inline]
-    fn pop(&self, mut depth: u32) {
-        while depth > 0 {
-            depth -= 1;
-            let mark = self.get(depth);
-            if mark != CLOSED {
-                // The thread's own level, index 0, is never closed: we end here at the latest.
-                self.note(mark);
-                break;
-            }
+    fn try_place(&self, index: u32) -> Option<&Place> {
+        let places = self.places.load(Ordering::Relaxed);
+        if places.is_null() {
+            return None;
         }
-        self.depth.store(depth, Ordering::Relaxed);
+        // SAFETY: as in `place`.
+        let place = unsafe { places.add(index as usize) };
+        // SAFETY: as in `place`.
+        Some(unsafe { &*place })
     }
 
     #[inline]
-    fn get(&self, index: u32) -> i64 {
-        debug_assert!(index < self.room.load(Ordering::Relaxed));
-        let below = self.below.load(Ordering::Relaxed);
-        // SAFETY: `index` is under `depth`, so in the block and initialised (both invariants).
-        let place = unsafe { below.add(index as usize) };
-        // SAFETY: as above; only the slot's owner, who is calling, touches the block.
-        unsafe { place.read() }
+    fn place(&self, index: u32) -> &Place {
+        debug_assert!(index < self.room());
+        let places = self.places.load(Ordering::Relaxed);
+        // SAFETY: every index comes from a link or from `open`, so it is a place of the chain, and
+        // there are never fewer places than there were.
+        let place = unsafe { places.add(index as usize) };
+        // SAFETY: as above, so it is in the block and initialised; only the slot's owner, who is
+        // calling, touches the block, and whoever makes it move (`grow`) holds no place meanwhile.
+        unsafe { &*place }
     }
 
-    #[inline]
-    fn put(&self, index: u32, mark: i64) {
-        debug_assert!(index < self.room.load(Ordering::Relaxed));
-        let below = self.below.load(Ordering::Relaxed);
-        // SAFETY: `index` is under `room`: `open` has grown the block, the others go by `depth`.
-        let place = unsafe { below.add(index as usize) };
-        // SAFETY: as above; only the slot's owner, who is calling, touches the block.
-        unsafe { place.write(mark) };
-    }
-
-    /// Makes the block larger, outside the ledger.
+    /// Makes more places, outside the ledger, and puts them above the last one.
     #[cold]
-    fn grow(&self) -> Option<()> {
-        let room = self.room.load(Ordering::Relaxed);
+    fn grow(&self, last: u32) -> Option<()> {
+        let room = self.room();
         let more = if room == 0 {
             FIRST
         } else {
             room.checked_mul(2)?
         };
-        let new = Layout::array::<i64>(more as usize).ok()?;
-        let below = self.below.load(Ordering::Relaxed);
-        let grown = if below.is_null() {
+        let new = Layout::array::<Place>(more as usize).ok()?;
+        let places = self.places.load(Ordering::Relaxed);
+        let grown = if places.is_null() {
             // SAFETY: the layout is not empty: `more` is at least `FIRST`.
             unsafe { System.alloc(new) }
         } else {
-            let old = Layout::array::<i64>(room as usize).ok()?;
+            let old = Layout::array::<Place>(room as usize).ok()?;
             // SAFETY: the block came from `System` with the layout `old`, and the new size is a
             // layout's, so neither zero nor past `isize::MAX`.
-            unsafe { System.realloc(below.cast(), old, new.size()) }
+            unsafe { System.realloc(places.cast(), old, new.size()) }
         };
         if grown.is_null() {
             return None;
         }
-        self.below.store(grown.cast(), Ordering::Relaxed);
-        self.room.store(more, Ordering::Relaxed);
+        let grown: *mut Place = grown.cast();
+        for index in room..more {
+            let place = Place {
+                mark: Cell::new(0),
+                below: Cell::new(if index == room { last } else { index - 1 }),
+                above: Cell::new(if index + 1 == more { NONE } else { index + 1 }),
+            };
+            // SAFETY: the block has room for `more` places.
+            let free = unsafe { grown.add(index as usize) };
+            // SAFETY: as above; nothing else points to it yet, and it holds nothing to drop.
+            unsafe { free.write(place) };
+        }
+        self.places.store(grown, Ordering::Relaxed);
+        if room > 0 {
+            self.place(last).above.set(room);
+        }
+        // SAFETY: the first place was there, or is the first that was written above.
+        unsafe { &*grown }.below.set(more);
         Some(())
     }
 }
 
 impl Drop for Levels {
     fn drop(&mut self) {
-        let room = self.room.load(Ordering::Relaxed) as usize;
-        let below = self.below.load(Ordering::Relaxed);
-        let Ok(layout) = Layout::array::<i64>(room) else {
+        let places = self.places.load(Ordering::Relaxed);
+        let Ok(layout) = Layout::array::<Place>(self.room() as usize) else {
             return;
         };
-        if !below.is_null() {
-            // SAFETY: the first invariant: a block of `room` values from `System`.
-            unsafe { System.dealloc(below.cast(), layout) };
+        if !places.is_null() {
+            // SAFETY: the invariant: a block of so many places from `System`.
+            unsafe { System.dealloc(places.cast(), layout) };
         }
     }
 }
 
 #[cfg(all(test, not(loom)))]
 mod tests {
-    use super::Levels;
+    use std::collections::VecDeque;
+
+    use super::{FIRST, Levels};
+    use crate::sync::Ordering;
+
+    fn enter(levels: &Levels, net: i64) -> u32 {
+        levels.open(net).expect("memory").get()
+    }
 
     fn finish(levels: &Levels, index: u32) -> i64 {
         let high = levels.high(index);
@@ -227,9 +312,9 @@ mod tests {
     #[test]
     fn an_inner_peak_counts_for_the_outer_scope_as_a_maximum() {
         let levels = Levels::new();
-        let outer = levels.open(0).expect("memory");
+        let outer = enter(&levels, 0);
         levels.note(100);
-        let inner = levels.open(10).expect("memory");
+        let inner = enter(&levels, 10);
         levels.note(60);
         assert_eq!(finish(&levels, inner), 60);
         assert_eq!(finish(&levels, outer), 100);
@@ -239,7 +324,7 @@ mod tests {
     fn an_earlier_high_does_not_count_for_a_later_scope() {
         let levels = Levels::new();
         levels.note(1_000);
-        let scope = levels.open(5).expect("memory");
+        let scope = enter(&levels, 5);
         levels.note(7);
         assert_eq!(finish(&levels, scope), 7);
         assert_eq!(levels.high(0), 1_000);
@@ -248,11 +333,11 @@ mod tests {
     #[test]
     fn guards_closed_out_of_order_each_get_their_own_peak() {
         let levels = Levels::new();
-        let a = levels.open(0).expect("memory");
+        let a = enter(&levels, 0);
         levels.note(50);
-        let b = levels.open(10).expect("memory");
+        let b = enter(&levels, 10);
         levels.note(30);
-        let c = levels.open(10).expect("memory");
+        let c = enter(&levels, 10);
         levels.note(20);
         // B ends first: it saw 30 before C began and 20 since.
         assert_eq!(finish(&levels, b), 30);
@@ -263,7 +348,7 @@ mod tests {
         assert_eq!(finish(&levels, c), 45);
         // Everything is popped, and the thread saw the highest of all.
         assert_eq!(levels.high(0), 50);
-        assert_eq!(levels.open(0), Some(1));
+        assert_eq!(levels.innermost.load(Ordering::Relaxed), 0);
     }
 
     #[test]
@@ -271,7 +356,7 @@ mod tests {
         let levels = Levels::new();
         let open: Vec<u32> = (0..1_000)
             .map(|i| {
-                let level = levels.open(0).expect("memory");
+                let level = enter(&levels, 0);
                 levels.note(1_000 - i);
                 level
             })
@@ -282,5 +367,66 @@ mod tests {
                 1_000 - i64::try_from(i).expect("small")
             );
         }
+    }
+
+    /// Bug prevented: a level that is closed while a later one is open keeps its
+    /// place, and each close walks over all of those: a guard that is assigned
+    /// anew took time and room without end.
+    #[test]
+    fn levels_that_relieve_each_other_take_no_more_room_than_is_open() {
+        for overlap in 1..=5 {
+            let levels = Levels::new();
+            let mut open: VecDeque<u32> = (0..overlap).map(|_| enter(&levels, 0)).collect();
+            for _ in 0..1_000_000 {
+                open.push_back(enter(&levels, 0));
+                levels.close(open.pop_front().expect("one at least"));
+            }
+            assert_eq!(levels.room(), FIRST);
+        }
+    }
+
+    /// Against a list that is searched: what is open, and the highest net of each.
+    #[test]
+    fn levels_opened_and_closed_in_any_order_are_as_in_a_plain_list() {
+        let levels = Levels::new();
+        let mut open: Vec<(u32, i64)> = Vec::new();
+        let mut most = 0;
+        let mut random = 0x9e37_79b9_7f4a_7c15_u64;
+        for step in 0..200_000u64 {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let (roll, net) = ((random >> 33) % 100, (random >> 40).cast_signed() % 1_000);
+            // Long stretches in which levels grow more, or fewer.
+            let opening = if step / 500 % 2 == 0 { 40 } else { 20 };
+            if roll < opening || roll >= 60 {
+                levels.note(net);
+                for (_, high) in &mut open {
+                    *high = net.max(*high);
+                }
+            }
+            if roll < opening {
+                let level = enter(&levels, net);
+                assert!(open.iter().all(|(other, _)| *other != level));
+                open.push((level, net));
+            } else if roll < 60 && !open.is_empty() {
+                let at = if roll.is_multiple_of(2) {
+                    open.len() - 1
+                } else {
+                    usize::try_from(random >> 8).expect("64 bits") % open.len()
+                };
+                let (level, high) = open.remove(at);
+                assert_eq!(finish(&levels, level), high, "step {step}");
+            }
+            most = most.max(open.len());
+        }
+        assert!(most > 50);
+        for (level, high) in open {
+            assert_eq!(finish(&levels, level), high);
+        }
+        assert!((levels.room() as usize) < 2 * (most + 1).max(FIRST as usize));
+        // And the next tenant begins with all of them.
+        levels.restart(0);
+        assert_eq!(levels.high(0), 0);
     }
 }

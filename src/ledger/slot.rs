@@ -36,6 +36,7 @@
 mod above;
 
 use core::hint;
+use core::num::NonZeroU32;
 use core::ptr;
 
 #[cfg(feature = "profile")]
@@ -552,7 +553,7 @@ impl Slot {
     /// Opens a scope's level; gives where it began, and the level's index
     /// unless there was no memory for it.
     #[inline]
-    pub(crate) fn open_level(&self, peak: &Peak) -> (Figures, Option<u32>) {
+    pub(crate) fn open_level(&self, peak: &Peak) -> (Figures, Option<NonZeroU32>) {
         let (net, high) = self.fold();
         // The roof is lowered below: falls in many scopes, none of them long, would never
         // be seen.

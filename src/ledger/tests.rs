@@ -83,7 +83,7 @@ fn falls_in_scopes_of_their_own_are_published() {
         allocate(books, producer, BLOCK);
         let (_, level) = consumer.open_level(&books.peak);
         free(books, consumer, BLOCK);
-        consumer.close_level(level.expect("memory"));
+        consumer.close_level(level.expect("memory").get());
     }
     let stats = books.stats();
     assert_eq!(stats.live_bytes, 8);
@@ -100,7 +100,7 @@ fn falls_in_scopes_of_their_own_are_published() {
     for _ in 0..10 {
         let (_, level) = slot.open_level(&alone.peak);
         free(alone, slot, BLOCK);
-        slot.close_level(level.expect("memory"));
+        slot.close_level(level.expect("memory").get());
     }
     let stats = alone.stats();
     assert_eq!((stats.peak_bytes, stats.peak_error_bytes), (20 * BLOCK, 0));
@@ -169,7 +169,7 @@ fn what_a_thread_holds_back_stays_within_the_bound() {
                 2..4 => levels
                     .pop()
                     .into_iter()
-                    .for_each(|level| slot.leave_level(level)),
+                    .for_each(|level| slot.leave_level(level.get())),
                 roll if roll < falling => free(books, slot, bytes),
                 _ => allocate(books, slot, bytes),
             }

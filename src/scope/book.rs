@@ -10,6 +10,8 @@
 //! Entering and leaving take no lock, and nothing is allocated but a page at
 //! the first visit of a slot.
 
+use core::num::NonZeroU32;
+
 use crate::arena::{SysArc, SysBox};
 use crate::error::Error;
 use crate::ledger::{self, Figures, Slot};
@@ -39,7 +41,7 @@ impl Carrier {
     pub(super) fn begun(
         slot: &'static Slot,
         start: Figures,
-        level: Option<u32>,
+        level: Option<NonZeroU32>,
     ) -> Result<SysArc<Self>, Error> {
         let carrier = Self::new();
         let page = carrier.page(slot).ok_or(Error::no_memory())?;

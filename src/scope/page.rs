@@ -19,11 +19,13 @@
 //! slot's next owner has another tenancy, so what *it* does is not counted,
 //! and neither is that visit any more.
 
+use core::num::NonZeroU32;
+
 use crate::ledger::{self, Figures, Slot};
 use crate::sync::{AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
 
 /// The mark of a visit that found no memory for a level.
-const NO_LEVEL: u32 = u32::MAX;
+const NO_LEVEL: u32 = 0;
 
 /// What one slot did for the scope.
 #[derive(Debug)]
@@ -107,7 +109,7 @@ impl Page {
     }
 
     /// Opens a visit. For the owner.
-    pub(super) fn open(&self, start: Figures, level: Option<u32>) {
+    pub(super) fn open(&self, start: Figures, level: Option<NonZeroU32>) {
         let mut turn = self.turn.load(Ordering::Relaxed);
         if !turn.is_multiple_of(2) {
             // An earlier tenant never left: its visit ends here, and counts nothing.
@@ -120,7 +122,7 @@ impl Page {
         self.start.set(&start);
         self.base.set(&start.since(&self.sum.get()));
         self.level
-            .store(level.unwrap_or(NO_LEVEL), Ordering::Relaxed);
+            .store(level.map_or(NO_LEVEL, NonZeroU32::get), Ordering::Relaxed);
         self.depth.store(1, Ordering::Relaxed);
         self.turn.store(turn.wrapping_add(1), Ordering::Release);
     }
