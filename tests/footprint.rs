@@ -10,7 +10,9 @@ use std::hint::black_box;
 use std::process::ExitCode;
 use std::thread;
 
-use heapledger::{Scope, TrackingAllocator, assert_no_alloc, measure, measure_future, reset_peak};
+use heapledger::{
+    Scope, ScopeHandle, TrackingAllocator, assert_no_alloc, measure, measure_future, reset_peak,
+};
 
 #[global_allocator]
 static HEAP: TrackingAllocator = TrackingAllocator::new();
@@ -97,6 +99,20 @@ fn a_carried_scope_takes_a_page_for_each_slot_and_gives_all_back() {
     leaves_nothing(|| {
         drop(handle.enter());
         thread::spawn(handle.wrap(|| ())).join().expect("thread");
+    });
+    // Threads that never leave, into the same scope, and into one that goes before or after them.
+    let forget = |handle: ScopeHandle| move || std::mem::forget(handle.enter());
+    leaves_nothing(|| {
+        thread::spawn(forget(handle.clone()))
+            .join()
+            .expect("thread");
+    });
+    leaves_nothing(|| {
+        let handle = Scope::enter().handle();
+        thread::spawn(forget(handle.clone()))
+            .join()
+            .expect("thread");
+        thread::spawn(forget(handle)).join().expect("thread");
     });
     drop(scope);
     leaves_nothing(|| {

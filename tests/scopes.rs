@@ -754,6 +754,110 @@ fn a_visit_that_is_never_left_ends_with_its_thread() {
     }
 }
 
+/// Bug prevented: what a thread did in a visit that it never left is gone when
+/// it ends, or when its slot is taken again, and the rest is called exact.
+#[test]
+fn visits_that_threads_end_in_stay_counted() {
+    let begun = thread::spawn(|| {
+        let scope = Scope::enter();
+        let handle = scope.handle();
+        mem::forget(scope);
+        drop(block(100_000));
+        handle
+    });
+    let handle = begun.join().expect("thread");
+    let mut last = handle.stats();
+    // On one thread the peak is known, and what the ending of a thread takes is little.
+    assert_eq!(last.peak_error_bytes, 0);
+    assert!((100_000..110_000).contains(&last.peak_bytes), "{last}");
+    for round in 1..=20 {
+        // More at once than have ended, so that they take the slots of those.
+        for inside in [4, 0] {
+            let ready = Arc::new(Barrier::new(8));
+            let threads: Vec<_> = (0..8)
+                .map(|i| {
+                    let (ready, handle) = (Arc::clone(&ready), handle.clone());
+                    thread::spawn(move || {
+                        ready.wait();
+                        drop(block(1_000_000));
+                        if i < inside {
+                            mem::forget(handle.enter());
+                            drop(block(1_000));
+                        }
+                    })
+                })
+                .collect();
+            for thread in threads {
+                thread.join().expect("thread");
+            }
+            let now = handle.stats();
+            assert!(now.allocations >= last.allocations + inside);
+            assert!(now.allocated_bytes >= last.allocated_bytes + 1_000 * inside);
+            assert!(now.freed_bytes >= last.freed_bytes && now.frees >= last.frees);
+            if inside == 0 {
+                assert_eq!(now, last, "round {round}");
+            }
+            last = now;
+        }
+    }
+    assert!(last.allocated_bytes < 100_000 + 80 * 1_000 + 81 * 5_000);
+}
+
+/// Bug prevented: of two readers that find the same thread ended, both count
+/// its visit, or one counts what the slot's next owner does.
+#[test]
+fn readers_that_find_ended_threads_at_once_count_each_visit_once() {
+    const THREADS: u64 = 400;
+    let scope = Scope::enter();
+    let handle = scope.handle();
+    drop(scope);
+    let start = handle.stats();
+    let stop = AtomicBool::new(false);
+    let most = start.allocated_bytes + THREADS * 6_000;
+    thread::scope(|threads| {
+        let readers: Vec<_> = (0..3)
+            .map(|_| {
+                threads.spawn(|| {
+                    let mut last = handle.stats();
+                    while !stop.load(Ordering::Relaxed) {
+                        let now = handle.stats();
+                        let is_right = now.allocated_bytes >= last.allocated_bytes
+                            && now.frees >= last.frees
+                            && now.allocated_bytes <= most;
+                        if !is_right {
+                            return Some((last, now));
+                        }
+                        last = now;
+                    }
+                    None
+                })
+            })
+            .collect();
+        for _ in 0..THREADS / 4 {
+            let ended = [0; 4].map(|_| {
+                let handle = handle.clone();
+                thread::spawn(move || {
+                    // Before it enters; on a slot on which others have ended.
+                    drop(block(1_000_000));
+                    mem::forget(handle.enter());
+                    drop(block(1_000));
+                })
+            });
+            for thread in ended {
+                thread.join().expect("thread");
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        for reader in readers {
+            let wrong = reader.join().expect("thread");
+            assert!(wrong.is_none(), "{wrong:#?}");
+        }
+    });
+    let end = handle.stats();
+    assert!(end.allocated_bytes >= start.allocated_bytes + THREADS * 1_000);
+    assert!(end.allocated_bytes <= most);
+}
+
 #[test]
 fn a_wrapped_closure_runs_inside_wherever_it_is_called() {
     let scope = Scope::enter();

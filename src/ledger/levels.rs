@@ -26,7 +26,8 @@
 //! links are read.
 //!
 //! All of this belongs to the slot's owner; the atomics are only there because
-//! a slot is shared with readers, who never look in here.
+//! a slot is shared with readers. Those look in here only when the owner has ended
+//! and nobody can own the slot until they have let go of it.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::Cell;
@@ -48,6 +49,8 @@ pub(crate) struct Levels {
     // the first one says, all of them linked in one chain; `innermost` is one of them.
     places: AtomicPtr<Place>,
     innermost: AtomicU32,
+    /// How many visits to carried scopes are open. Here because here is room for it.
+    visits: AtomicU32,
     /// The mark of the innermost open level.
     top: AtomicI64,
 }
@@ -68,6 +71,7 @@ impl Levels {
         Self {
             places: AtomicPtr::new(core::ptr::null_mut()),
             innermost: AtomicU32::new(0),
+            visits: AtomicU32::new(0),
             top: AtomicI64::new(0),
         }
     }
@@ -78,6 +82,7 @@ impl Levels {
         Self {
             places: AtomicPtr::new(core::ptr::null_mut()),
             innermost: AtomicU32::new(0),
+            visits: AtomicU32::new(0),
             top: AtomicI64::new(0),
         }
     }
@@ -93,7 +98,18 @@ impl Levels {
     /// Closes all levels and starts the thread's own at `net`.
     pub(crate) fn restart(&self, net: i64) {
         self.innermost.store(0, Ordering::Relaxed);
+        self.visits.store(0, Ordering::Relaxed);
         self.top.store(net, Ordering::Relaxed);
+    }
+
+    /// How many visits are open.
+    pub(crate) fn visits(&self) -> u32 {
+        self.visits.load(Ordering::Relaxed)
+    }
+
+    /// Sets how many visits are open.
+    pub(crate) fn set_visits(&self, visits: u32) {
+        self.visits.store(visits, Ordering::Relaxed);
     }
 
     /// Opens a level at `net` and gives its index, or `None` without memory.
@@ -227,8 +243,9 @@ impl Levels {
         // SAFETY: every index comes from a link or from `open`, so it is a place of the chain, and
         // there are never fewer places than there were.
         let place = unsafe { places.add(index as usize) };
-        // SAFETY: as above, so it is in the block and initialised; only the slot's owner, who is
-        // calling, touches the block, and whoever makes it move (`grow`) holds no place meanwhile.
+        // SAFETY: as above, so it is in the block and initialised; only the slot's owner
+        // touches the block, and when it makes it move (`grow`), it holds no place. Who calls is the
+        // owner, or reads when there is none.
         unsafe { &*place }
     }
 

@@ -68,6 +68,53 @@ fn a_slot_given_back_without_release_is_rejected() {
     });
 }
 
+/// A thread ends in the middle of a visit; one looks by `close` how far it came, and
+/// another takes the slot as soon as that can be.
+fn end_in_a_visit(close: fn(&Slot) -> u64) {
+    loom::model(move || {
+        let books = books();
+        let ending = {
+            let books = Arc::clone(&books);
+            thread::spawn(move || {
+                slot(&books, 0).begin_visit();
+                assert!(slot(&books, 0).try_allocate(10));
+                Registry::release(slot(&books, 0));
+            })
+        };
+        let looking = {
+            let books = Arc::clone(&books);
+            thread::spawn(move || {
+                if slot(&books, 0).is_held() {
+                    assert_eq!(close(slot(&books, 0)), 1, "allocations");
+                }
+            })
+        };
+        if Registry::take(slot(&books, 0)) {
+            assert!(slot(&books, 0).try_allocate(10));
+        }
+        ending.join().expect("the owner");
+        looking.join().expect("the one that looks");
+    });
+}
+
+#[test]
+fn nobody_takes_a_slot_before_those_who_hold_it_have_looked() {
+    end_in_a_visit(|slot| {
+        let allocations = slot.allocations.read();
+        slot.let_go();
+        allocations
+    });
+}
+
+#[test]
+#[should_panic(expected = "allocations")]
+fn looking_at_a_slot_that_was_let_go_of_is_rejected() {
+    end_in_a_visit(|slot| {
+        slot.let_go();
+        slot.allocations.read()
+    });
+}
+
 /// One thread allocates a block, another frees it, a third reads the books.
 fn read_while_a_block_changes_hands(live_bytes: fn(&Books) -> i64) {
     loom::model(move || {

@@ -6,14 +6,25 @@
 //!        └── Chunk 0 ──next──▶ Chunk 1 ──next──▶ ...    never freed, only added
 //!            [slot; 16]        [slot; 16]
 //!
-//!   state of a slot:   0 ──claim──▶ 1 ──release──▶ 2 ──claim──▶ 3 ── ...
-//!                      even: free to take          odd: owned
+//!   state of a slot, the low half:   0 ──claim──▶ 1 ──release──▶ 2 ──claim──▶ 3 ── ...
+//!                                    even: nobody's              odd: owned
+//!                    the high half:  how many hold it for a last owner that has ended,
+//!                                    less those who let go of it before
 //! ```
 //!
 //! A claim is one compare-exchange with `Acquire`, a release one addition with
 //! `Release`: the next owner sees the last one's counts and continues them. The
-//! state only counts up, so it also names the tenancy. Readers walk the chunks
+//! low half only counts up, so it also names the tenancy. Readers walk the chunks
 //! without a lock; a chunk is published by one compare-exchange and stays.
+//!
+//! An owner that ends in the middle of what others will want to know the end of
+//! (a visit to a carried scope) adds to the high half how often that is so. Until
+//! each of them has looked, and taken its one off again, nobody claims the slot and
+//! its counts stay as they are. Whoever does not want to know any more takes its
+//! one off even while the owner is there: then less is added up in the end.
+//!
+//! (After two thousand million owners the low half runs over into the high one,
+//! and the slot is never claimed again.)
 //!
 //! After `fork` the child has one thread, and the slots of the others stay
 //! owned for ever: their counts are history that the child's heap still holds.
@@ -91,12 +102,14 @@ impl Registry {
     pub(crate) fn take(slot: &Slot) -> bool {
         let state = slot.state.load(Ordering::Relaxed);
         state.is_multiple_of(2)
+            && state < Slot::HOLD
             && slot
                 .state
                 .compare_exchange(
                     state,
                     state.wrapping_add(1),
-                    // Acquire: the last owner's counts, which we continue.
+                    // Acquire: the last owner's counts, which we continue; and nobody who has held
+                    // the slot still looks at them.
                     Ordering::Acquire,
                     Ordering::Relaxed,
                 )
@@ -105,8 +118,10 @@ impl Registry {
 
     /// Gives an owned slot back. Its counts stay.
     pub(crate) fn release(slot: &Slot) {
+        let held = u64::from(slot.open_visits()) * Slot::HOLD;
         // Release: our counts, for the next owner.
-        slot.state.fetch_add(1, Ordering::Release);
+        slot.state
+            .fetch_add(held.wrapping_add(1), Ordering::Release);
     }
 
     /// Every slot that a thread owns or has owned, and the ones not yet taken;
@@ -192,6 +207,29 @@ mod tests {
         assert!(core::ptr::eq(slot, again));
         again.allocations.add(1);
         assert_eq!(again.allocations.read(), 42);
+    }
+
+    /// Bug prevented: a slot goes on counting for its next owner while somebody
+    /// still has to learn how far the last one came.
+    #[test]
+    fn a_slot_that_is_held_is_not_taken_until_all_have_let_go() {
+        let registry = registry();
+        let slot = registry.claim().expect("memory");
+        for _ in 0..3 {
+            slot.begin_visit();
+        }
+        slot.end_visit();
+        assert!(!slot.is_held());
+        // One of the two does not wait for the end.
+        slot.let_go();
+        assert!(!slot.is_held());
+        Registry::release(slot);
+        assert!(slot.is_held());
+        assert!(!core::ptr::eq(slot, registry.claim().expect("memory")));
+        slot.let_go();
+        assert!(!slot.is_held());
+        assert!(core::ptr::eq(slot, registry.claim().expect("memory")));
+        assert_eq!(slot.tenancy(), 3);
     }
 
     #[test]

@@ -34,9 +34,9 @@
 
 #[cfg(feature = "profile")]
 mod above;
+mod scopes;
 
 use core::hint;
-use core::num::NonZeroU32;
 use core::ptr;
 
 #[cfg(feature = "profile")]
@@ -531,7 +531,7 @@ impl Slot {
     /// Which tenancy of the slot this is.
     #[inline]
     pub(crate) fn tenancy(&self) -> u64 {
-        self.state.load(Ordering::Relaxed)
+        self.state.load(Ordering::Relaxed) % Self::HOLD
     }
 
     /// How far the unpublished high-water mark stands above `net`, for a reader
@@ -546,51 +546,5 @@ impl Slot {
             .saturating_sub(net)
             .clamp(0, HELD_BACK.cast_signed())
             .cast_unsigned()
-    }
-
-    // --- scopes
-
-    /// Opens a scope's level; gives where it began, and the level's index
-    /// unless there was no memory for it.
-    #[inline]
-    pub(crate) fn open_level(&self, peak: &Peak) -> (Figures, Option<NonZeroU32>) {
-        let (net, high) = self.fold();
-        // The roof is lowered below: falls in many scopes, none of them long, would never
-        // be seen.
-        if high.wrapping_sub(net) > WINDOW.cast_signed() {
-            self.publish_fall(peak);
-        }
-        // From one reading: what a signal handler does before is not the scope's, and what
-        // it does after that makes the mark too low, not too high.
-        let start = self.figures();
-        let level = self.levels.open(start.net());
-        self.roof.set(start.allocated_bytes);
-        (start, level)
-    }
-
-    /// The highest net bytes since the level was opened.
-    pub(crate) fn level_high(&self, level: u32) -> i64 {
-        let (high, ..) = self.running();
-        self.levels.high(level).max(high)
-    }
-
-    /// Closes a level; gives the highest net bytes since it was opened.
-    pub(crate) fn close_level(&self, level: u32) -> i64 {
-        let high = self.level_high(level);
-        self.leave_level(level);
-        high
-    }
-
-    /// Closes a level. The running mark goes on: what it has seen, the level below
-    /// has seen as well.
-    #[inline]
-    pub(crate) fn leave_level(&self, level: u32) {
-        self.levels.close(level);
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn publish_fall(&self, peak: &Peak) {
-        self.publish(peak);
     }
 }

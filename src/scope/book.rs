@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Carrier ── head ──▶ Page ──next──▶ Page ──▶ ...      only added, freed with the carrier
-//!                       slot, tenancy, depth             who is writing, and how deep inside
+//!                       slot, depth                      who is writing, and how deep inside
 //!                       sum                              what closed visits did
 //!                       start, base                      where the open visit began
 //! ```
@@ -82,11 +82,21 @@ impl Carrier {
         })
     }
 
+    /// Closes the visits of threads that have ended in them.
+    #[cold]
+    fn close_held(&self) {
+        self.pages().for_each(Page::close_if_held);
+    }
+
     /// Enters on the calling thread; `false` without memory for a page.
     pub(super) fn enter(&self, slot: &'static Slot) -> bool {
         let Some(page) = self.page(slot) else {
             return false;
         };
+        // Here, so that threads that never leave take turns on few slots, even if nobody reads.
+        if page.is_first_visit() {
+            self.close_held();
+        }
         page.enter();
         true
     }
@@ -100,6 +110,7 @@ impl Carrier {
 
     /// The sum over all pages.
     pub(super) fn stats(&self) -> ScopeStats {
+        self.close_held();
         self.read_closely(ledger::own()).stats()
     }
 

@@ -46,7 +46,8 @@ impl ScopeHandle {
     ///
     /// A thread that is ending and has no entries of its own any more, or one
     /// whose page the system has no memory for, is not counted;
-    /// [`Entered::is_counted`] tells.
+    /// [`Entered::is_counted`] tells. A visit whose guard is forgotten lasts until
+    /// the thread ends, and stays counted.
     ///
     /// ```
     /// # #[global_allocator]

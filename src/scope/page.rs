@@ -15,9 +15,11 @@
 //! never has to wait for an owner that was stopped in between (or that `fork`
 //! has left behind); it reads again only when the page has turned meanwhile.
 //!
-//! A visit that is never left (its guard forgotten) ends with the thread: the
-//! slot's next owner has another tenancy, so what *it* does is not counted,
-//! and neither is that visit any more.
+//! A visit that is never left (its guard forgotten) ends with the thread. It
+//! holds the slot then: nobody takes that before the visit is closed, so what it
+//! came to is not lost, nor mixed with what the next owner does. Whoever reads the
+//! book next, or is the next thread to enter for the first time, closes such
+//! visits; of several the one who marks the turn.
 
 use core::num::NonZeroU32;
 
@@ -26,6 +28,9 @@ use crate::sync::{AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
 
 /// The mark of a visit that found no memory for a level.
 const NO_LEVEL: u32 = 0;
+
+/// The mark of an open turn that somebody closes for a thread that has ended.
+const CLOSING: u64 = 1 << 63;
 
 /// What one slot did for the scope.
 #[derive(Debug)]
@@ -36,9 +41,10 @@ pub(super) struct Page {
     turn: AtomicU64,
     /// How many guards of this scope the owner holds. For the owner.
     depth: AtomicU32,
+    /// Whose the last visit was. For the owner.
+    tenancy: AtomicU64,
     // Written on opening:
     level: AtomicU32,
-    tenancy: AtomicU64,
     start: Cells,
     /// `start` less `sum`.
     base: Cells,
@@ -64,8 +70,8 @@ impl Page {
             slot,
             turn: AtomicU64::new(0),
             depth: AtomicU32::new(0),
-            level: AtomicU32::new(NO_LEVEL),
             tenancy: AtomicU64::new(0),
+            level: AtomicU32::new(NO_LEVEL),
             start: Cells::new(),
             base: Cells::new(),
             sum: Cells::new(),
@@ -79,9 +85,19 @@ impl Page {
         core::ptr::eq(self.slot, slot)
     }
 
+    /// Whether the owner comes for the first time; asked once. For the owner.
+    pub(super) fn is_first_visit(&self) -> bool {
+        let tenancy = self.slot.tenancy();
+        let is_first = self.tenancy.load(Ordering::Relaxed) != tenancy;
+        if is_first {
+            self.tenancy.store(tenancy, Ordering::Relaxed);
+        }
+        is_first
+    }
+
     /// Enters once more. For the owner.
     pub(super) fn enter(&self) {
-        let depth = self.depth_of_owner();
+        let depth = self.depth.load(Ordering::Relaxed);
         if depth == 0 {
             let (start, level) = self.slot.open_level(ledger::peak());
             self.open(start, level);
@@ -92,33 +108,19 @@ impl Page {
 
     /// Leaves once. For the owner.
     pub(super) fn leave(&self) {
-        match self.depth_of_owner() {
+        match self.depth.load(Ordering::Relaxed) {
             0 => {}
             1 => self.close(),
             depth => self.depth.store(depth - 1, Ordering::Relaxed),
         }
     }
 
-    /// The owner's depth; a visit that an earlier tenant never left is not its.
-    fn depth_of_owner(&self) -> u32 {
-        if self.tenancy.load(Ordering::Relaxed) == self.slot.tenancy() {
-            self.depth.load(Ordering::Relaxed)
-        } else {
-            0
-        }
-    }
-
-    /// Opens a visit. For the owner.
+    /// Opens a visit. For the owner; the last owner's visit is closed, or we would not own the slot.
     pub(super) fn open(&self, start: Figures, level: Option<NonZeroU32>) {
-        let mut turn = self.turn.load(Ordering::Relaxed);
-        if !turn.is_multiple_of(2) {
-            // An earlier tenant never left: its visit ends here, and counts nothing.
-            turn = turn.wrapping_add(1);
-            self.turn.store(turn, Ordering::Release);
-        }
+        self.slot.begin_visit();
+        let turn = self.turn.load(Ordering::Relaxed);
         // A reader of the last open turn that sees any of these sees that the turn is over.
         fence(Ordering::Release);
-        self.tenancy.store(self.slot.tenancy(), Ordering::Relaxed);
         self.start.set(&start);
         self.base.set(&start.since(&self.sum.get()));
         self.level
@@ -131,6 +133,31 @@ impl Page {
     fn close(&self) {
         let level = self.level.load(Ordering::Relaxed);
         let high = (level != NO_LEVEL).then(|| self.slot.close_level(level));
+        self.end(self.turn.load(Ordering::Relaxed), high);
+        self.slot.end_visit();
+    }
+
+    /// Closes the open visit of a thread that has ended in it. For any thread.
+    pub(super) fn close_if_held(&self) {
+        // Acquire: the slot of this very turn, and not an earlier owner's, is looked at below.
+        let turn = self.turn.load(Ordering::Acquire);
+        if turn.is_multiple_of(2) || turn & CLOSING != 0 || !self.slot.is_held() {
+            return;
+        }
+        // If the turn is still the same, its visit is one of those that hold the slot.
+        let marked =
+            self.turn
+                .compare_exchange(turn, turn | CLOSING, Ordering::Relaxed, Ordering::Relaxed);
+        if marked.is_ok() {
+            let level = self.level.load(Ordering::Relaxed);
+            let high = (level != NO_LEVEL).then(|| self.slot.level_high(level));
+            self.end(turn, high);
+            self.slot.let_go();
+        }
+    }
+
+    /// Writes what the visit came to, and ends its turn.
+    fn end(&self, turn: u64, high: Option<i64>) {
         let visit = self.visit(&self.slot.figures(), high);
         // A reader of the last closed turn that sees any of these sees that the turn is over.
         fence(Ordering::Release);
@@ -138,7 +165,6 @@ impl Page {
         self.peak_error.store(visit.peak_error, Ordering::Relaxed);
         self.peak.store(visit.peak, Ordering::Relaxed);
         self.depth.store(0, Ordering::Relaxed);
-        let turn = self.turn.load(Ordering::Relaxed);
         self.turn.store(turn.wrapping_add(1), Ordering::Release);
     }
 
@@ -163,15 +189,14 @@ impl Page {
 
     /// What the page says, for any thread; `own` is the caller's slot.
     pub(super) fn read(&self, own: Option<&'static Slot>) -> Visit {
-        let mine = own.is_some_and(|own| core::ptr::eq(own, self.slot));
+        let mine = own.is_some_and(|own| self.is_of(own));
         loop {
             let turn = self.turn.load(Ordering::Acquire);
-            let open = if turn.is_multiple_of(2) {
-                None
+            let visit = if turn.is_multiple_of(2) {
+                self.read_closed()
             } else {
                 self.read_open(mine)
             };
-            let visit = open.unwrap_or_else(|| self.read_closed());
             fence(Ordering::Acquire);
             if self.turn.load(Ordering::Relaxed) == turn {
                 return visit;
@@ -188,18 +213,24 @@ impl Page {
         }
     }
 
-    /// With the open visit; `None` when its thread has ended without leaving.
-    fn read_open(&self, mine: bool) -> Option<Visit> {
+    /// With the open visit. If its slot has a new owner meanwhile, and that one's figures are
+    /// seen, it is seen that the turn is over, too.
+    fn read_open(&self, mine: bool) -> Visit {
         let level = self.level.load(Ordering::Relaxed);
         let now = self.slot.figures();
-        // After the figures: if the slot's next owner has added to them, it shows here.
-        if self.tenancy.load(Ordering::Relaxed) != self.slot.tenancy() {
-            return None;
-        }
         // Only the owner may look at its levels. For another thread's open visit the net so far is
         // the least that the peak can be, and everything allocated the most.
         let high = (mine && level != NO_LEVEL).then(|| self.slot.level_high(level));
-        Some(self.visit(&now, high))
+        self.visit(&now, high)
+    }
+}
+
+impl Drop for Page {
+    fn drop(&mut self) {
+        // A visit that was never left: nobody will ask any more what it came to.
+        if !self.turn.load(Ordering::Relaxed).is_multiple_of(2) {
+            self.slot.let_go();
+        }
     }
 }
 
