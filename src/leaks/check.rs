@@ -123,9 +123,13 @@ impl Check {
     /// What the first runs leave behind (lazy statics, caches, pools that fill)
     /// is ignored, and so is what happens once: a site is reported when more of
     /// it, in blocks or in bytes, was alive after all runs than after half of
-    /// them, and after half of them more than none. The figures of a site are what all `runs` left, and
-    /// how much of it the later half of them has [added](LeakSite::growth), which
-    /// is what each further run will add.
+    /// them, and after half of them more than none. The figures of a site are what
+    /// all `runs` left, and how much of it the later half of them has
+    /// [added](LeakSite::growth), which is what each further run will add.
+    ///
+    /// Blocks that are older, such as the buffer of a log or a queue, are looked at
+    /// from the run on that makes them larger, unless a profile of every
+    /// allocation is under way which they are older than, too.
     ///
     /// # Errors
     /// The report of the sites that grow, when they grow by more than allowed.

@@ -83,7 +83,9 @@ impl Amount {
 /// How long blocks lived that were freed while they were recorded.
 ///
 /// Of recorded blocks, not estimated: a mean over samples is the mean over the
-/// blocks that were sampled.
+/// blocks that were sampled. When every allocation is recorded, a life may be told
+/// some 10 ms too short or too long. Blocks that are made later than 49 days after the
+/// process's first recording have lives of 0 ms.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
