@@ -120,7 +120,8 @@ pub mod __private {
     pub use crate::assertions::{Count, Unit, assert_allocs, assert_no_alloc};
 
     /// How many slots threads own or have owned: the most threads that were
-    /// alive at once, and used the heap. For our own tests.
+    /// alive at once, or had ended inside a carried scope, and used the heap. For our
+    /// own tests.
     pub fn slots_ever_owned() -> usize {
         crate::ledger::slots_ever_owned()
     }

@@ -25,6 +25,9 @@
 //! and closing guess that, and compare: a guess can be gone on with before the
 //! links are read.
 //!
+//! A signal handler may open scopes where there are places left, and close them: it leaves
+//! the chain as it was. Where it needs more it asks the system for them, which it may not.
+//!
 //! All of this belongs to the slot's owner; the atomics are only there because
 //! a slot is shared with readers. Those look in here only when the owner has ended
 //! and nobody can own the slot until they have let go of it.

@@ -127,6 +127,9 @@ impl Carrier {
         for _ in 0..TRIES {
             let mut reading = self.read_entries(strikes, own);
             let later = self.read_strikes();
+            // Not while it was read: a page that has come since may have freed what the only one
+            // then had at its peak.
+            reading.pages = self.pages().count();
             reading.slack = later.freed_bytes.wrapping_sub(strikes.freed_bytes);
             if reading.slack <= ledger::BATCH_BYTES {
                 return reading;
@@ -167,6 +170,7 @@ impl Carrier {
 #[derive(Debug, Default)]
 struct Reading {
     done: Figures,
+    /// How many there were in the end.
     pages: usize,
     /// The most that can have been alive at once: the sum of what each page may have had.
     peaks: u64,
@@ -181,7 +185,6 @@ impl Reading {
         let peak = u64::try_from(visit.peak).unwrap_or(0);
         let error = u64::try_from(visit.peak_error).unwrap_or(0);
         self.done = self.done.plus(&visit.done);
-        self.pages += 1;
         self.peaks = self.peaks.saturating_add(peak);
         self.lowest = peak.saturating_sub(error);
     }

@@ -47,7 +47,9 @@ impl ScopeHandle {
     /// A thread that is ending and has no entries of its own any more, or one
     /// whose page the system has no memory for, is not counted;
     /// [`Entered::is_counted`] tells. A visit whose guard is forgotten lasts until
-    /// the thread ends, and stays counted.
+    /// the thread ends, and stays counted; no other thread gets that one's page of
+    /// the ledger before the scope is read, is entered by a thread that has not been
+    /// on it, or is gone with its last handle.
     ///
     /// ```
     /// # #[global_allocator]

@@ -102,7 +102,7 @@ impl Page {
             let (start, level) = self.slot.open_level(ledger::peak());
             self.open(start, level);
         } else {
-            self.depth.store(depth + 1, Ordering::Relaxed);
+            self.depth.store(depth.saturating_add(1), Ordering::Relaxed);
         }
     }
 
@@ -132,8 +132,12 @@ impl Page {
     /// Closes the open visit. For the owner.
     fn close(&self) {
         let level = self.level.load(Ordering::Relaxed);
-        let high = (level != NO_LEVEL).then(|| self.slot.close_level(level));
+        let high = (level != NO_LEVEL).then(|| self.slot.level_high(level));
         self.end(self.turn.load(Ordering::Relaxed), high);
+        // After the turn: a handler that reads an open one looks at its level.
+        if high.is_some() {
+            self.slot.leave_level(level);
+        }
         self.slot.end_visit();
     }
 

@@ -37,6 +37,7 @@ impl Slot {
     }
 
     /// Closes a level; gives the highest net bytes since it was opened.
+    #[cfg(test)]
     pub(crate) fn close_level(&self, level: u32) -> i64 {
         let high = self.level_high(level);
         self.leave_level(level);
