@@ -22,6 +22,7 @@
 //! while its thread is in the middle of a free may be missing from that thread's
 //! high-water mark.
 
+mod closely;
 #[cfg(feature = "profile")]
 mod everyone;
 mod figures;
@@ -57,15 +58,13 @@ pub(crate) use thread::{
 pub(crate) use trace::{Request, Trace};
 
 use crate::stats::Stats;
-#[cfg(not(loom))]
+pub(crate) use closely::read_closely;
+#[cfg(all(not(loom), feature = "profile"))]
 pub(crate) use peak::BATCH as BATCH_BYTES;
 #[cfg(all(not(loom), feature = "profile"))]
 pub(crate) use peak::HELD_BACK as HELD_BACK_BYTES;
-use peak::{BATCH, HELD_BACK, Peak};
+use peak::{HELD_BACK, Peak};
 use registry::Registry;
-
-/// Tries of a reader beside threads that free much, before it takes its best.
-const TRIES: u32 = 16;
 
 /// The books of the process.
 #[cfg(not(loom))]
@@ -100,28 +99,12 @@ impl Books {
         core::iter::once(&self.registry.shared).chain(self.registry.slots())
     }
 
-    /// Adds up all slots, the freed sides first, until little was freed meanwhile, or takes the best of some tries.
-    ///
-    /// The figures of one reading are as far apart as the reader takes from the first slot to the
-    /// last, and a reader that is preempted in between takes milliseconds: everything that was
-    /// allocated and freed meanwhile then looks alive. Reading the freed sides once more tells
-    /// how much that may be.
+    /// Adds up all slots, as [`closely`] as can be.
     fn read_closely(&self) -> Reading {
-        let mut strikes = self.read_strikes();
-        let mut best: Option<Reading> = None;
-        for _ in 0..TRIES {
-            let mut reading = self.read_entries(strikes);
-            let later = self.read_strikes();
-            reading.slack = later.freed_bytes.wrapping_sub(strikes.freed_bytes);
-            if reading.slack <= BATCH {
-                return reading;
-            }
-            if best.as_ref().is_none_or(|best| reading.slack < best.slack) {
-                best = Some(reading);
-            }
-            strikes = later;
-        }
-        best.unwrap_or_default()
+        let (mut reading, slack) =
+            read_closely(|| self.read_strikes(), |strikes| self.read_entries(strikes));
+        reading.slack = slack;
+        reading
     }
 
     /// The freed sides of all slots.

@@ -20,9 +20,6 @@ use crate::scope::totals;
 use crate::stats::ScopeStats;
 use crate::sync::{AtomicPtr, Ordering};
 
-/// Tries of a reader beside threads that free much, before it takes its best.
-const TRIES: u32 = 16;
-
 /// The book of one carried scope.
 #[derive(Debug)]
 pub(super) struct Carrier {
@@ -122,24 +119,15 @@ impl Carrier {
     /// by what was freed since, and reading the freed sides once more tells how much that is.
     /// A page may turn between the two: each side of it only rises, whatever the turn.
     fn read_closely(&self, own: Option<&'static Slot>) -> Reading {
-        let mut strikes = self.read_strikes();
-        let mut best: Option<Reading> = None;
-        for _ in 0..TRIES {
-            let mut reading = self.read_entries(strikes, own);
-            let later = self.read_strikes();
-            // Not while it was read: a page that has come since may have freed what the only one
-            // then had at its peak.
-            reading.pages = self.pages().count();
-            reading.slack = later.freed_bytes.wrapping_sub(strikes.freed_bytes);
-            if reading.slack <= ledger::BATCH_BYTES {
-                return reading;
-            }
-            if best.as_ref().is_none_or(|best| reading.slack < best.slack) {
-                best = Some(reading);
-            }
-            strikes = later;
-        }
-        best.unwrap_or_default()
+        let (mut reading, slack) = ledger::read_closely(
+            || self.read_strikes(),
+            |strikes| self.read_entries(strikes, own),
+        );
+        reading.slack = slack;
+        // Not while it was read: a page that has come since may have freed what the only one
+        // then had at its peak.
+        reading.pages = self.pages().count();
+        reading
     }
 
     /// The freed sides of all pages.
