@@ -79,7 +79,7 @@ pub(crate) unsafe fn allocated(new: New) -> *mut u8 {
                 let settle = |record| settle_new(new.block, thread, record, tag);
                 let birth = recent(thread, current);
                 enter_recorded(new.block, new.layout.size(), thread, tag, birth, settle);
-                look_around(slot, current, None);
+                look_around(slot, current, Some(birth.into()));
             })
             .is_some()
     {
@@ -313,17 +313,18 @@ pub(super) fn recent(thread: &Thread, current: Option<Current>) -> u32 {
     }
 }
 
-/// Looks how much is alive, for the profile; `now`, if the clock was looked at for a
-/// sample.
+/// Looks how much is alive, for the profile; `now`, if the clock was looked at.
 #[inline]
 pub(super) fn look_around(slot: &Slot, current: Option<Current>, now: Option<u64>) {
     if let Some(current) = current {
-        let now = if current.is_every() {
-            u64::from(clock::glance())
-        } else {
-            now.unwrap_or_else(clock::look)
+        let look = || {
+            if current.is_every() {
+                u64::from(clock::glance())
+            } else {
+                clock::look()
+            }
         };
-        Current::look_around(slot, now);
+        Current::look_around(slot, now.unwrap_or_else(look));
     }
 }
 

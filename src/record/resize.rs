@@ -121,7 +121,7 @@ impl Resize {
                     if !enter_recorded(moved, self.new_size, thread, tag, birth, settle) {
                         forget_resized(was);
                     }
-                    look_around(slot, current, None);
+                    look_around(slot, current, Some(birth.into()));
                 })
                 .is_some()
         {
