@@ -13,7 +13,8 @@ pub enum OnPanic {
     #[default]
     Discard,
     /// It is reset and kept, for objects that a reset makes good again. A panic of
-    /// the reset is swallowed then, and the object dropped.
+    /// the reset is swallowed then, and the object dropped. Where the manager does
+    /// not reset ([`Manager::RESETS`]), the object is kept as it is.
     Keep,
 }
 

@@ -95,7 +95,9 @@ impl<C: Clear> Clearing<C> {
     }
 
     /// Keeps only collections with room for at most `elements`. A cap below the
-    /// first capacity would keep nothing, and is raised to it.
+    /// first capacity would keep nothing, and is raised to it. Hash tables take more
+    /// room than they are asked for, so what has no more than double the first
+    /// capacity is kept under any cap.
     #[must_use]
     pub const fn max_capacity(self, elements: usize) -> Self {
         Self {

@@ -54,7 +54,10 @@ pub trait TakesBack<T> {
 ///
 /// A guard may be dropped on any thread, after the thread's locals are gone, and
 /// while the thread is panicking; see [`OnPanic`](crate::pool::OnPanic). One that
-/// is forgotten ([`core::mem::forget`]) leaks its object and nothing else.
+/// is forgotten ([`core::mem::forget`]) leaks its object, which stays
+/// [`out`](crate::pool::PoolStats::out): a
+/// [`BoundedPool`](crate::pool::BoundedPool) has one object less to give from then
+/// on. A forgotten [`OwnedPooled`] also keeps its pool alive for ever.
 ///
 /// ```
 /// use heapledger::pool::Pool;

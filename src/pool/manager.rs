@@ -19,7 +19,9 @@ pub enum Reset {
 ///
 /// A pool calls its manager outside every lock, so both functions may take
 /// their time, panic, or use the same pool. When one of them panics, the object
-/// at hand is dropped and the pool stays whole.
+/// at hand is dropped, the pool stays whole, and the panic passes through to the
+/// caller; swallowed is only that of a reset for a guard that a panic drops, see
+/// [`OnPanic::Keep`](crate::pool::OnPanic::Keep).
 ///
 /// ```
 /// use heapledger::pool::{Manager, Pool, Reset};

@@ -77,7 +77,7 @@
 //! What holds whatever happens:
 //! - An object is in one place: a guard, a line, the depot, a seat in a queue.
 //! - `created` is at most the most that were held at once, 62 for each thread that
-//!   was alive at once, and what was discarded.
+//!   was alive at once, and what was discarded, detached, or made by `prewarm`.
 //! - A user's code (create, reset, `Drop`, wakers) runs under no lock and while no
 //!   line is being touched; it may panic, and it may use the same pool. A panic
 //!   costs at most the object at hand, and never a permit.

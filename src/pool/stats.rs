@@ -31,7 +31,8 @@ pub struct PoolStats {
     /// Objects that were taken out for good.
     pub detached: u64,
     /// Objects that the pool dropped: by `discard`, because a reset said so or
-    /// panicked, because there was no room for them, and by `clear`.
+    /// panicked, because a panic dropped their guard, because there was no room for
+    /// them, and by `clear`, `shrink_to` and `close`.
     pub discarded: u64,
     /// Objects in the pool, ready to be acquired.
     pub idle: u64,

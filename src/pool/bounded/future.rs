@@ -18,6 +18,10 @@ use crate::pool::queue::{Outcome, Ticket};
 /// woken by the waker of its last poll and needs nothing of its runtime. Dropped
 /// at any moment, it leaves the queue, and what was handed to it in the meantime
 /// goes to the next.
+///
+/// # Panics
+/// When it is polled again after it was ready. A panic of the manager passes
+/// through `poll`.
 #[must_use = "a future does nothing until it is polled"]
 pub struct AcquireAsync<'a, T> {
     pool: &'a BoundedPool<T>,
@@ -47,8 +51,7 @@ impl<T> BoundedPool<T> {
     /// ```
     ///
     /// # Errors
-    /// When the pool is closed, also while waiting; when the manager fails to
-    /// create an object.
+    /// As [`acquire`](Self::acquire).
     pub fn acquire_async(&self) -> AcquireAsync<'_, T> {
         AcquireAsync {
             pool: self,

@@ -15,8 +15,8 @@ impl<T> BoundedPool<T> {
     /// ```
     ///
     /// # Errors
-    /// When the manager fails to create one (those before it stay), and when the
-    /// pool is closed.
+    /// When the manager fails to create one (those before it stay), when the pool
+    /// is closed, and when it was [lost in a fork](PoolError::is_lost_in_fork).
     pub fn prewarm(&self, n: usize) -> Result<(), PoolError> {
         loop {
             let mut desk = self.lock()?;
@@ -49,7 +49,8 @@ impl<T> BoundedPool<T> {
     /// ```
     ///
     /// # Errors
-    /// The value, when there is no room for it.
+    /// The value, when there is no room for it, and when the pool was
+    /// [lost in a fork](PoolError::is_lost_in_fork).
     pub fn attach(&self, value: T) -> Result<(), T> {
         let room = self.lock().is_ok_and(|mut desk| {
             let room = desk.take_permit();
@@ -112,7 +113,7 @@ impl<T> BoundedPool<T> {
         objects.run();
     }
 
-    /// Whether the pool was closed.
+    /// Whether the pool was closed, or [lost in a fork](PoolError::is_lost_in_fork).
     ///
     /// ```
     /// assert!(!heapledger::pool::BoundedPool::<String>::new(1).is_closed());
@@ -121,7 +122,9 @@ impl<T> BoundedPool<T> {
         self.lock().map_or(true, |desk| desk.is_closed())
     }
 
-    /// The figures of this pool, all of one moment.
+    /// The figures of this pool, all of one moment; but an object that is acquired
+    /// during the call may be in `out` and not yet in `reused` and `peak`. All are 0
+    /// when the pool was [lost in a fork](PoolError::is_lost_in_fork).
     ///
     /// ```
     /// let pool = heapledger::pool::BoundedPool::<String>::new(2);

@@ -15,7 +15,8 @@ impl<T> BoundedPool<T> {
     /// An object if there is one, without waiting; `None` when all are out, and
     /// when the pool is closed.
     ///
-    /// Also `None` when one could be created but the manager fails to;
+    /// Also `None` when one could be created but the manager fails to, and when the
+    /// pool was [lost in a fork](PoolError::is_lost_in_fork);
     /// [`acquire`](Self::acquire) tells why.
     ///
     /// ```
@@ -56,7 +57,8 @@ impl<T> BoundedPool<T> {
     ///
     /// # Errors
     /// When the pool is closed, also while waiting; when the manager fails to
-    /// create an object.
+    /// create an object; when the pool was
+    /// [lost in a fork](PoolError::is_lost_in_fork).
     pub fn acquire(&self) -> Result<Pooled<'_, T, Self>, PoolError> {
         Ok(Pooled::new(self, self.object(None)?))
     }
@@ -78,7 +80,7 @@ impl<T> BoundedPool<T> {
     }
 
     /// An object; when all are out, the thread waits for its turn, but no longer
-    /// than `timeout`.
+    /// than `timeout`. What the manager takes to create one is not limited by it.
     ///
     /// ```
     /// use std::time::Duration;
