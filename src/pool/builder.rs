@@ -7,6 +7,22 @@ use crate::pool::growing::Pool;
 use crate::pool::manager::{FromFn, Manager};
 
 /// What becomes of an object whose guard is dropped by a panic.
+///
+/// ```
+/// use heapledger::pool::{OnPanic, Pool};
+///
+/// fn idle_after_a_panic(on_panic: OnPanic) -> u64 {
+///     let pool = Pool::builder().on_panic(on_panic).from_fn(String::new);
+///     let panicked = std::panic::catch_unwind(|| {
+///         let _text = pool.acquire();
+///         panic!("half way");
+///     });
+///     assert!(panicked.is_err());
+///     pool.stats().idle
+/// }
+/// assert_eq!(idle_after_a_panic(OnPanic::Discard), 0);
+/// assert_eq!(idle_after_a_panic(OnPanic::Keep), 1);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnPanic {
     /// It is dropped: whoever panicked may have left it half changed.
@@ -44,8 +60,9 @@ impl<T> Pool<T> {
     /// objects of panicking threads dropped.
     ///
     /// ```
-    /// let pool = heapledger::pool::Pool::builder().max_idle(100).from_fn(String::new);
-    /// # drop(pool.acquire());
+    /// let pool = heapledger::pool::Pool::builder().from_fn(String::new);
+    /// drop([(); 100].map(|()| pool.acquire()));
+    /// assert_eq!(pool.stats().idle, 100);
     /// ```
     pub fn builder() -> PoolBuilder<T> {
         PoolBuilder {
@@ -91,13 +108,22 @@ impl<T> PoolBuilder<T> {
         }
     }
 
-    /// What becomes of an object whose guard is dropped by a panic.
+    /// What becomes of an object whose guard is dropped by a panic. Without this
+    /// call it is dropped.
     ///
     /// ```
-    /// use heapledger::pool::{OnPanic, Pool};
+    /// use heapledger::pool::{Clearing, OnPanic, Pool};
     ///
-    /// let pool = Pool::builder().on_panic(OnPanic::Keep).from_fn(String::new);
-    /// # drop(pool.acquire());
+    /// // Whatever a panic leaves in it, a buffer that is emptied is as good as new.
+    /// let buffers = Clearing::<String>::with_capacity(64);
+    /// let pool = Pool::builder().on_panic(OnPanic::Keep).with_manager(buffers);
+    /// let panicked = std::panic::catch_unwind(|| {
+    ///     let mut text = pool.acquire();
+    ///     text.push_str("half");
+    ///     panic!("way");
+    /// });
+    /// assert!(panicked.is_err() && pool.acquire().is_empty());
+    /// assert_eq!(pool.stats().created, 1);
     /// ```
     pub fn on_panic(self, on_panic: OnPanic) -> Self {
         Self { on_panic, ..self }

@@ -19,11 +19,40 @@ use crate::pool::manager::{Manager, Reset};
 /// assert!(text.is_empty() && Clear::capacity(&text) >= 64);
 /// ```
 pub trait Clear {
-    /// An empty one with room for `capacity` elements.
+    /// An empty one with room for at least `capacity` elements (of a `String`:
+    /// bytes).
+    ///
+    /// ```
+    /// use std::collections::HashMap;
+    ///
+    /// use heapledger::pool::Clear;
+    ///
+    /// let table = <HashMap<u32, String> as Clear>::with_capacity(100);
+    /// assert!(table.is_empty() && table.capacity() >= 100);
+    /// ```
     fn with_capacity(capacity: usize) -> Self;
     /// Drops the elements and keeps the room.
+    ///
+    /// ```
+    /// use std::collections::VecDeque;
+    ///
+    /// use heapledger::pool::Clear;
+    ///
+    /// let mut jobs = VecDeque::from([1, 2, 3]);
+    /// let room = jobs.capacity();
+    /// Clear::clear(&mut jobs);
+    /// assert_eq!((jobs.len(), jobs.capacity()), (0, room));
+    /// ```
     fn clear(&mut self);
-    /// For how many elements there is room.
+    /// For how many elements (of a `String`: bytes) there is room, those that are
+    /// there among them.
+    ///
+    /// ```
+    /// use heapledger::pool::Clear;
+    ///
+    /// let text = String::from("four");
+    /// assert_eq!(Clear::capacity(&text), 4);
+    /// ```
     fn capacity(&self) -> usize;
 }
 
@@ -81,6 +110,17 @@ pub struct Clearing<C> {
 impl<C: Clear> Clearing<C> {
     /// Creates collections with room for `capacity` elements, and keeps those
     /// that come back with room for at most 16 times that (at least 4096).
+    ///
+    /// ```
+    /// use heapledger::pool::{Clearing, Pool};
+    ///
+    /// let pool = Pool::with_manager(Clearing::<Vec<u8>>::with_capacity(1024));
+    /// assert_eq!(pool.acquire().capacity(), 1024);
+    /// pool.acquire().reserve_exact(16 * 1024);
+    /// assert_eq!(pool.acquire().capacity(), 16 * 1024);
+    /// pool.acquire().reserve_exact(16 * 1024 + 1); // dropped when it comes back
+    /// assert_eq!(pool.acquire().capacity(), 1024);
+    /// ```
     pub const fn with_capacity(capacity: usize) -> Self {
         let sixteenfold = capacity.saturating_mul(16);
         Self {
@@ -98,6 +138,17 @@ impl<C: Clear> Clearing<C> {
     /// first capacity would keep nothing, and is raised to it. Hash tables take more
     /// room than they are asked for, so what has no more than double the first
     /// capacity is kept under any cap.
+    ///
+    /// ```
+    /// use heapledger::pool::{Clearing, Manager, Reset};
+    ///
+    /// let manager = Clearing::<String>::with_capacity(64).max_capacity(256);
+    /// assert_eq!(manager.reset(&mut String::with_capacity(256)), Reset::Keep);
+    /// assert_eq!(manager.reset(&mut String::with_capacity(257)), Reset::Discard);
+    ///
+    /// let manager = Clearing::<String>::with_capacity(64).max_capacity(0);
+    /// assert_eq!(manager.reset(&mut String::with_capacity(128)), Reset::Keep);
+    /// ```
     #[must_use]
     pub const fn max_capacity(self, elements: usize) -> Self {
         Self {

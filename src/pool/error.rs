@@ -69,22 +69,72 @@ impl PoolError {
     }
 
     /// Whether a bounded pool was to be built for no objects at all.
+    ///
+    /// ```
+    /// use heapledger::pool::{BoundedPool, Defaults};
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let connections: usize = "0".parse()?; // as somebody has configured it
+    /// let pool = BoundedPool::builder(connections).build(Defaults::<String>::new());
+    /// assert!(pool.is_err_and(|error| error.is_zero_capacity()));
+    /// # Ok(())
+    /// # }
+    /// ```
     pub const fn is_zero_capacity(&self) -> bool {
         matches!(self.kind, Kind::ZeroCapacity)
     }
 
     /// Whether the pool was closed, before the call or while it waited.
+    ///
+    /// ```
+    /// let pool = heapledger::pool::BoundedPool::<String>::new(1);
+    /// let text = pool.acquire().unwrap();
+    /// std::thread::scope(|s| {
+    ///     let waiting = s.spawn(|| pool.acquire().is_err_and(|error| error.is_closed()));
+    ///     pool.close();
+    ///     assert!(waiting.join().unwrap());
+    /// });
+    /// # drop(text);
+    /// ```
     pub const fn is_closed(&self) -> bool {
         matches!(self.kind, Kind::Closed)
     }
 
     /// Whether the time was over before an object came back.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let pool = heapledger::pool::BoundedPool::<String>::new(1);
+    /// let text = pool.acquire().unwrap();
+    /// let status = match pool.acquire_timeout(Duration::from_millis(1)) {
+    ///     Ok(_) => 200,
+    ///     Err(error) if error.is_timeout() => 503, // busy: come again later
+    ///     Err(_) => 500,
+    /// };
+    /// assert_eq!(status, 503);
+    /// # drop(text);
+    /// ```
     pub const fn is_timeout(&self) -> bool {
         matches!(self.kind, Kind::Timeout)
     }
 
     /// Whether the manager failed to create an object. Its own error is the
     /// [`source`](Error::source).
+    ///
+    /// ```
+    /// use std::error::Error;
+    /// use std::fs::File;
+    /// use std::io;
+    ///
+    /// use heapledger::pool::{Pool, TryFromFn};
+    ///
+    /// let pool = Pool::with_manager(TryFromFn::new(|| File::open("/does/not/exist")));
+    /// let error = pool.try_acquire().unwrap_err();
+    /// assert!(error.is_create());
+    /// let cause = error.source().unwrap().downcast_ref::<io::Error>().unwrap();
+    /// assert_eq!(cause.kind(), io::ErrorKind::NotFound);
+    /// ```
     pub const fn is_create(&self) -> bool {
         matches!(self.kind, Kind::Create(_))
     }
@@ -92,6 +142,18 @@ impl PoolError {
     /// Whether this process is a fork of one in which another thread was just
     /// then inside the pool: that thread does not exist here, so what it was
     /// doing is never finished and the pool cannot be used.
+    ///
+    /// ```
+    /// use heapledger::pool::BoundedPool;
+    ///
+    /// let mut pool = BoundedPool::<String>::new(2);
+    /// pool.close();
+    /// // In a child of `fork`: a pool that is lost is replaced, one that is closed stays so.
+    /// if pool.prewarm(1).is_err_and(|error| error.is_lost_in_fork()) {
+    ///     pool = BoundedPool::new(2);
+    /// }
+    /// assert!(pool.acquire().unwrap_err().is_closed());
+    /// ```
     pub const fn is_lost_in_fork(&self) -> bool {
         matches!(self.kind, Kind::LostInFork)
     }

@@ -10,6 +10,21 @@ use crate::pool::object::Object;
 
 /// A pool that guards can come from: [`Pool`] or
 /// [`BoundedPool`](crate::pool::BoundedPool). Sealed.
+///
+/// For functions that take guards of both:
+///
+/// ```
+/// use heapledger::pool::{BoundedPool, Home, Pool, Pooled};
+///
+/// fn greet<P: Home<String>>(mut text: Pooled<'_, String, P>) -> usize {
+///     text.push_str("hello");
+///     text.len()
+/// }
+///
+/// let (pool, bounded) = (Pool::from_fn(String::new), BoundedPool::<String>::new(1));
+/// assert_eq!(greet(pool.acquire()), 5);
+/// assert_eq!(greet(bounded.try_acquire().unwrap()), 5);
+/// ```
 pub trait Home<T>: TakesBack<T> {}
 
 /// What the thread that drops a guard is doing.
@@ -87,7 +102,11 @@ pub struct Pooled<'a, T, P: Home<T> = Pool<T>> {
 /// let pool = Arc::new(Pool::from_fn(String::new));
 /// let mut text = pool.acquire_owned();
 /// drop(pool);
-/// std::thread::spawn(move || text.push_str("still here")).join().unwrap();
+/// let worker = std::thread::spawn(move || {
+///     text.push_str("still here");
+///     text
+/// });
+/// assert_eq!(*worker.join().unwrap(), "still here");
 /// ```
 #[must_use = "a guard that is dropped at once gives the object back at once"]
 pub struct OwnedPooled<T, P: Home<T> = Pool<T>> {
@@ -164,15 +183,20 @@ macro_rules! guard {
         impl<$($($lifetime,)?)? T, P: Home<T>> $guard<$($($lifetime,)?)? T, P> {
             /// Takes the object out of the pool for good.
             ///
+            /// A [`BoundedPool`](crate::pool::BoundedPool) may create another in its place.
+            ///
             /// An associated function, because the object may have a method of this name.
             ///
             /// ```
-            /// use heapledger::pool::{Pool, Pooled};
+            /// use std::sync::Arc;
             ///
-            /// let pool = Pool::from_fn(|| String::from("mine"));
+            /// use heapledger::pool::{OwnedPooled, Pool, Pooled};
+            ///
+            /// let pool = Arc::new(Pool::from_fn(|| String::from("mine")));
             /// let text: String = Pooled::detach(pool.acquire());
-            /// assert_eq!(text, "mine");
-            /// assert_eq!(pool.stats().detached, 1);
+            /// let other: String = OwnedPooled::detach(pool.acquire_owned());
+            /// assert_eq!((text.as_str(), other.as_str()), ("mine", "mine"));
+            /// assert_eq!((pool.stats().detached, pool.stats().idle), (2, 0));
             /// ```
             pub fn detach(this: Self) -> T {
                 let (home, object) = Self::into_parts(this);
@@ -182,11 +206,14 @@ macro_rules! guard {
             /// Drops the object instead of giving it back, because it is of no more use.
             ///
             /// ```
-            /// use heapledger::pool::{Pool, Pooled};
+            /// use std::sync::Arc;
             ///
-            /// let pool = Pool::from_fn(String::new);
-            /// Pooled::discard(pool.acquire());
-            /// assert_eq!((pool.stats().idle, pool.stats().discarded), (0, 1));
+            /// use heapledger::pool::{BoundedPool, OwnedPooled, Pooled};
+            ///
+            /// let pool = Arc::new(BoundedPool::<String>::new(1));
+            /// Pooled::discard(pool.try_acquire().unwrap());
+            /// OwnedPooled::discard(pool.try_acquire_owned().unwrap()); // one in its place
+            /// assert_eq!((pool.stats().created, pool.stats().discarded), (2, 2));
             /// ```
             pub fn discard(this: Self) {
                 let (home, object) = Self::into_parts(this);

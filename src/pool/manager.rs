@@ -7,6 +7,16 @@ use core::marker::PhantomData;
 use crate::pool::error::Cause;
 
 /// What [`Manager::reset`] decides about an object that came back.
+///
+/// ```
+/// use heapledger::pool::{FromFn, Pool, Reset};
+///
+/// // A connection that is no longer open is not given out again.
+/// let reset = |open: &mut bool| if *open { Reset::Keep } else { Reset::Discard };
+/// let pool = Pool::with_manager(FromFn::new(|| true).with_reset(reset));
+/// *pool.acquire() = false;
+/// assert_eq!((pool.stats().idle, pool.stats().discarded), (0, 1));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reset {
     /// It may be given out again.
@@ -53,9 +63,52 @@ pub trait Manager<T> {
     /// Whether [`reset`](Self::reset) does anything. A manager that leaves it
     /// alone may say `false`, and each return is spared an indirect call; the
     /// pool then never calls it.
+    ///
+    /// ```
+    /// use heapledger::pool::{Manager, Pool, Reset};
+    ///
+    /// struct Pages;
+    ///
+    /// impl Manager<[u8; 4096]> for Pages {
+    ///     type Error = std::convert::Infallible;
+    ///     const RESETS: bool = false;
+    ///
+    ///     fn create(&self) -> Result<[u8; 4096], Self::Error> {
+    ///         Ok([0; 4096])
+    ///     }
+    /// #     fn reset(&self, _: &mut [u8; 4096]) -> Reset { unreachable!() }
+    /// }
+    ///
+    /// let pool = Pool::with_manager(Pages);
+    /// pool.acquire()[0] = 7;
+    /// assert_eq!(pool.acquire()[0], 7);
+    /// ```
     const RESETS: bool = true;
 
     /// Makes an object, for a caller that found none idle.
+    ///
+    /// ```
+    /// use std::sync::atomic::{AtomicU32, Ordering};
+    ///
+    /// use heapledger::pool::{Manager, Pool};
+    ///
+    /// /// Gives out the numbers 0 and 1.
+    /// struct Numbers(AtomicU32);
+    ///
+    /// impl Manager<u32> for Numbers {
+    ///     type Error = String;
+    ///
+    ///     fn create(&self) -> Result<u32, String> {
+    ///         let n = self.0.fetch_add(1, Ordering::Relaxed);
+    ///         if n < 2 { Ok(n) } else { Err(format!("no number {n}")) }
+    ///     }
+    /// }
+    ///
+    /// let pool = Pool::with_manager(Numbers(AtomicU32::new(0)));
+    /// let held = [pool.acquire(), pool.acquire()];
+    /// assert_eq!((*held[0], *held[1]), (0, 1));
+    /// assert!(pool.try_acquire().unwrap_err().is_create());
+    /// ```
     ///
     /// # Errors
     /// When there is none to be had. The caller gets the error as the
@@ -64,7 +117,33 @@ pub trait Manager<T> {
     fn create(&self) -> Result<T, Self::Error>;
 
     /// Makes an object that has come back ready for its next user, on the
-    /// thread that gives it back.
+    /// thread that gives it back. Without a `reset` of its own, a manager keeps
+    /// what comes back as it is.
+    ///
+    /// ```
+    /// use std::io::{Cursor, Write};
+    ///
+    /// use heapledger::pool::{Manager, Pool, Reset};
+    ///
+    /// struct Rewound;
+    ///
+    /// impl Manager<Cursor<Vec<u8>>> for Rewound {
+    ///     type Error = std::convert::Infallible;
+    ///
+    ///     fn create(&self) -> Result<Cursor<Vec<u8>>, Self::Error> {
+    ///         Ok(Cursor::default())
+    ///     }
+    ///
+    ///     fn reset(&self, tape: &mut Cursor<Vec<u8>>) -> Reset {
+    ///         tape.set_position(0);
+    ///         Reset::Keep
+    ///     }
+    /// }
+    ///
+    /// let pool = Pool::with_manager(Rewound);
+    /// pool.acquire().write_all(b"to the end").unwrap();
+    /// assert_eq!(pool.acquire().position(), 0);
+    /// ```
     fn reset(&self, object: &mut T) -> Reset {
         let _ = object;
         Reset::Keep
@@ -91,6 +170,14 @@ impl<T, M: Manager<T>> AnyManager<T> for M {
 
 /// Creates with a closure and keeps what comes back as it is.
 /// [`Pool::from_fn`](crate::pool::Pool::from_fn) uses it.
+///
+/// ```
+/// use heapledger::pool::{FromFn, Pool};
+///
+/// let pool = Pool::with_manager(FromFn::new(|| vec![0; 4]));
+/// pool.acquire()[0] = 7;
+/// assert_eq!(*pool.acquire(), [7, 0, 0, 0]);
+/// ```
 #[derive(Clone, Copy)]
 pub struct FromFn<F> {
     create: F,
@@ -145,6 +232,20 @@ impl<T, F: Fn() -> T> Manager<T> for FromFn<F> {
 }
 
 /// Creates with one closure and resets with another; see [`FromFn::with_reset`].
+///
+/// ```
+/// use heapledger::pool::{BoundedPool, FromFn, FromFns, Reset};
+///
+/// fn wipe(key: &mut [u8; 32]) -> Reset {
+///     key.fill(0);
+///     Reset::Keep
+/// }
+///
+/// let keys: FromFns<_, _> = FromFn::new(|| [0; 32]).with_reset(wipe);
+/// let pool = BoundedPool::with_manager(1, keys);
+/// pool.try_acquire().unwrap()[0] = 42;
+/// assert_eq!(pool.try_acquire().unwrap()[0], 0);
+/// ```
 #[derive(Clone, Copy)]
 pub struct FromFns<F, R> {
     create: FromFn<F>,
@@ -170,6 +271,23 @@ impl<T, F: Fn() -> T, R: Fn(&mut T) -> Reset> Manager<T> for FromFns<F, R> {
 }
 
 /// Creates with a closure that may fail, and keeps what comes back as it is.
+///
+/// A failure costs a pool nothing: the next caller that finds no idle object
+/// tries again.
+///
+/// ```
+/// use std::sync::atomic::{AtomicBool, Ordering};
+///
+/// use heapledger::pool::{BoundedPool, TryFromFn};
+///
+/// static IS_UP: AtomicBool = AtomicBool::new(false);
+///
+/// let connect = || IS_UP.load(Ordering::Relaxed).then(String::new).ok_or("no route");
+/// let pool = BoundedPool::with_manager(1, TryFromFn::new(connect));
+/// assert!(pool.acquire().is_err());
+/// IS_UP.store(true, Ordering::Relaxed);
+/// assert!(pool.acquire().is_ok());
+/// ```
 #[derive(Clone, Copy)]
 pub struct TryFromFn<F> {
     create: F,
@@ -220,6 +338,14 @@ pub struct Defaults<T> {
 
 impl<T> Defaults<T> {
     /// A manager that creates by `T::default`.
+    ///
+    /// ```
+    /// use heapledger::pool::{BoundedPool, Defaults};
+    ///
+    /// let pool = BoundedPool::with_manager(8, Defaults::<String>::new());
+    /// assert_eq!(*pool.try_acquire().unwrap(), "");
+    /// assert_eq!(pool.stats().created, 1); // `BoundedPool::new` builds all eight
+    /// ```
     pub const fn new() -> Self {
         Self {
             creates: PhantomData,

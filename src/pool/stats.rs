@@ -39,7 +39,8 @@ pub struct PoolStats {
     /// Objects in the hands of guards, those of forgotten guards among them; and
     /// in a bounded pool those that a call is just creating or dropping.
     pub out: u64,
-    /// Threads and tasks that wait for an object of a bounded pool.
+    /// Threads and tasks that wait for an object of a bounded pool; 0 for a
+    /// [`Pool`](crate::pool::Pool), where nobody waits.
     pub waiting: u64,
     /// The most objects that were out at once.
     ///

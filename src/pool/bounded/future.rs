@@ -19,6 +19,21 @@ use crate::pool::queue::{Outcome, Ticket};
 /// at any moment, it leaves the queue, and what was handed to it in the meantime
 /// goes to the next.
 ///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() {
+/// use std::time::Duration;
+///
+/// let pool = heapledger::pool::BoundedPool::<String>::new(1);
+/// let text = pool.acquire_async().await.unwrap();
+/// // The time is over first: the future is dropped, and nobody waits any longer.
+/// let second = tokio::time::timeout(Duration::from_millis(1), pool.acquire_async());
+/// assert!(second.await.is_err());
+/// assert_eq!(pool.stats().waiting, 0);
+/// # drop(text);
+/// # }
+/// ```
+///
 /// # Panics
 /// When it is polled again after it was ready. A panic of the manager passes
 /// through `poll`.
@@ -45,8 +60,14 @@ impl<T> BoundedPool<T> {
     /// # #[tokio::main(flavor = "current_thread")]
     /// # async fn main() {
     /// let pool = heapledger::pool::BoundedPool::<String>::new(1);
-    /// let mut text = pool.acquire_async().await.unwrap();
-    /// text.push('x');
+    /// let mut first = pool.acquire_async().await.unwrap();
+    /// let work = async {
+    ///     assert_eq!(pool.stats().waiting, 1);
+    ///     first.push('x');
+    ///     drop(first); // to the task that waits
+    /// };
+    /// let (second, ()) = tokio::join!(pool.acquire_async(), work);
+    /// assert_eq!(*second.unwrap(), "x");
     /// # }
     /// ```
     ///
@@ -67,6 +88,7 @@ impl<T> BoundedPool<T> {
     /// let pool = std::sync::Arc::new(heapledger::pool::BoundedPool::<String>::new(1));
     /// let mut text = pool.acquire_owned_async().await.unwrap();
     /// tokio::spawn(async move { text.push('x') }).await.unwrap();
+    /// assert_eq!(*pool.acquire_owned_async().await.unwrap(), "x");
     /// # }
     /// ```
     ///

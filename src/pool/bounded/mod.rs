@@ -88,13 +88,21 @@ impl<T> fmt::Debug for BoundedPoolBuilder<T> {
 }
 
 impl<T> BoundedPoolBuilder<T> {
-    /// What becomes of an object whose guard is dropped by a panic.
+    /// What becomes of an object whose guard is dropped by a panic. Without this
+    /// call it is dropped, and another may be created in its place.
     ///
     /// ```
-    /// use heapledger::pool::{BoundedPool, OnPanic};
+    /// use heapledger::pool::{BoundedPool, FromFn, OnPanic};
     ///
-    /// let builder = BoundedPool::<String>::builder(4).on_panic(OnPanic::Keep);
-    /// # drop(builder);
+    /// let keeping = BoundedPool::builder(1).on_panic(OnPanic::Keep);
+    /// let numbers = keeping.build(FromFn::new(|| 1)).unwrap();
+    /// let panicked = std::panic::catch_unwind(|| {
+    ///     let mut number = numbers.acquire().unwrap();
+    ///     *number = 2;
+    ///     panic!("half way");
+    /// });
+    /// assert!(panicked.is_err());
+    /// assert_eq!(*numbers.acquire().unwrap(), 2); // no reset: as it was left
     /// ```
     pub fn on_panic(self, on_panic: OnPanic) -> Self {
         Self { on_panic, ..self }

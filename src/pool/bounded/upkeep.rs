@@ -116,7 +116,10 @@ impl<T> BoundedPool<T> {
     /// Whether the pool was closed, or [lost in a fork](PoolError::is_lost_in_fork).
     ///
     /// ```
-    /// assert!(!heapledger::pool::BoundedPool::<String>::new(1).is_closed());
+    /// let pool = heapledger::pool::BoundedPool::<String>::new(1);
+    /// assert!(!pool.is_closed());
+    /// pool.close();
+    /// assert!(pool.is_closed());
     /// ```
     pub fn is_closed(&self) -> bool {
         self.lock().map_or(true, |desk| desk.is_closed())

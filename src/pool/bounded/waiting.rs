@@ -36,6 +36,7 @@ impl<T> BoundedPool<T> {
     /// let pool = std::sync::Arc::new(heapledger::pool::BoundedPool::<String>::new(1));
     /// let mut text = pool.try_acquire_owned().unwrap();
     /// std::thread::spawn(move || text.push('x')).join().unwrap();
+    /// assert_eq!(*pool.try_acquire().unwrap(), "x");
     /// ```
     #[inline]
     pub fn try_acquire_owned(self: &Arc<Self>) -> Option<OwnedPooled<T, Self>> {

@@ -107,7 +107,9 @@ impl<T> Pool<T> {
     ///
     /// ```
     /// let pool = heapledger::pool::Pool::from_fn(String::new);
-    /// assert!(pool.acquire().is_empty());
+    /// pool.acquire().push('x'); // and back
+    /// let (first, second) = (pool.acquire(), pool.acquire());
+    /// assert_eq!((first.as_str(), second.as_str()), ("x", ""));
     /// ```
     ///
     /// # Panics
@@ -127,6 +129,7 @@ impl<T> Pool<T> {
     /// let pool = Arc::new(heapledger::pool::Pool::from_fn(String::new));
     /// let mut text = pool.acquire_owned();
     /// std::thread::spawn(move || text.push('x')).join().unwrap();
+    /// assert_eq!((pool.stats().out, pool.stats().idle), (0, 1));
     /// ```
     ///
     /// # Panics
