@@ -6,13 +6,14 @@
 
 use std::future::Future;
 use std::pin::{Pin, pin};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::{Arc, mpsc};
 use std::task::{Context, Poll, Wake, Waker};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use heapledger::pool::{AcquireAsync, BoundedPool, OwnedPooled, PoolError, Pooled};
+use heapledger::pool::{AcquireAsync, BoundedPool, OwnedPooled, PoolError, Pooled, TryFromFn};
+use parking_lot::Mutex;
 
 /// Far longer than any wait here takes: only a lost wake-up reaches it.
 const LONG: Duration = Duration::from_mins(1);
@@ -244,6 +245,42 @@ fn closing_ends_every_wait_and_races_with_neither_hand_over_nor_time_out() {
         assert_eq!(stats.created, stats.discarded, "{stats:?}");
         assert_eq!(pool.attach(7), Err(7));
         assert!(pool.prewarm(1).is_err_and(|error| error.is_closed()));
+    }
+}
+
+/// Bug prevented: an object that goes from a `prewarm` straight to one who waits, or the
+/// right to create one when that creation fails, is not in the peak.
+#[test]
+fn what_is_handed_over_before_it_was_idle_is_in_the_peak() {
+    for fails in [false, true] {
+        let (begin, began) = mpsc::channel();
+        let (go_on, gone_on) = mpsc::channel();
+        let both = Mutex::new((begin, gone_on));
+        let manager = TryFromFn::new(move || {
+            let both = both.lock();
+            both.0.send(()).expect("somebody listens");
+            both.1.recv().expect("somebody tells")
+        });
+        let pool = BoundedPool::<u32>::with_manager(1, manager);
+        thread::scope(|scope| {
+            let warming = scope.spawn(|| pool.prewarm(1));
+            began.recv().expect("a creation");
+            let mut waiting = Box::pin(pool.acquire_async());
+            assert!(poll(&mut waiting, &Arc::default()).is_pending());
+            assert_eq!(pool.stats().peak, 0);
+            let first = if fails { Err("no more") } else { Ok(7) };
+            go_on.send(first).expect("somebody listens");
+            assert_eq!(warming.join().expect("no panic").is_err(), fails);
+            assert_eq!(pool.stats().peak, 1, "fails: {fails}");
+            if fails {
+                go_on.send(Ok(8)).expect("somebody listens");
+            }
+            let Poll::Ready(Ok(guard)) = poll(&mut waiting, &Arc::default()) else {
+                panic!("its turn has come");
+            };
+            assert_eq!(*guard, if fails { 8 } else { 7 });
+        });
+        assert_eq!((pool.stats().out, pool.stats().peak), (0, 1));
     }
 }
 

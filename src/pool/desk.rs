@@ -162,6 +162,8 @@ impl<T> Locked<'_, T> {
         match self.queue.grant(Grant::Object(object)) {
             Ok(waker) => {
                 self.stats.reused += 1;
+                // It may not have been out before.
+                self.note_out();
                 self.open();
                 Ok(waker)
             }
@@ -178,6 +180,7 @@ impl<T> Locked<'_, T> {
         if !self.closed
             && let Ok(waker) = self.queue.grant(Grant::Permit)
         {
+            self.note_out();
             self.open();
             return waker;
         }
