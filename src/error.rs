@@ -92,13 +92,15 @@ impl Error {
         matches!(self.kind, Kind::NoMemory)
     }
 
-    /// Whether the calling thread is ending and no longer has entries of its own.
+    /// Whether the calling thread has no entries of its own: it is ending, and
+    /// has them no more, or the system had no memory for them.
     pub const fn is_thread_ending(&self) -> bool {
         matches!(self.kind, Kind::ThreadEnding)
     }
 
     /// Whether a recording was asked for in a signal handler that has
-    /// interrupted the start or the end of another.
+    /// interrupted the start or the end of another, or while another thread did
+    /// not get done with that for ten seconds.
     #[cfg(feature = "profile")]
     pub const fn is_busy(&self) -> bool {
         matches!(self.kind, Kind::Busy)

@@ -79,9 +79,9 @@ impl Check {
     /// recorded, so that nobody knows ([`Incomplete`](super::Incomplete)).
     ///
     /// # Panics
-    /// When the tracking allocator is not the program's global allocator: a
-    /// check that has measured nothing never passes. A panic of `body` passes
-    /// through.
+    /// When the tracking allocator is not the program's global allocator, and
+    /// wherever else [`try_start`](Self::try_start) has an error: a check that has
+    /// measured nothing never passes. A panic of `body` passes through.
     #[track_caller]
     pub fn run<R>(&self, body: impl FnOnce() -> R) -> Result<R, LeakReport> {
         let guard = or_panic(self.try_start());
@@ -132,7 +132,8 @@ impl Check {
     /// allocation is under way which they are older than, too.
     ///
     /// # Errors
-    /// The report of the sites that grow, when they grow by more than allowed.
+    /// The report of the sites that grow, when all runs together have left more
+    /// there than allowed, or when blocks could not be recorded.
     ///
     /// # Panics
     /// As [`run`](Self::run), and when `runs` is less than 2: one run shows no
@@ -281,7 +282,8 @@ impl LeakGuard {
     /// Ends the check.
     ///
     /// # Errors
-    /// The report, when more is alive than allowed.
+    /// The report, when more is alive than allowed, or when blocks could not be
+    /// recorded.
     pub fn finish(self) -> Result<(), LeakReport> {
         self.end(1, |_, site| Some(Growth::of_one(site.blocks, site.bytes)))
     }

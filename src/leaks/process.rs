@@ -105,7 +105,7 @@ impl Process {
     /// # Errors
     /// [`Error::is_already_profiling`] when there is such a check already, or a
     /// [`Profiler`](crate::Profiler); [`Error::is_not_installed`],
-    /// [`Error::is_no_memory`], [`Error::is_thread_ending`].
+    /// [`Error::is_no_memory`], [`Error::is_thread_ending`], [`Error::is_busy`].
     pub fn start(mut self) -> Result<ProcessGuard, Error> {
         // Before the recording begins, as a path is a block that is kept to its end. Where there is
         // no such folder, the path stays as it is, and the report's own error tells.

@@ -253,7 +253,9 @@ pub fn measure<R>(body: impl FnOnce() -> R) -> (R, ScopeStats) {
 /// counted only if the scope is carried to them.
 ///
 /// # Panics
-/// As [`Scope::enter`], at the first poll; a panic of `future` passes through.
+/// At the first poll, when the tracking allocator is not the program's global
+/// allocator, or the system has no memory for the scope's handle; a panic of
+/// `future` passes through.
 ///
 /// ```
 /// # #[global_allocator]
