@@ -83,6 +83,13 @@ pub struct TrackingAllocator<A = System> {
 
 impl TrackingAllocator {
     /// A tracking allocator over [`System`].
+    ///
+    /// ```
+    /// #[global_allocator]
+    /// static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    ///
+    /// assert!(heapledger::is_installed());
+    /// ```
     pub const fn new() -> Self {
         Self { inner: System }
     }
@@ -97,12 +104,44 @@ impl<A> TrackingAllocator<A> {
     ///
     /// #[global_allocator]
     /// static HEAP: TrackingAllocator<System> = TrackingAllocator::over(System);
+    ///
+    /// drop(std::hint::black_box(Box::new(7)));
+    /// assert!(HEAP.stats().allocations > 0);
     /// ```
     pub const fn over(inner: A) -> Self {
         Self { inner }
     }
 
-    /// The allocator that does the work.
+    /// The allocator that does the work, for what it knows that the ledger does
+    /// not.
+    ///
+    /// ```
+    /// use std::alloc::{GlobalAlloc, Layout, System};
+    /// use std::sync::atomic::{AtomicU64, Ordering};
+    ///
+    /// /// `System`, and how often it was asked for zeroed memory.
+    /// struct Zeroing(AtomicU64);
+    /// # unsafe impl GlobalAlloc for Zeroing {
+    /// #     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+    /// #         unsafe { System.alloc(layout) }
+    /// #     }
+    /// #     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+    /// #         self.0.fetch_add(1, Ordering::Relaxed);
+    /// #         unsafe { System.alloc_zeroed(layout) }
+    /// #     }
+    /// #     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+    /// #         unsafe { System.dealloc(block, layout) }
+    /// #     }
+    /// # }
+    ///
+    /// #[global_allocator]
+    /// static HEAP: heapledger::TrackingAllocator<Zeroing> =
+    ///     heapledger::TrackingAllocator::over(Zeroing(AtomicU64::new(0)));
+    ///
+    /// let before = HEAP.inner().0.load(Ordering::Relaxed);
+    /// drop(std::hint::black_box(vec![0u8; 100]));
+    /// assert_eq!(HEAP.inner().0.load(Ordering::Relaxed), before + 1);
+    /// ```
     pub const fn inner(&self) -> &A {
         &self.inner
     }
@@ -112,24 +151,53 @@ impl<A> TrackingAllocator<A> {
     /// # Panics
     /// As [`heapledger::stats`](crate::stats()): when nothing can be measured
     /// because this is not the program's global allocator.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let stats = HEAP.stats();
+    /// assert!(stats.peak_bytes >= stats.live_bytes);
+    /// assert_eq!(stats, heapledger::stats()); // the same books
+    /// ```
     #[track_caller]
     pub fn stats(&self) -> Stats {
         reading::stats()
     }
 
-    /// Bytes alive now, in the whole process.
+    /// Bytes alive now, in the whole process: [`Stats::live_bytes`].
     ///
     /// # Panics
     /// As [`stats`](Self::stats).
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let before = HEAP.bytes_allocated();
+    /// let page = std::hint::black_box(vec![0u8; 4_096]);
+    /// assert_eq!(HEAP.bytes_allocated(), before + 4_096);
+    /// drop(page);
+    /// assert_eq!(HEAP.bytes_allocated(), before);
+    /// ```
     #[track_caller]
     pub fn bytes_allocated(&self) -> u64 {
         self.stats().live_bytes
     }
 
-    /// Blocks alive now, in the whole process.
+    /// Blocks alive now, in the whole process: [`Stats::live_blocks`].
     ///
     /// # Panics
     /// As [`stats`](Self::stats).
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let before = HEAP.allocation_count();
+    /// let words = std::hint::black_box(vec![String::from("one"), String::from("two")]);
+    /// // The vector's block, and one for each string.
+    /// assert_eq!(HEAP.allocation_count(), before + 3);
+    /// drop(words);
+    /// assert_eq!(HEAP.allocation_count(), before);
+    /// ```
     #[track_caller]
     pub fn allocation_count(&self) -> u64 {
         self.stats().live_blocks

@@ -83,17 +83,69 @@ impl Error {
     }
 
     /// Whether the tracking allocator is not this process's global allocator.
+    ///
+    /// ```
+    /// // Measured where it can be, and run in any case.
+    /// let scope = match heapledger::Scope::try_enter() {
+    ///     Err(error) if error.is_not_installed() => None,
+    ///     entered => Some(entered?),
+    /// };
+    /// assert!(scope.is_none()); // no `#[global_allocator]` in this example
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
     pub const fn is_not_installed(&self) -> bool {
         matches!(self.kind, Kind::NotInstalled)
     }
 
     /// Whether the system gave no memory for the measurement's own bookkeeping.
+    ///
+    /// ```
+    /// use heapledger::{Error, Scope, ScopeHandle};
+    ///
+    /// /// A handle, or none where this thread's figures must do.
+    /// fn handle() -> Result<Option<ScopeHandle>, Error> {
+    ///     match Scope::try_enter()?.try_handle() {
+    ///         Err(error) if error.is_no_memory() => Ok(None),
+    ///         made => made.map(Some),
+    ///     }
+    /// }
+    /// // What is wrong here is not the memory.
+    /// assert!(handle().is_err_and(|error| !error.is_no_memory()));
+    /// ```
     pub const fn is_no_memory(&self) -> bool {
         matches!(self.kind, Kind::NoMemory)
     }
 
     /// Whether the calling thread has no entries of its own: it is ending, and
     /// has them no more, or the system had no memory for them.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// /// For a destructor, which may run after those of the thread's locals.
+    /// fn last_words() -> &'static str {
+    ///     match heapledger::try_thread_stats() {
+    ///         Err(error) if error.is_thread_ending() => "too late",
+    ///         Err(_) => "not counted",
+    ///         Ok(_) => "counted",
+    ///     }
+    /// }
+    /// assert_eq!(last_words(), "counted");
+    /// # #[cfg(target_os = "linux")]
+    /// # {
+    /// #     use std::sync::atomic::{AtomicBool, Ordering};
+    /// #     static TOO_LATE: AtomicBool = AtomicBool::new(false);
+    /// #     extern "C" fn last(_: *mut std::ffi::c_void) {
+    /// #         TOO_LATE.store(last_words() == "too late", Ordering::Relaxed);
+    /// #     }
+    /// #     let mut key = 0;
+    /// #     assert_eq!(unsafe { libc::pthread_key_create(&raw mut key, Some(last)) }, 0);
+    /// #     let some = (&raw const TOO_LATE).addr();
+    /// #     let keep = move || unsafe { libc::pthread_setspecific(key, some as *const _) };
+    /// #     assert_eq!(std::thread::spawn(keep).join().unwrap(), 0);
+    /// #     assert!(TOO_LATE.load(Ordering::Relaxed));
+    /// # }
+    /// ```
     pub const fn is_thread_ending(&self) -> bool {
         matches!(self.kind, Kind::ThreadEnding)
     }
@@ -101,6 +153,20 @@ impl Error {
     /// Whether a recording was asked for in a signal handler that has
     /// interrupted the start or the end of another, or while another thread did
     /// not get done with that for ten seconds.
+    ///
+    /// ```
+    /// use heapledger::{Error, leaks::{Check, LeakGuard}};
+    ///
+    /// /// A check, or none where a signal came at the wrong moment.
+    /// fn check() -> Result<Option<LeakGuard>, Error> {
+    ///     match Check::new().try_start() {
+    ///         Err(error) if error.is_busy() => Ok(None),
+    ///         started => started.map(Some),
+    ///     }
+    /// }
+    /// // What is wrong here is not the moment.
+    /// assert!(check().is_err_and(|error| !error.is_busy()));
+    /// ```
     #[cfg(feature = "profile")]
     pub const fn is_busy(&self) -> bool {
         matches!(self.kind, Kind::Busy)
@@ -108,12 +174,30 @@ impl Error {
 
     /// Whether the whole process is being recorded already, by a profiler or a
     /// leak check of the whole process.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// use heapledger::{Profiler, leaks::Process};
+    ///
+    /// let profiler = Profiler::builder().start()?;
+    /// let refused = Process::new().start().unwrap_err();
+    /// assert!(refused.is_already_profiling());
+    /// drop(profiler);
+    /// assert!(Process::new().start().is_ok());
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
     #[cfg(feature = "profile")]
     pub const fn is_already_profiling(&self) -> bool {
         matches!(self.kind, Kind::AlreadyProfiling)
     }
 
     /// Whether samples were asked for that are 0 bytes apart.
+    ///
+    /// ```
+    /// let refused = heapledger::Profiler::builder().sample_every(0).start();
+    /// assert!(refused.unwrap_err().is_no_interval());
+    /// ```
     #[cfg(feature = "profile")]
     pub const fn is_no_interval(&self) -> bool {
         matches!(self.kind, Kind::NoInterval)

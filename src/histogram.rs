@@ -18,7 +18,8 @@ pub(crate) fn bucket(bytes: u64) -> usize {
 /// How many requests for a new block there were of each size, by powers of two.
 ///
 /// Counted are `alloc` and `alloc_zeroed` by the size of the block as first
-/// asked for; a `realloc` is not another block and is not counted here. From
+/// asked for; a `realloc` is not another block and is not counted here, nor is
+/// a request that was answered with null. From
 /// [`size_histogram`](crate::size_histogram).
 ///
 /// ```
@@ -43,6 +44,16 @@ impl SizeHistogram {
 
     /// The buckets that hold anything, smallest size first: the sizes from
     /// `min_bytes` to `max_bytes` (both included) and how many requests had them.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// drop(std::hint::black_box(vec![0u8; 3 << 20]));
+    /// let sizes = heapledger::size_histogram();
+    /// // The largest request of this program: 2 MiB or more, and less than 4.
+    /// let largest = sizes.buckets().last().unwrap();
+    /// assert_eq!((largest.min_bytes, largest.max_bytes), (2 << 20, (4 << 20) - 1));
+    /// ```
     pub fn buckets(&self) -> impl Iterator<Item = SizeBucket> + '_ {
         self.counts
             .iter()
@@ -56,17 +67,46 @@ impl SizeHistogram {
     }
 
     /// How many requests fell into the bucket that a request of `bytes` falls into.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let before = heapledger::size_histogram().count_of(4_096);
+    /// drop(std::hint::black_box(vec![0u8; 8_000]));
+    /// // 4,096 to 8,191 bytes are one bucket.
+    /// assert_eq!(heapledger::size_histogram().count_of(4_096), before + 1);
+    /// ```
     pub fn count_of(&self, bytes: u64) -> u64 {
         self.counts.get(bucket(bytes)).copied().unwrap_or(0)
     }
 
     /// How many requests there were in all.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let before = heapledger::size_histogram().total();
+    /// let mut list = std::hint::black_box(Vec::<u8>::with_capacity(10));
+    /// list.reserve_exact(5_000); // a resize is not another block
+    /// assert_eq!(heapledger::size_histogram().total(), before + 1);
+    /// # drop(std::hint::black_box(list));
+    /// ```
     pub fn total(&self) -> u64 {
         self.counts.iter().fold(0, |sum, n| sum.wrapping_add(*n))
     }
 }
 
-/// One bucket of a [`SizeHistogram`].
+/// One bucket of a [`SizeHistogram`]; from [`SizeHistogram::buckets`].
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// drop(std::hint::black_box((vec![0u8; 1 << 20], vec![0u8; 5 << 20])));
+/// let sizes = heapledger::size_histogram();
+/// let large = sizes.buckets().filter(|bucket| bucket.min_bytes >= 1 << 20);
+/// let requests: u64 = large.map(|bucket| bucket.count).sum();
+/// assert_eq!(requests, 2); // for a mebibyte or more
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct SizeBucket {

@@ -34,6 +34,17 @@ pub fn stats() -> Stats {
 /// # Errors
 /// [`Error::is_not_installed`] when the tracking allocator is not this
 /// program's global allocator and nothing was counted through it either.
+///
+/// ```
+/// // A library says so where the program does not count.
+/// let line = match heapledger::try_stats() {
+///     Ok(stats) => format!("{} bytes alive", stats.live_bytes),
+///     Err(error) if error.is_not_installed() => String::from("nobody counts"),
+///     Err(error) => return Err(error),
+/// };
+/// assert_eq!(line, "nobody counts"); // no `#[global_allocator]` in this example
+/// # Ok::<(), heapledger::Error>(())
+/// ```
 pub fn try_stats() -> Result<Stats, Error> {
     let stats = ledger::process_stats();
     // A `TrackingAllocator` that is used directly, as a value, has something to tell as well.
@@ -78,6 +89,19 @@ pub fn thread_stats() -> Stats {
 /// is used as a value;
 /// [`Error::is_thread_ending`] while the thread's locals are being dropped,
 /// when it has no entries of its own any more.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// let worker = std::thread::spawn(|| {
+///     drop(std::hint::black_box(vec![0u8; 1_000_000]));
+///     heapledger::try_thread_stats()
+/// });
+/// let stats = worker.join().unwrap()?;
+/// // With what the thread needs for itself.
+/// assert!((1_000_000..1_010_000).contains(&stats.allocated_bytes));
+/// # Ok::<(), heapledger::Error>(())
+/// ```
 pub fn try_thread_stats() -> Result<Stats, Error> {
     installed::require()?;
     let slot = ledger::own().ok_or(Error::thread_ending())?;
@@ -121,10 +145,23 @@ pub fn reset_peak() {
     ledger::reset_peak();
 }
 
-/// The requests of the whole process by size.
+/// The requests of the whole process by size, since it began.
+///
+/// Any thread may call this at any time; it stops no one, takes no lock and
+/// allocates nothing. See [`SizeHistogram`](crate::SizeHistogram) for what is
+/// counted.
 ///
 /// # Panics
 /// When the tracking allocator is not this program's global allocator.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// drop(std::hint::black_box((Box::new([0u8; 100]), Box::new([0u8; 120]))));
+/// let sizes = heapledger::size_histogram();
+/// println!("{sizes}"); // a line for each power of two that was asked for
+/// assert!(sizes.count_of(100) >= 2);
+/// ```
 #[cfg(feature = "histogram")]
 #[track_caller]
 pub fn size_histogram() -> crate::histogram::SizeHistogram {

@@ -69,8 +69,13 @@ impl Stats {
     /// subtracted modulo 2^64, as they are counted.
     ///
     /// ```
-    /// let (a, b) = (heapledger::Stats::default(), heapledger::Stats::default());
-    /// assert_eq!(b.since(&a).live_bytes, 0);
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let cache = std::hint::black_box(vec![0u8; 300]);
+    /// let before = heapledger::stats();
+    /// drop(cache);
+    /// let change = heapledger::stats().since(&before);
+    /// assert_eq!((change.freed_bytes, change.live_bytes), (300, -300));
     /// ```
     pub const fn since(&self, earlier: &Self) -> StatsDelta {
         let allocated_bytes = self.allocated_bytes.wrapping_sub(earlier.allocated_bytes);
@@ -201,6 +206,14 @@ pub struct ScopeStats {
 
 impl ScopeStats {
     /// Bytes allocated less bytes freed; negative when more was freed.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let old = std::hint::black_box(vec![0u8; 100]);
+    /// let ((), stats) = heapledger::measure(|| drop(old));
+    /// assert_eq!(stats.net_bytes(), -100); // freed inside, allocated before
+    /// ```
     pub const fn net_bytes(&self) -> i64 {
         self.allocated_bytes
             .wrapping_sub(self.freed_bytes)
@@ -208,6 +221,17 @@ impl ScopeStats {
     }
 
     /// Blocks allocated less blocks freed; negative when more were freed.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let (kept, stats) = heapledger::measure(|| {
+    ///     drop(std::hint::black_box(Box::new(1)));
+    ///     std::hint::black_box((Box::new(2), Box::new(3)))
+    /// });
+    /// assert_eq!((stats.allocations, stats.net_blocks()), (3, 2));
+    /// # drop(kept);
+    /// ```
     pub const fn net_blocks(&self) -> i64 {
         self.allocations.wrapping_sub(self.frees).cast_signed()
     }

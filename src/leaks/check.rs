@@ -33,19 +33,53 @@ pub struct Check {
 
 impl Check {
     /// A check that allows nothing.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// use heapledger::leaks::Check;
+    ///
+    /// let strict = Check::new();
+    /// assert!(strict.run(|| drop(std::hint::black_box(Box::new(1)))).is_ok());
+    /// assert!(strict.run(|| std::mem::forget(Box::new(1))).is_err());
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Tolerates up to `blocks` leaked blocks; together with
+    /// Tolerates up to `blocks` leaked blocks, of whatever size; together with
     /// [`allow_bytes`](Self::allow_bytes), both must hold.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// use heapledger::leaks::Check;
+    /// use std::mem::forget;
+    ///
+    /// let check = Check::new().allow_blocks(1);
+    /// assert!(check.run(|| forget(vec![0u8; 1_000])).is_ok());
+    /// // When there are more, all of them are leaks.
+    /// let report = check.run(|| forget((Box::new(1), Box::new(2)))).unwrap_err();
+    /// assert_eq!(report.blocks(), 2);
+    /// ```
     #[must_use]
     pub fn allow_blocks(mut self, blocks: u64) -> Self {
         self.allowed_blocks = Some(blocks);
         self
     }
 
-    /// Tolerates up to `bytes` leaked bytes.
+    /// Tolerates up to `bytes` leaked bytes, in however many blocks.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// use heapledger::leaks::Check;
+    /// use std::mem::forget;
+    ///
+    /// let check = Check::new().allow_bytes(64).allow_blocks(3);
+    /// assert!(check.run(|| forget(vec![0u8; 64])).is_ok());
+    /// assert!(check.run(|| forget(vec![0u8; 65])).is_err());
+    /// ```
     #[must_use]
     pub fn allow_bytes(mut self, bytes: u64) -> Self {
         self.allowed_bytes = Some(bytes);
@@ -61,6 +95,18 @@ impl Check {
     /// [`LeakSite::stack`]: neither those of this crate nor what std runs before
     /// `main`, a thread or a test. Where there is no debug information, inlined
     /// functions have no name.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// use heapledger::leaks::Check;
+    ///
+    /// fn fill_cache() {
+    ///     std::mem::forget(std::hint::black_box(vec![0u8; 500]));
+    /// }
+    /// assert!(Check::new().suppress("::fill_*che$").run(fill_cache).is_ok());
+    /// assert!(Check::new().suppress("^cache").run(fill_cache).is_err());
+    /// ```
     #[must_use]
     pub fn suppress(mut self, pattern: &str) -> Self {
         self.suppressions.push(Pattern::new(pattern));
@@ -82,6 +128,17 @@ impl Check {
     /// When the tracking allocator is not the program's global allocator, and
     /// wherever else [`try_start`](Self::try_start) has an error: a check that has
     /// measured nothing never passes. A panic of `body` passes through.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// use heapledger::leaks::Check;
+    ///
+    /// let sum = Check::new().run(|| std::hint::black_box(vec![1, 2, 3]).iter().sum::<i32>());
+    /// assert_eq!(sum.unwrap(), 6);
+    /// let kept = Check::new().run(|| std::hint::black_box(vec![1, 2, 3]));
+    /// assert_eq!(kept.unwrap_err().bytes(), 12); // three numbers
+    /// ```
     #[track_caller]
     pub fn run<R>(&self, body: impl FnOnce() -> R) -> Result<R, LeakReport> {
         let guard = or_panic(self.try_start());
@@ -94,6 +151,17 @@ impl Check {
     ///
     /// # Panics
     /// As [`run`](Self::run).
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// use heapledger::leaks::Check;
+    ///
+    /// let check = Check::new().start();
+    /// let words: Vec<String> = "freed in time".split(' ').map(String::from).collect();
+    /// drop(words);
+    /// check.finish().expect("nothing is left");
+    /// ```
     #[track_caller]
     pub fn start(&self) -> LeakGuard {
         or_panic(self.try_start())
@@ -104,6 +172,14 @@ impl Check {
     /// # Errors
     /// [`Error::is_not_installed`], [`Error::is_no_memory`],
     /// [`Error::is_thread_ending`], [`Error::is_busy`].
+    ///
+    /// ```
+    /// use heapledger::leaks::Check;
+    ///
+    /// // No `#[global_allocator]` in this example.
+    /// let refused = Check::new().try_start().unwrap_err();
+    /// assert!(refused.is_not_installed());
+    /// ```
     pub fn try_start(&self) -> Result<LeakGuard, Error> {
         let recording = Recording::start()?;
         // Before the thread is in it: the settings live as long as the check, and are no leak.
@@ -138,6 +214,22 @@ impl Check {
     /// # Panics
     /// As [`run`](Self::run), and when `runs` is less than 2: one run shows no
     /// growth.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// use heapledger::leaks::Check;
+    /// use std::hint::black_box;
+    ///
+    /// let mut cache = None;
+    /// let tidy = || _ = cache.get_or_insert_with(|| black_box(vec![0u8; 100]));
+    /// assert!(Check::new().run_steady(1, 10, tidy).is_ok());
+    ///
+    /// let mut log = Vec::with_capacity(11);
+    /// let growing = || log.push(black_box(String::from("seen")));
+    /// let report = Check::new().run_steady(1, 10, growing).unwrap_err();
+    /// assert_eq!((report.blocks(), report.bytes_per_run()), (10, 4.0));
+    /// ```
     #[track_caller]
     pub fn run_steady(
         &self,
@@ -269,6 +361,19 @@ impl Check {
 ///
 /// Dropped without [`finish`](Self::finish) it ends without a verdict, as when
 /// a panic unwinds through it.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// use heapledger::leaks::{Check, LeakGuard};
+///
+/// /// What each test of a file begins with.
+/// struct Fixture { check: LeakGuard, names: Vec<String> }
+///
+/// let test = Fixture { check: Check::new().start(), names: vec![String::from("a test's")] };
+/// drop(test.names);
+/// assert!(test.check.finish().is_ok());
+/// ```
 #[derive(Debug)]
 #[must_use = "only `finish` gives the verdict"]
 pub struct LeakGuard {
@@ -284,6 +389,18 @@ impl LeakGuard {
     /// # Errors
     /// The report, when more is alive than allowed, or when blocks could not be
     /// recorded.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// use heapledger::leaks::Check;
+    ///
+    /// let check = Check::new().start();
+    /// let name = std::hint::black_box(String::from("alive"));
+    /// let report = check.finish().unwrap_err();
+    /// assert_eq!((report.blocks(), report.bytes()), (1, 5)); // it outlives the check
+    /// # drop(name);
+    /// ```
     pub fn finish(self) -> Result<(), LeakReport> {
         self.end(1, |_, site| Some(Growth::of_one(site.blocks, site.bytes)))
     }

@@ -146,6 +146,22 @@ pub fn carry() -> crate::scope::ScopeHandle {
 ///
 /// # Panics
 /// As [`Check::run`].
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// use std::cell::RefCell;
+/// use std::rc::Rc;
+///
+/// #[derive(Default)]
+/// struct Node(RefCell<Option<Rc<Node>>>);
+///
+/// let report = heapledger::leaks::check(|| {
+///     let node = Rc::new(Node::default());
+///     *node.0.borrow_mut() = Some(node.clone()); // it holds itself
+/// });
+/// assert_eq!(report.unwrap_err().blocks(), 1);
+/// ```
 #[track_caller]
 pub fn check<R>(body: impl FnOnce() -> R) -> Result<R, LeakReport> {
     Check::new().run(body)

@@ -45,11 +45,47 @@ pub struct Process {
 
 impl Process {
     /// A check that allows nothing and reports to standard error.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// use heapledger::leaks::Process;
+    ///
+    /// let leaks = Process::new().start()?;
+    /// // A thread that was told nothing of it.
+    /// let thread = std::thread::spawn(|| std::mem::forget(std::hint::black_box(vec![0u8; 100])));
+    /// thread.join().unwrap();
+    /// assert_eq!(leaks.finish().unwrap_err().bytes(), 100);
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Reports to standard error. Nothing is written when there are no leaks.
+    /// Reports to standard error, as it does if not told otherwise. Nothing is
+    /// written when there are no leaks.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # if std::env::args().len() == 1 {
+    /// #     let mut program = std::process::Command::new(std::env::current_exe()?);
+    /// #     let program = program.arg("again").output()?;
+    /// #     let said = String::from_utf8(program.stderr)?;
+    /// #     assert!(said.starts_with("heapledger: 1 block leaked, 100 bytes, at 1 site\n"));
+    /// #     return Ok(());
+    /// # }
+    /// use heapledger::leaks::Process;
+    ///
+    /// let leaks = Process::new().to_file("leaks.txt");
+    /// // In a terminal, after all:
+    /// let _leaks = leaks.to_stderr().start()?;
+    /// std::mem::forget(std::hint::black_box(vec![0u8; 100]));
+    /// // At the end: `heapledger: 1 block leaked, 100 bytes, at 1 site`, and where.
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn to_stderr(mut self) -> Self {
         self.file = None;
@@ -60,6 +96,23 @@ impl Process {
     /// are no leaks. If it cannot be written, standard error says so, and has
     /// the report. A path without a root begins where the program is when the
     /// check is [started](Self::start), wherever it goes later.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let path = std::env::temp_dir().join(format!("heapledger-{}.txt", std::process::id()));
+    /// use heapledger::leaks::Process;
+    ///
+    /// let leaks = Process::new().to_file(&path).start()?;
+    /// std::mem::forget(std::hint::black_box(vec![0u8; 100]));
+    /// drop(leaks);
+    /// let report = std::fs::read_to_string(&path)?;
+    /// assert!(report.starts_with("1 block leaked, 100 bytes, at 1 site\n"));
+    /// # std::fs::remove_file(&path)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn to_file(mut self, path: impl Into<PathBuf>) -> Self {
         self.file = Some(path.into());
@@ -72,6 +125,25 @@ impl Process {
     /// Standard output is flushed before; what else should happen at the end of
     /// the process (destructors in `main` that come after the guard's, `atexit`
     /// handlers) does not.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # if std::env::args().len() == 1 {
+    /// #     let mut program = std::process::Command::new(std::env::current_exe()?);
+    /// #     let program = program.arg("again").output()?;
+    /// #     assert_eq!(program.status.code(), Some(23));
+    /// #     return Ok(());
+    /// # }
+    /// use heapledger::leaks::Process;
+    ///
+    /// let _leaks = Process::new().exit_code(23).start()?;
+    /// std::mem::forget(std::hint::black_box(vec![0u8; 100]));
+    /// // At the end of `main` the process ends with code 23, and would with 0 without the leak.
+    /// # Ok(())
+    /// # }
+    /// ```
     #[must_use]
     pub fn exit_code(mut self, code: u8) -> Self {
         self.exit_code = Some(code);
@@ -79,6 +151,18 @@ impl Process {
     }
 
     /// Tolerates up to `blocks` leaked blocks, as [`Check::allow_blocks`].
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// use heapledger::leaks::Process;
+    ///
+    /// let leaks = Process::new().allow_blocks(1).start()?;
+    /// let table: &'static [u8] = std::hint::black_box(vec![0u8; 5_000]).leak(); // for good
+    /// assert!(leaks.finish().is_ok());
+    /// # std::hint::black_box(table);
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
     #[must_use]
     pub fn allow_blocks(mut self, blocks: u64) -> Self {
         self.check = self.check.allow_blocks(blocks);
@@ -86,6 +170,18 @@ impl Process {
     }
 
     /// Tolerates up to `bytes` leaked bytes, as [`Check::allow_bytes`].
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// use heapledger::leaks::Process;
+    ///
+    /// let leaks = Process::new().allow_bytes(1_000).start()?;
+    /// let table: &'static [u8] = std::hint::black_box(vec![0u8; 5_000]).leak();
+    /// assert_eq!(leaks.finish().unwrap_err().bytes(), 5_000); // not 4,000
+    /// # std::hint::black_box(table);
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
     #[must_use]
     pub fn allow_bytes(mut self, bytes: u64) -> Self {
         self.check = self.check.allow_bytes(bytes);
@@ -94,6 +190,22 @@ impl Process {
 
     /// Does not count blocks with a function in their stack whose name matches
     /// `pattern`, as [`Check::suppress`].
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// use heapledger::leaks::Process;
+    /// use std::sync::OnceLock;
+    ///
+    /// fn load_names() -> &'static [u8] {
+    ///     static NAMES: OnceLock<Vec<u8>> = OnceLock::new();
+    ///     NAMES.get_or_init(|| std::hint::black_box(vec![0u8; 100])) // kept to the end
+    /// }
+    /// let leaks = Process::new().suppress("load_names").start()?;
+    /// assert_eq!(load_names().len(), 100);
+    /// assert!(leaks.finish().is_ok());
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
     #[must_use]
     pub fn suppress(mut self, pattern: &str) -> Self {
         self.check = self.check.suppress(pattern);
@@ -106,6 +218,19 @@ impl Process {
     /// [`Error::is_already_profiling`] when there is such a check already, or a
     /// [`Profiler`](crate::Profiler); [`Error::is_not_installed`],
     /// [`Error::is_no_memory`], [`Error::is_thread_ending`], [`Error::is_busy`].
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// use heapledger::leaks::Process;
+    ///
+    /// let old = std::hint::black_box(vec![0u8; 100]);
+    /// let leaks = Process::new().start()?;
+    /// assert!(Process::new().start().unwrap_err().is_already_profiling()); // one at a time
+    /// assert!(leaks.finish().is_ok()); // what is older does not count
+    /// # drop(old);
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
     pub fn start(mut self) -> Result<ProcessGuard, Error> {
         // Before the recording begins, as a path is a block that is kept to its end. Where there is
         // no such folder, the path stays as it is, and the report's own error tells.
@@ -130,6 +255,21 @@ impl Process {
 /// It may be kept and dropped anywhere: in `main`, on another thread, in a
 /// thread local. In a `static` it is never dropped, and so never reports, unless
 /// somebody takes it out.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// use heapledger::leaks::{Process, ProcessGuard};
+/// use std::cell::Cell;
+///
+/// thread_local! {
+///     static LEAKS: Cell<Option<ProcessGuard>> = const { Cell::new(None) };
+/// }
+/// LEAKS.set(Some(Process::new().start()?));
+/// drop(std::hint::black_box(vec![1, 2, 3])); // the program
+/// assert_eq!(LEAKS.take().map(ProcessGuard::finish), Some(Ok(())));
+/// # Ok::<(), heapledger::Error>(())
+/// ```
 #[derive(Debug)]
 #[must_use = "the check ends when this is dropped"]
 pub struct ProcessGuard {
@@ -145,6 +285,18 @@ impl ProcessGuard {
     /// # Errors
     /// The report, when more is alive than allowed, or when blocks could not be
     /// recorded.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// use heapledger::leaks::Process;
+    ///
+    /// let leaks = Process::new().exit_code(23).start()?;
+    /// std::mem::forget(std::hint::black_box(vec![0u8; 100]));
+    /// let report = leaks.finish().unwrap_err(); // no report on standard error, and no exit
+    /// assert_eq!((report.blocks(), report.bytes()), (1, 100));
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
     pub fn finish(mut self) -> Result<(), LeakReport> {
         self.end()
     }

@@ -19,6 +19,19 @@ const SHOWN: usize = 10;
 /// with full stacks; `{:#}` prints the largest sites only, as a failing
 /// assertion does. So does [`Debug`](fmt::Debug), which is what a failing
 /// `unwrap` shows; `{:#?}` has all fields.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// use std::mem::forget;
+///
+/// let leaks = || forget((vec![0u8; 100], Box::new(7u64)));
+/// let report = heapledger::leaks::check(leaks).unwrap_err();
+/// let largest = &report.sites[0];
+/// println!("{} bytes at {}", largest.bytes, largest.location());
+/// assert_eq!(largest.bytes, 100);
+/// assert!(report.to_string().starts_with("2 blocks leaked, 108 bytes, at 2 sites"));
+/// ```
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -43,7 +56,20 @@ pub struct LeakReport {
     pub incomplete: Incomplete,
 }
 
-/// Blocks and bytes that are not counted as leaks.
+/// Blocks and bytes that are not counted as leaks; in a [`LeakReport`].
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// fn fill_cache() {
+///     std::mem::forget(vec![0u8; 500]);
+/// }
+/// let check = heapledger::leaks::Check::new().suppress("fill_cache");
+/// let two = || { fill_cache(); std::mem::forget(vec![0u8; 20]) };
+/// let report = check.run(two).unwrap_err();
+/// assert_eq!((report.suppressed.blocks, report.suppressed.bytes), (1, 500));
+/// assert_eq!(report.bytes(), 20);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -55,7 +81,18 @@ pub struct Held {
 }
 
 /// What the last runs of a steady-state check have added; of a check that runs
-/// once, all that it leaked.
+/// once, all that it leaked. Of a site in [`LeakSite::growth`], of all of them
+/// from [`LeakReport::growth`].
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// let check = heapledger::leaks::Check::new();
+/// let report = check.run_steady(0, 10, || std::mem::forget(vec![0u8; 24])).unwrap_err();
+/// assert_eq!((report.sites[0].blocks, report.sites[0].bytes), (10, 240));
+/// let growth = report.sites[0].growth; // of the last five runs
+/// assert_eq!((growth.blocks, growth.bytes, growth.runs), (5, 120, 5));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -70,11 +107,29 @@ pub struct Growth {
 
 impl Growth {
     /// Blocks per run; 0 without any runs.
+    ///
+    /// ```
+    /// let mut growth = heapledger::leaks::Growth::default();
+    /// assert_eq!(growth.blocks_per_run(), 0.0);
+    /// (growth.blocks, growth.runs) = (1, 4);
+    /// assert_eq!(growth.blocks_per_run(), 0.25); // a block in every fourth run
+    /// ```
     pub fn blocks_per_run(&self) -> f64 {
         self.per_run(self.blocks)
     }
 
     /// Bytes per run; 0 without any runs.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let mut run = 0;
+    /// let report = heapledger::leaks::Check::new().run_steady(0, 8, || {
+    ///     run += 1;
+    ///     std::mem::forget(vec![0u8; if run % 2 == 0 { 10 } else { 30 }]);
+    /// });
+    /// assert_eq!(report.unwrap_err().sites[0].growth.bytes_per_run(), 20.0);
+    /// ```
     pub fn bytes_per_run(&self) -> f64 {
         self.per_run(self.bytes)
     }
@@ -109,7 +164,20 @@ impl Growth {
     }
 }
 
-/// Leaked blocks that were born at one place, by one way of getting there.
+/// Leaked blocks that were born at one place, by one way of getting there; in a
+/// [`LeakReport`].
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// fn remember() {
+///     std::mem::forget(std::hint::black_box(vec![0u8; 100]));
+/// }
+/// let report = heapledger::leaks::check(|| for _ in 0..3 { remember() }).unwrap_err();
+/// let site = &report.sites[0];
+/// assert_eq!((site.blocks, site.bytes), (3, 300));
+/// assert!(site.stack.iter().any(|frame| frame.function().ends_with("remember")));
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -132,7 +200,19 @@ pub struct LeakSite {
 }
 
 impl LeakSite {
-    /// The innermost frame in the user's own code, or the innermost of all.
+    /// The innermost frame in the user's own code, or the innermost of all, as
+    /// where there is no debug information; `None` only without any.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let leak = || std::mem::forget(std::hint::black_box(vec![0u8; 100]));
+    /// let report = heapledger::leaks::check(leak).unwrap_err();
+    /// let site = &report.sites[0];
+    /// let place = site.place().expect("some frame");
+    /// println!("{place}"); // such as `app::cache::remember at src/cache.rs:13`
+    /// assert!(place.is_user() || Some(place) == site.stack.first());
+    /// ```
     pub fn place(&self) -> Option<&Frame> {
         self.stack
             .iter()
@@ -141,6 +221,16 @@ impl LeakSite {
     }
 
     /// `file:line` of [`place`](Self::place), or what is known instead.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let leak = || std::mem::forget(std::hint::black_box(vec![0u8; 100]));
+    /// let report = heapledger::leaks::check(leak).unwrap_err();
+    /// let site = &report.sites[0];
+    /// println!("leaked at {}", site.location()); // such as `src/cache.rs:13`
+    /// assert_eq!(Some(site.location()), site.place().map(|frame| frame.location()));
+    /// ```
     pub fn location(&self) -> String {
         self.place()
             .map_or_else(|| String::from("an unknown place"), Frame::location)
@@ -175,16 +265,42 @@ impl LeakReport {
     }
 
     /// Leaked blocks, over all sites.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let kept = || (Box::new(1), vec![String::from("a"), String::from("b")]);
+    /// let report = heapledger::leaks::check(kept).unwrap_err();
+    /// assert_eq!(report.blocks(), 4); // the box, the vector and two strings
+    /// ```
     pub fn blocks(&self) -> u64 {
         self.sites.iter().map(|site| site.blocks).sum()
     }
 
     /// Leaked bytes, over all sites.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let kept = || (vec![0u8; 100], vec![0u64; 100]);
+    /// let report = heapledger::leaks::check(kept).unwrap_err();
+    /// assert_eq!(report.bytes(), 900);
+    /// ```
     pub fn bytes(&self) -> u64 {
         self.sites.iter().map(|site| site.bytes).sum()
     }
 
     /// By how much all sites together grew.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let check = heapledger::leaks::Check::new();
+    /// let leaks = || std::mem::forget((vec![0u8; 10], Box::new(7u64)));
+    /// let growth = check.run_steady(0, 6, leaks).unwrap_err().growth();
+    /// // Two blocks in each of the last three runs.
+    /// assert_eq!((growth.blocks, growth.bytes, growth.runs), (6, 54, 3));
+    /// ```
     pub fn growth(&self) -> Growth {
         let none = Growth::default();
         self.sites
@@ -194,11 +310,33 @@ impl LeakReport {
 
     /// Blocks that each further run leaves: the growth over the later half of
     /// the runs. Of a check that runs once, all blocks.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let check = heapledger::leaks::Check::new();
+    /// let mut run = 0;
+    /// let report = check.run_steady(0, 8, || {
+    ///     run += 1;
+    ///     let kept = if run % 2 == 0 { 3 } else { 0 };
+    ///     (0..kept).for_each(|_| std::mem::forget(std::hint::black_box(Box::new(7))));
+    /// });
+    /// assert_eq!(report.unwrap_err().blocks_per_run(), 1.5);
+    /// ```
     pub fn blocks_per_run(&self) -> f64 {
         self.growth().blocks_per_run()
     }
 
     /// The same in bytes.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let check = heapledger::leaks::Check::new();
+    /// let report = check.run_steady(1, 10, || std::mem::forget(vec![0u8; 32])).unwrap_err();
+    /// let until_out_of_memory = (1u64 << 30) as f64 / report.bytes_per_run();
+    /// assert_eq!(until_out_of_memory, 33_554_432.0); // runs, for a gibibyte
+    /// ```
     pub fn bytes_per_run(&self) -> f64 {
         self.growth().bytes_per_run()
     }

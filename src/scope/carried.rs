@@ -17,6 +17,21 @@ use crate::stats::ScopeStats;
 ///
 /// What the scope reports is the sum over all threads that it was on, for the
 /// time that it was on them. A thread that enters it twice counts once.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// let scope = heapledger::Scope::enter();
+/// let read = || drop(std::hint::black_box(vec![0u8; 100_000]));
+/// std::thread::scope(|threads| {
+///     let handle = scope.handle();
+///     threads.spawn(handle.clone().wrap(read));
+///     threads.spawn(handle.wrap(read));
+///     threads.spawn(read); // not in the scope
+/// });
+/// // And what it took to start three threads.
+/// assert!((200_000..210_000).contains(&scope.stats().allocated_bytes));
+/// ```
 #[derive(Clone, Debug)]
 pub struct ScopeHandle {
     carrier: SysArc<Carrier>,
@@ -83,11 +98,36 @@ impl ScopeHandle {
     /// been alive at once, and `peak_error_bytes` is by how much that may be
     /// too high. What is allocated on one of them and freed on another while
     /// this reads may look alive; as a peak, that is part of the error.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let scope = heapledger::Scope::enter();
+    /// let work = || drop(std::hint::black_box(vec![0u8; 1_000_000]));
+    /// work();
+    /// let handle = scope.handle();
+    /// std::thread::spawn(handle.wrap(work)).join().unwrap();
+    /// let stats = handle.stats();
+    /// // One after the other; but of two threads it is not known when they had their peaks.
+    /// assert!(stats.peak_bytes >= 2_000_000);
+    /// assert!(stats.peak_bytes - stats.peak_error_bytes <= 1_000_000);
+    /// ```
     pub fn stats(&self) -> ScopeStats {
         self.carrier.stats()
     }
 
-    /// A closure that runs `body` inside the scope, on whatever thread.
+    /// A closure that runs `body` inside the scope, on whatever thread, and
+    /// gives back what it returns.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let scope = heapledger::Scope::enter();
+    /// let work = || std::hint::black_box(vec![2u64; 1_000]).iter().sum::<u64>();
+    /// let sum = std::thread::spawn(scope.handle().wrap(work)).join().unwrap();
+    /// assert_eq!(sum, 2_000);
+    /// assert!(scope.finish().allocated_bytes >= 8_000);
+    /// ```
     pub fn wrap<R, F: FnOnce() -> R>(&self, body: F) -> impl FnOnce() -> R + use<R, F> {
         let handle = self.clone();
         move || {
@@ -98,6 +138,25 @@ impl ScopeHandle {
 
     /// A future that is inside the scope whenever it is polled, and while it
     /// is dropped; on a multi-threaded runtime on whatever thread that is.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).build()?;
+    /// # runtime.block_on(async {
+    /// let handle = heapledger::Scope::enter().handle();
+    /// let task = tokio::spawn(handle.wrap_future(async {
+    ///     let page = std::hint::black_box(vec![0u8; 100_000]);
+    ///     tokio::task::yield_now().await; // it may go on on another thread
+    ///     page.len()
+    /// }));
+    /// assert_eq!(task.await?, 100_000);
+    /// assert!(handle.stats().freed_bytes >= 100_000);
+    /// # Ok(())
+    /// # })
+    /// # }
+    /// ```
     pub fn wrap_future<F>(&self, future: F) -> InScope<F> {
         InScope::new(self.clone(), future)
     }
@@ -127,6 +186,19 @@ pub struct Entered<'a> {
 
 impl Entered<'_> {
     /// Whether what the thread does is counted; see [`ScopeHandle::enter`].
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let handle = heapledger::Scope::enter().handle();
+    /// let inside = handle.enter();
+    /// if !inside.is_counted() {
+    ///     eprintln!("the scope's figures are without those of this thread");
+    /// }
+    /// # assert!(inside.is_counted());
+    /// drop(std::hint::black_box(vec![0u8; 30]));
+    /// assert_eq!(handle.stats().allocated_bytes, 30);
+    /// ```
     pub const fn is_counted(&self) -> bool {
         self.slot.is_some()
     }

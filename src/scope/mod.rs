@@ -79,6 +79,21 @@ impl Scope {
     /// When the tracking allocator is not the program's global allocator, or
     /// when the thread's locals are already torn down: a scope that could only
     /// report nothing. See [`try_enter`](Self::try_enter).
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// use heapledger::Scope;
+    /// use std::hint::black_box;
+    ///
+    /// let outer = Scope::enter();
+    /// let kept = black_box(vec![0u8; 100]);
+    /// let inner = Scope::enter();
+    /// drop(black_box(vec![0u8; 40]));
+    /// assert_eq!(inner.finish().peak_bytes, 40);
+    /// assert_eq!(outer.finish().peak_bytes, 140);
+    /// # drop(kept);
+    /// ```
     #[inline]
     #[track_caller]
     pub fn enter() -> Self {
@@ -89,6 +104,16 @@ impl Scope {
     ///
     /// # Errors
     /// [`Error::is_not_installed`] and [`Error::is_thread_ending`].
+    ///
+    /// ```
+    /// let scope = heapledger::Scope::try_enter();
+    /// let words = "the work, measured or not".split(' ').count();
+    /// match scope.map(heapledger::Scope::finish) {
+    ///     Ok(stats) => println!("{words} words\n{stats}"),
+    ///     // As in this example, which has no `#[global_allocator]`.
+    ///     Err(error) => assert!(error.is_not_installed()),
+    /// }
+    /// ```
     #[inline]
     pub fn try_enter() -> Result<Self, Error> {
         installed::require()?;
@@ -112,6 +137,16 @@ impl Scope {
     /// When the guard was kept in a thread local whose destructor runs after
     /// the thread has given its page back: the figures there are another
     /// thread's by then.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let scope = heapledger::Scope::enter();
+    /// let page = std::hint::black_box(vec![0u8; 4_096]);
+    /// assert_eq!(scope.stats().net_bytes(), 4_096);
+    /// drop(page);
+    /// assert_eq!(scope.stats().net_bytes(), 0); // it goes on
+    /// ```
     #[track_caller]
     pub fn stats(&self) -> ScopeStats {
         or_panic(self.so_far())
@@ -133,6 +168,18 @@ impl Scope {
     ///
     /// # Panics
     /// As [`stats`](Self::stats).
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let mut worst = 0;
+    /// for len in [10, 500, 30] {
+    ///     let scope = heapledger::Scope::enter();
+    ///     drop(std::hint::black_box(vec![0u8; len]));
+    ///     worst = worst.max(scope.finish().peak_bytes);
+    /// }
+    /// assert_eq!(worst, 500);
+    /// ```
     #[track_caller]
     pub fn finish(self) -> ScopeStats {
         self.stats()
@@ -165,6 +212,18 @@ impl Scope {
     /// # Errors
     /// [`Error::is_no_memory`]; [`Error::is_thread_ending`] where
     /// [`stats`](Self::stats) would panic.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// let scope = heapledger::Scope::enter();
+    /// let handle = scope.try_handle()?;
+    /// drop(scope); // this thread has left it
+    /// let work = handle.wrap(|| drop(std::hint::black_box(vec![0u8; 500])));
+    /// std::thread::spawn(work).join().unwrap();
+    /// assert_eq!(handle.stats().allocated_bytes, 500);
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
     pub fn try_handle(&self) -> Result<ScopeHandle, Error> {
         self.carrier
             .get_or_try_init(|| {

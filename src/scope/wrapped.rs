@@ -11,7 +11,17 @@ use crate::scope::carried::ScopeHandle;
 ///
 /// The scope is entered at the beginning of each poll and left at its end, so
 /// whatever else the thread runs in between is not counted, and the future may
-/// be polled by any thread.
+/// be polled by any thread. So it is while the future is dropped.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// let handle = heapledger::Scope::enter().handle();
+/// let page = std::hint::black_box(vec![0u8; 300]);
+/// let task: heapledger::InScope<_> = handle.wrap_future(async move { page.len() });
+/// drop(task); // never polled, but what it holds is freed in the scope
+/// assert_eq!(handle.stats().freed_bytes, 300);
+/// ```
 #[must_use = "futures do nothing unless polled"]
 pub struct InScope<F> {
     handle: ScopeHandle,
@@ -28,6 +38,17 @@ impl<F> InScope<F> {
     }
 
     /// The scope that the future runs in.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// # let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    /// let scope = heapledger::Scope::enter().handle();
+    /// let task = scope.wrap_future(async { drop(std::hint::black_box(vec![0u8; 300])) });
+    /// let handle = task.handle().clone(); // the runtime takes the task itself
+    /// runtime.block_on(task);
+    /// assert_eq!(handle.stats().allocated_bytes, 300);
+    /// ```
     pub const fn handle(&self) -> &ScopeHandle {
         &self.handle
     }
