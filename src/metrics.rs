@@ -31,10 +31,17 @@ use crate::ledger;
 use crate::reading;
 use crate::stats::Stats;
 
-/// The media type of what [`write_prometheus`] writes.
+/// The media type of what [`write_prometheus`] writes, for a response's
+/// `Content-Type`.
+///
+/// ```
+/// let head = format!("HTTP/1.1 200 OK\r\nContent-Type: {}\r\n", heapledger::metrics::CONTENT_TYPE);
+/// assert!(head.ends_with("Content-Type: text/plain; version=0.0.4; charset=utf-8\r\n"));
+/// ```
 pub const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
-/// Writes the process's figures in Prometheus' text format, version 0.0.4.
+/// Writes the process's figures in Prometheus' text format, version 0.0.4, which the
+/// page "Exposition formats" of Prometheus' documentation describes.
 ///
 /// All figures but the histogram's are of one reading; see [`stats`](crate::stats).
 ///

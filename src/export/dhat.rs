@@ -14,7 +14,8 @@ use crate::units::Bytes;
 const SHORT: u32 = 1_000;
 
 impl HeapProfile {
-    /// Writes the JSON that valgrind's `dh_view.html` opens.
+    /// Writes the JSON that valgrind's `dh_view.html` opens, in version 2 of its format,
+    /// which the comments in valgrind's `dhat/dh_main.c` describe.
     ///
     /// Names are looked up if [`symbolize`](Self::symbolize) has not. Times are
     /// microseconds since the profile began; `t-gmax` is the process's peak,

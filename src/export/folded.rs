@@ -11,11 +11,11 @@ impl HeapProfile {
     /// Writes folded stacks: on each line the functions of a stack from the
     /// outermost to the innermost, with `;` between, a space, and the value.
     ///
-    /// `flamegraph.pl`, speedscope and many others draw them. Names are looked
-    /// up if [`symbolize`](Self::symbolize) has not. Stacks with the same
-    /// functions are one line with the sum, zeros are left out, and lines are in
-    /// the order of the names. A `;` inside of a name becomes `,`, and a line
-    /// break a space.
+    /// `flamegraph.pl`, whose own comments describe the format, speedscope and many
+    /// others draw them. Names are looked up if [`symbolize`](Self::symbolize) has
+    /// not. Stacks with the same functions are one line with the sum, zeros are left
+    /// out, and lines are in the order of the names. A `;` inside of a name becomes
+    /// `,`, and a line break a space.
     ///
     /// # Errors
     ///
@@ -23,12 +23,18 @@ impl HeapProfile {
     ///
     /// ```
     /// # fn main() -> std::io::Result<()> {
-    /// use heapledger::profile::{Mode, Value};
+    /// use heapledger::profile::Value;
     ///
-    /// # let profile = heapledger::__private::profile::empty(Mode::EveryAllocation, None);
+    /// # use heapledger::profile::{Amount, Frame, Mode, Names, Origin, StackProfile};
+    /// # let frame = |name| vec![Frame::synthetic(name, None, None, Origin::User, false)];
+    /// # let names = Names::new([(1, frame("app::insert")), (2, frame("app::main"))].into());
+    /// # let mut profile = heapledger::__private::profile::empty(Mode::EveryAllocation, Some(names));
+    /// # let mut stack = StackProfile::default();
+    /// # (stack.addresses, stack.live) = (vec![1, 2], Amount::exact(3, 300));
+    /// # profile.stacks.push(stack);
     /// let mut lines = Vec::new();
     /// profile.write_folded(&mut lines, Value::LiveBytes)?;
-    /// # assert!(lines.is_empty());
+    /// assert_eq!(lines, b"app::main;app::insert 300\n");
     /// # Ok(())
     /// # }
     /// ```

@@ -21,7 +21,8 @@ use crate::symbols;
 const ALLOCATOR: &str = ".*__rust_(alloc|alloc_zeroed|realloc)(::h[0-9a-f]+)?";
 
 impl HeapProfile {
-    /// Writes a gzip file that `go tool pprof` and all that read its format open.
+    /// Writes a gzip file that `go tool pprof` and all that read its format open: it is
+    /// described in `proto/profile.proto` of pprof's sources.
     ///
     /// The sample types are `alloc_objects`, `alloc_space`, `inuse_objects`,
     /// `inuse_space` (which tools show first), `peak_objects` and `peak_space`:
@@ -69,9 +70,11 @@ impl HeapProfile {
     /// # let profile = heapledger::__private::profile::empty(mode, None);
     /// use heapledger::profile::Value;
     ///
-    /// let mut gzip = Vec::new();
-    /// profile.write_pprof_showing(&mut gzip, Value::TotalBytes)?;
-    /// # assert!(gzip.starts_with(&[0x1f, 0x8b]));
+    /// let (mut heap, mut same, mut allocs) = (Vec::new(), Vec::new(), Vec::new());
+    /// profile.write_pprof(&mut heap)?;
+    /// profile.write_pprof_showing(&mut same, Value::LiveBytes)?;
+    /// profile.write_pprof_showing(&mut allocs, Value::TotalBytes)?;
+    /// assert!(heap == same && heap != allocs);
     /// # Ok(())
     /// # }
     /// ```

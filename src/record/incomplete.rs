@@ -1,6 +1,19 @@
 //! What is missing from a report, as plain data.
 
-/// What a recording could not keep.
+/// What a recording could not keep, since it began; all 0 when nothing is missing.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// use heapledger::Profiler;
+/// use heapledger::profile::Incomplete;
+///
+/// let profiler = Profiler::builder().every_allocation().start()?;
+/// drop(std::hint::black_box(vec![0u8; 100]));
+/// let missing = profiler.finish().incomplete;
+/// assert_eq!(missing, Incomplete::default(), "figures are too low, or stacks short");
+/// # Ok::<(), heapledger::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

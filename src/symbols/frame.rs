@@ -7,7 +7,23 @@ use crate::symbols::origin::Origin;
 
 /// A function in a stack, inlined or called, with the line it was at.
 ///
-/// [`Display`](fmt::Display) prints `function at file:line`.
+/// [`Display`](fmt::Display) prints `function at file:line`, or the function alone
+/// where no file is known. From [`HeapProfile::frames`](crate::HeapProfile::frames)
+/// and [`LeakSite::stack`](crate::leaks::LeakSite::stack).
+///
+/// ```
+/// # use heapledger::profile::{Frame, Mode, Names, Origin, StackProfile};
+/// # let own = ("app::cache::insert", Some("src/cache.rs"), Some(13));
+/// # let frame = Frame::synthetic(own.0, own.1, own.2, Origin::User, false);
+/// # let names = Names::new([(0x40_2000, vec![frame])].into());
+/// # let mut profile = heapledger::__private::profile::empty(Mode::EveryAllocation, Some(names));
+/// # let mut stack = StackProfile::default();
+/// # stack.addresses.push(0x40_2000);
+/// # profile.stacks.push(stack);
+/// let innermost = profile.stacks[0].addresses[0];
+/// let frame = &profile.frames(innermost)[0];
+/// assert_eq!(frame.to_string(), "app::cache::insert at src/cache.rs:13");
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Frame {
@@ -80,6 +96,17 @@ impl Frame {
     }
 
     /// The function's full name, or its address when it has none.
+    ///
+    /// With line tables only, a function that was inlined has its bare name, without
+    /// crate or module.
+    ///
+    /// ```
+    /// # use heapledger::profile::{Frame, Origin};
+    /// # let own = ("app::cache::insert", Some("src/cache.rs"), Some(13));
+    /// # let frame = Frame::synthetic(own.0, own.1, own.2, Origin::User, false);
+    /// let bare = frame.function().rsplit("::").next();
+    /// assert_eq!(bare, Some("insert"));
+    /// ```
     pub fn function(&self) -> &str {
         &self.function
     }
@@ -95,32 +122,90 @@ impl Frame {
 
     /// The source file: relative when it lies under the working directory or
     /// the package's, and from `library/` or the crate's name on when it is
-    /// std's or a registry's.
+    /// std's or a registry's. `None` where there is no debug information.
+    ///
+    /// ```
+    /// # use heapledger::profile::{Frame, Origin};
+    /// # let own = ("app::cache::insert", Some("src/cache.rs"), Some(13));
+    /// # let frame = Frame::synthetic(own.0, own.1, own.2, Origin::User, false);
+    /// assert_eq!(frame.file(), Some("src/cache.rs"));
+    /// ```
     pub fn file(&self) -> Option<&str> {
         self.file.as_deref()
     }
 
-    /// The line, from 1.
+    /// The line, from 1; `None` where there is no debug information.
+    ///
+    /// ```
+    /// # use heapledger::profile::{Frame, Origin};
+    /// # let own = ("app::cache::insert", Some("src/cache.rs"), Some(13));
+    /// # let frame = Frame::synthetic(own.0, own.1, own.2, Origin::User, false);
+    /// assert_eq!(frame.line(), Some(13));
+    /// ```
     pub const fn line(&self) -> Option<u32> {
         self.line
     }
 
     /// Whose code it is.
+    ///
+    /// ```
+    /// use heapledger::profile::Origin;
+    ///
+    /// # use heapledger::profile::Frame;
+    /// # let file = Some("serde_json-1.0.100/src/de.rs");
+    /// # let frame = Frame::synthetic("serde_json::from_str", file, Some(9), Origin::Dependency, false);
+    /// assert_eq!(frame.function(), "serde_json::from_str");
+    /// assert_eq!(frame.origin(), Origin::Dependency);
+    /// ```
     pub const fn origin(&self) -> Origin {
         self.origin
     }
 
-    /// Whether it is the user's own code.
+    /// Whether it is the user's own code: its origin is [`Origin::User`].
+    ///
+    /// ```
+    /// # use heapledger::profile::{Frame, Origin};
+    /// # let frames = [
+    /// #     Frame::synthetic("alloc::vec::Vec<T>::push", None, None, Origin::Std, false),
+    /// #     Frame::synthetic("app::insert", Some("src/cache.rs"), Some(13), Origin::User, false),
+    /// #     Frame::synthetic("app::main", Some("src/main.rs"), Some(5), Origin::User, false),
+    /// # ];
+    /// // Innermost first.
+    /// let place = frames.iter().find(|frame| frame.is_user());
+    /// assert_eq!(place.map(Frame::function), Some("app::insert"));
+    /// ```
     pub const fn is_user(&self) -> bool {
         matches!(self.origin, Origin::User)
     }
 
     /// Whether the function was inlined into the next frame's.
+    ///
+    /// ```
+    /// # use heapledger::profile::{Frame, Mode, Names, Origin};
+    /// # let frame = |function, inlined| Frame::synthetic(function, None, None, Origin::User, inlined);
+    /// # let here = vec![frame("app::get", true), frame("app::find", true), frame("app::main", false)];
+    /// # let names = Names::new([(0x40_2000, here)].into());
+    /// # let profile = heapledger::__private::profile::empty(Mode::EveryAllocation, Some(names));
+    /// # let address = 0x40_2000;
+    /// // At one address there is one function that was called; it comes last.
+    /// let frames = profile.frames(address);
+    /// assert_eq!(frames.iter().filter(|frame| !frame.is_inlined()).count(), 1);
+    /// assert!(frames.last().is_some_and(|frame| !frame.is_inlined()));
+    /// ```
     pub const fn is_inlined(&self) -> bool {
         self.inlined
     }
 
-    /// `file:line`, or what is known instead.
+    /// `file:line`, or what is known instead: the file alone, or the function.
+    ///
+    /// ```
+    /// # use heapledger::profile::{Frame, Origin};
+    /// # let own = ("app::cache::insert", Some("src/cache.rs"), Some(13));
+    /// # let with_lines = Frame::synthetic(own.0, own.1, own.2, Origin::User, false);
+    /// # let without = Frame::synthetic("qsort", None, None, Origin::Unknown, false);
+    /// assert_eq!(with_lines.location(), "src/cache.rs:13");
+    /// assert_eq!(without.location(), "qsort");
+    /// ```
     pub fn location(&self) -> String {
         match (&self.file, self.line) {
             (Some(file), Some(line)) => format!("{file}:{line}"),

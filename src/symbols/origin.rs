@@ -4,6 +4,19 @@ use std::path::Path;
 
 /// Whose code a [`Frame`](super::Frame) is: by the path of its source, and
 /// where there is no debug information by its own path, as far as that tells.
+///
+/// ```
+/// use heapledger::profile::Origin;
+///
+/// # use heapledger::profile::Frame;
+/// # let frame = Frame::synthetic("alloc::vec::Vec<T>::push", None, None, Origin::Std, false);
+/// let whose = match frame.origin() {
+///     Origin::User => "ours",
+///     Origin::Dependency => "a crate's",
+///     _ => "nobody's here",
+/// };
+/// assert_eq!((frame.function(), whose), ("alloc::vec::Vec<T>::push", "nobody's here"));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
