@@ -8,7 +8,19 @@ use crate::profile::names::Names;
 use crate::record::Incomplete;
 use crate::stats::Stats;
 
-/// What a profile's figures are made from.
+/// What a profile's figures are made from; [`Display`](core::fmt::Display) says it
+/// in words.
+///
+/// ```
+/// use heapledger::profile::Mode;
+///
+/// # let sampled = Mode::Sampled { interval_bytes: 512 * 1024 };
+/// # let profile = heapledger::__private::profile::empty(sampled, None);
+/// if let Mode::Sampled { interval_bytes } = profile.mode {
+///     assert_eq!(interval_bytes, 512 * 1024);
+/// }
+/// assert_eq!(profile.mode.to_string(), "one sample in 524,288 bytes");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -28,6 +40,19 @@ pub enum Mode {
 /// cases, and within two in 95, as long as it stands on some dozens of samples;
 /// with fewer the error is itself a rough estimate, and an estimate of nothing
 /// has an error of 0. Where every allocation was recorded the errors are 0.
+///
+/// ```
+/// # use heapledger::profile::{Amount, Mode, StackProfile};
+/// # let mode = Mode::Sampled { interval_bytes: 512 * 1024 };
+/// # let mut profile = heapledger::__private::profile::empty(mode, None);
+/// # let mut stack = StackProfile::default();
+/// # stack.live = Amount::estimate(1_200, 76_800, 34.0, 2_200.0);
+/// # profile.stacks.push(stack);
+/// let live = profile.live();
+/// // In 95 of 100 cases the truth is no further off than this.
+/// let within = 2.0 * live.bytes_error;
+/// assert_eq!((live.bytes, within), (76_800, 4_400.0));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -43,7 +68,20 @@ pub struct Amount {
 }
 
 impl Amount {
-    /// An amount without error.
+    /// An amount without error, as a profile of every allocation has it.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// use heapledger::Profiler;
+    /// use heapledger::profile::Amount;
+    ///
+    /// let profiler = Profiler::builder().every_allocation().start()?;
+    /// let kept = std::hint::black_box([Box::new(1u64), Box::new(2u64)]);
+    /// assert_eq!(profiler.finish().live(), Amount::exact(2, 16));
+    /// # drop(kept);
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
     pub const fn exact(blocks: u64, bytes: u64) -> Self {
         Self {
             blocks,
@@ -53,7 +91,14 @@ impl Amount {
         }
     }
 
-    /// An estimate with its standard errors.
+    /// An estimate with its standard errors, in blocks and in bytes.
+    ///
+    /// ```
+    /// use heapledger::profile::Amount;
+    ///
+    /// let few_samples = Amount::estimate(10, 640, 3.0, 192.0);
+    /// assert_eq!(few_samples.bytes_error / few_samples.bytes as f64, 0.3);
+    /// ```
     pub const fn estimate(blocks: u64, bytes: u64, blocks_error: f64, bytes_error: f64) -> Self {
         Self {
             blocks,
@@ -64,6 +109,15 @@ impl Amount {
     }
 
     /// The sum; errors of different blocks are independent, so their squares add up.
+    /// Blocks and bytes stop at [`u64::MAX`].
+    ///
+    /// ```
+    /// use heapledger::profile::Amount;
+    ///
+    /// let sum = Amount::estimate(10, 640, 3.0, 192.0).plus(&Amount::estimate(20, 1_280, 4.0, 256.0));
+    /// assert_eq!((sum.blocks, sum.bytes), (30, 1_920));
+    /// assert_eq!((sum.blocks_error, sum.bytes_error), (5.0, 320.0));
+    /// ```
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
         Self {
@@ -74,7 +128,15 @@ impl Amount {
         }
     }
 
-    /// Whether there is nothing.
+    /// Whether there are neither blocks nor bytes; the errors are not looked at.
+    ///
+    /// ```
+    /// use heapledger::profile::Amount;
+    ///
+    /// assert!(Amount::default().is_zero());
+    /// // In total, a stack that only made a block larger has bytes and no block.
+    /// assert!(!Amount::exact(0, 7_968).is_zero());
+    /// ```
     pub const fn is_zero(&self) -> bool {
         self.blocks == 0 && self.bytes == 0
     }
@@ -85,7 +147,23 @@ impl Amount {
 /// Of recorded blocks, not estimated: a mean over samples is the mean over the
 /// blocks that were sampled. When every allocation is recorded, a life may be told
 /// some 10 ms too short or too long. Blocks that are made later than 49 days after the
-/// process's first recording have lives of 0 ms.
+/// process's first recording have lives of 0 ms. The life of a block that was resized
+/// begins where it was resized last, as the block belongs to that stack.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// # use heapledger::Profiler;
+/// let profiler = Profiler::builder().every_allocation().start()?;
+/// for _ in 0..3 {
+///     drop(std::hint::black_box(vec![0u8; 100]));
+/// }
+/// let profile = profiler.finish();
+/// let lifetimes = profile.stacks[0].lifetimes;
+/// assert_eq!(lifetimes.freed_blocks, 3);
+/// assert!(lifetimes.longest_ms <= lifetimes.total_ms);
+/// # Ok::<(), heapledger::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -99,7 +177,24 @@ pub struct Lifetimes {
 }
 
 impl Lifetimes {
-    /// The sum of both.
+    /// Both together: the sums of blocks and lives, and the longer of the longest.
+    ///
+    /// ```
+    /// use heapledger::profile::Lifetimes;
+    ///
+    /// # use heapledger::profile::{Mode, StackProfile};
+    /// # let mut profile = heapledger::__private::profile::empty(Mode::EveryAllocation, None);
+    /// # for (freed, total, longest) in [(9, 9, 1), (1, 91, 91)] {
+    /// #     let mut stack = StackProfile::default();
+    /// #     stack.lifetimes.freed_blocks = freed;
+    /// #     stack.lifetimes.total_ms = total;
+    /// #     stack.lifetimes.longest_ms = longest;
+    /// #     profile.stacks.push(stack);
+    /// # }
+    /// let each = profile.stacks.iter().map(|stack| stack.lifetimes);
+    /// let all = each.fold(Lifetimes::default(), |sum, lifetimes| sum.plus(&lifetimes));
+    /// assert_eq!((all.freed_blocks, all.total_ms, all.longest_ms), (10, 100, 91));
+    /// ```
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
         Self {
@@ -110,6 +205,15 @@ impl Lifetimes {
     }
 
     /// The mean life in milliseconds; `None` when nothing was freed.
+    ///
+    /// ```
+    /// use heapledger::profile::Lifetimes;
+    ///
+    /// let mut lifetimes = Lifetimes::default();
+    /// assert_eq!(lifetimes.mean_ms(), None);
+    /// (lifetimes.freed_blocks, lifetimes.total_ms) = (4, 10);
+    /// assert_eq!(lifetimes.mean_ms(), Some(2.5));
+    /// ```
     pub fn mean_ms(&self) -> Option<f64> {
         #[expect(clippy::cast_precision_loss, reason = "a mean, for people")]
         (self.freed_blocks > 0).then(|| self.total_ms as f64 / self.freed_blocks as f64)
@@ -122,6 +226,22 @@ impl Lifetimes {
 /// the stack that called it and is no other block, as in
 /// [`Stats`]; the block itself moves there, so `live` shows a
 /// growing vector where it grew last.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// # use heapledger::Profiler;
+/// let profiler = Profiler::builder().every_allocation().start()?;
+/// let mut numbers: Vec<u64> = std::hint::black_box(Vec::with_capacity(4));
+/// numbers.reserve_exact(1_000);
+/// let profile = profiler.finish();
+/// let [grown, made] = &profile.stacks[..] else { panic!("two stacks") };
+/// assert_eq!((made.total.bytes, made.live.bytes), (32, 0));
+/// assert_eq!((grown.total.bytes, grown.live.bytes), (8_000 - 32, 8_000));
+/// assert_eq!(grown.reallocations, 1);
+/// # drop(numbers);
+/// # Ok::<(), heapledger::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -141,7 +261,17 @@ pub struct StackProfile {
     pub lifetimes: Lifetimes,
 }
 
-/// The heap at one moment of a profile.
+/// The heap at one moment of a profile; from [`HeapProfile::timeline`] and
+/// [`HeapProfile::peak`].
+///
+/// ```
+/// # use heapledger::profile::{Mode, Moment};
+/// # let mut profile = heapledger::__private::profile::empty(Mode::EveryAllocation, None);
+/// # profile.timeline = vec![Moment::new(0, 100), Moment::new(1_200, 9_274)];
+/// let line = |moment: &Moment| format!("{},{}", moment.at_ms, moment.live_bytes);
+/// let table: Vec<String> = profile.timeline.iter().map(line).collect();
+/// assert_eq!(table, ["0,100", "1200,9274"]);
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -153,13 +283,35 @@ pub struct Moment {
 }
 
 impl Moment {
-    /// So many bytes at that time.
+    /// So many bytes alive, so many milliseconds after the beginning.
+    ///
+    /// ```
+    /// use heapledger::profile::Moment;
+    ///
+    /// let moment = Moment::new(1_200, 9_274);
+    /// assert_eq!((moment.at_ms, moment.live_bytes), (1_200, 9_274));
+    /// ```
     pub const fn new(at_ms: u64, live_bytes: u64) -> Self {
         Self { at_ms, live_bytes }
     }
 }
 
-/// Requests between two sizes.
+/// New blocks by size, from one power of two to the next; from
+/// [`HeapProfile::sizes`].
+///
+/// A block counts by the size as first asked for; a `realloc` is no new block.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// # use heapledger::Profiler;
+/// let profiler = Profiler::builder().every_allocation().start()?;
+/// drop(std::hint::black_box(vec![0u8; 1_000]));
+/// let class = profiler.finish().sizes[0];
+/// assert_eq!((class.min_bytes, class.max_bytes), (512, 1_023));
+/// assert_eq!(class.blocks, 1);
+/// # Ok::<(), heapledger::Error>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -173,7 +325,15 @@ pub struct SizeClass {
 }
 
 impl SizeClass {
-    /// So many blocks of `min_bytes` to `max_bytes`.
+    /// So many blocks of `min_bytes` to `max_bytes`, both included.
+    ///
+    /// ```
+    /// use heapledger::profile::SizeClass;
+    ///
+    /// let class = SizeClass::new(512, 1_023, 3);
+    /// assert!((class.min_bytes..=class.max_bytes).contains(&1_000));
+    /// assert_eq!(class.blocks, 3);
+    /// ```
     pub const fn new(min_bytes: u64, max_bytes: u64, blocks: u64) -> Self {
         Self {
             min_bytes,
@@ -183,7 +343,22 @@ impl SizeClass {
     }
 }
 
-/// What one thread has done, counted exactly from its beginning.
+/// What one thread has done, counted exactly from its beginning, which may be
+/// older than the profile; from [`HeapProfile::threads`].
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// # use heapledger::Profiler;
+/// let profiler = Profiler::builder().start()?;
+/// let kept = std::hint::black_box(vec![0u8; 10_000_000]);
+/// let profile = profiler.finish();
+/// let busiest = &profile.threads[0];
+/// println!("{}: {} bytes", busiest.name, busiest.allocated_bytes);
+/// assert!(busiest.allocated_bytes - busiest.freed_bytes >= 10_000_000);
+/// # drop(kept);
+/// # Ok::<(), heapledger::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -202,17 +377,35 @@ pub struct ThreadShare {
     pub freed_bytes: u64,
 }
 
-/// A file that is mapped into the process, so that addresses can be named
-/// elsewhere.
+/// A file whose code is mapped into the process, so that addresses can be named
+/// elsewhere; from [`HeapProfile::mappings`].
+///
+/// ```
+/// # use heapledger::profile::{Mapping, Mode, StackProfile};
+/// # let mut profile = heapledger::__private::profile::empty(Mode::EveryAllocation, None);
+/// # let mut mapping = Mapping::default();
+/// # (mapping.start, mapping.end, mapping.offset) = (0x40_0000, 0x50_0000, 0x1000);
+/// # mapping.path = String::from("/usr/bin/app");
+/// # profile.mappings.push(mapping);
+/// # let mut stack = StackProfile::default();
+/// # stack.addresses.push(0x40_2000);
+/// # profile.stacks.push(stack);
+/// let address = profile.stacks[0].addresses[0];
+/// let mut files = profile.mappings.iter();
+/// let file = files.find(|file| (file.start..file.end).contains(&address)).unwrap();
+/// // Where that lies in the file.
+/// let offset = address - file.start + file.offset;
+/// assert_eq!((&*file.path, offset), ("/usr/bin/app", 0x3000));
+/// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct Mapping {
-    /// Where its code begins in memory.
+    /// The address at which its code begins.
     pub start: u64,
-    /// Where its code ends in memory.
+    /// The address after its code.
     pub end: u64,
-    /// What of the file lies at `start`.
+    /// How far into the file `start` lies, in bytes.
     pub offset: u64,
     /// The file's path, as the system names it.
     pub path: String,
@@ -227,6 +420,21 @@ pub struct Mapping {
 /// another thread. What is in it belongs to the process since the profiler
 /// started (or was last reset); older blocks are in `stats` and `timeline`,
 /// which count the whole process, and in no stack.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// # use heapledger::Profiler;
+/// let older = std::hint::black_box(vec![0u8; 500]);
+/// let profiler = Profiler::builder().every_allocation().start()?;
+/// let newer = std::hint::black_box(vec![0u8; 10_000]);
+/// let profile = profiler.finish();
+/// let largest = &profile.stacks[0];
+/// assert_eq!((largest.live.blocks, largest.live.bytes), (1, 10_000));
+/// assert!(profile.stats.live_bytes >= 10_500);
+/// # drop((older, newer));
+/// # Ok::<(), heapledger::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -249,10 +457,12 @@ pub struct HeapProfile {
     pub peak_error_bytes: u64,
     /// Sizes of new blocks, smallest first.
     pub sizes: Vec<SizeClass>,
-    /// Each thread that is alive and has allocated while this ran, and all
-    /// others (that have ended, or did not allocate) as one, at the end.
+    /// Each thread that is alive and has allocated while this ran, or was in an
+    /// earlier recording, by bytes allocated, most first; and all others as one, at
+    /// the end. On other systems than Linux all are one.
     pub threads: Vec<ThreadShare>,
-    /// What is mapped into the process.
+    /// The code that is mapped into the process, the program's own first; none
+    /// elsewhere than on Linux x86-64.
     pub mappings: Vec<Mapping>,
     /// The exact counters of the process when the profile was taken.
     pub stats: Stats,
@@ -286,17 +496,57 @@ impl HeapProfile {
         }
     }
 
-    /// What is alive, over all stacks.
+    /// What is alive of what was allocated since the profile began, over all stacks.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// # use heapledger::Profiler;
+    /// let profiler = Profiler::builder().every_allocation().start()?;
+    /// let [kept, gone] = std::hint::black_box([vec![0u8; 300], vec![0u8; 5_000]]);
+    /// drop(gone);
+    /// let live = profiler.finish().live();
+    /// assert_eq!((live.blocks, live.bytes), (1, 300));
+    /// # drop(kept);
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
     pub fn live(&self) -> Amount {
         self.sum(|stack| stack.live)
     }
 
-    /// What was alive at the peak, over all stacks.
+    /// What was alive when the process had the most bytes alive, over all stacks: the
+    /// [`peak`](Self::peak), less what is older than the profile.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// # use heapledger::Profiler;
+    /// let profiler = Profiler::builder().every_allocation().start()?;
+    /// drop(std::hint::black_box(vec![0u8; 1_000_000]));
+    /// let profile = profiler.finish();
+    /// assert_eq!(profile.peak_amount().bytes, 1_000_000);
+    /// assert!(profile.live().is_zero());
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
     pub fn peak_amount(&self) -> Amount {
         self.sum(|stack| stack.peak)
     }
 
-    /// What was ever allocated, over all stacks.
+    /// What was ever allocated since the profile began, over all stacks: blocks as they
+    /// were asked for, and bytes with what they grew by.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// # use heapledger::Profiler;
+    /// let profiler = Profiler::builder().every_allocation().start()?;
+    /// for _ in 0..10 {
+    ///     drop(std::hint::black_box(vec![0u8; 100]));
+    /// }
+    /// let total = profiler.finish().total();
+    /// assert_eq!((total.blocks, total.bytes), (10, 1_000));
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
     pub fn total(&self) -> Amount {
         self.sum(|stack| stack.total)
     }
@@ -307,7 +557,15 @@ impl HeapProfile {
             .fold(Amount::default(), |sum, stack| sum.plus(&of(stack)))
     }
 
-    /// Whether the figures are estimates.
+    /// Whether the figures are estimates, with standard errors.
+    ///
+    /// ```
+    /// # use heapledger::profile::Mode;
+    /// # let sampled = Mode::Sampled { interval_bytes: 512 * 1024 };
+    /// # let profile = heapledger::__private::profile::empty(sampled, None);
+    /// let words = if profile.is_sampled() { "estimates" } else { "exact" };
+    /// assert_eq!(words, "estimates");
+    /// ```
     pub const fn is_sampled(&self) -> bool {
         matches!(self.mode, Mode::Sampled { .. })
     }

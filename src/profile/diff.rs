@@ -20,7 +20,23 @@ const FRAMES: usize = 8;
 ///
 /// With the standard errors of both when they come from estimates. The two
 /// estimates are taken as independent, which is on the safe side: blocks that
-/// are in both were sampled once.
+/// are in both were sampled once. A change that is too large for an `i64` stops at
+/// its limits.
+///
+/// ```
+/// # use heapledger::__private::profile::empty;
+/// # use heapledger::profile::{Amount, Mode, StackProfile};
+/// # let (mut before, mut after) =
+/// #     (empty(Mode::EveryAllocation, None), empty(Mode::EveryAllocation, None));
+/// # let mut stack = StackProfile::default();
+/// # stack.live = Amount::exact(1, 100);
+/// # before.stacks.push(stack.clone());
+/// # stack.live = Amount::exact(3, 300);
+/// # after.stacks.push(stack);
+/// let live = after.diff(&before).live;
+/// assert_eq!((live.blocks, live.bytes), (2, 200));
+/// assert_eq!(live.to_string(), "+200 bytes in +2 blocks");
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -45,13 +61,43 @@ impl Change {
         }
     }
 
-    /// Whether nothing changed.
+    /// Whether neither blocks nor bytes changed; the errors are not looked at.
+    ///
+    /// ```
+    /// # use heapledger::__private::profile::empty;
+    /// # use heapledger::profile::{Amount, Mode, StackProfile};
+    /// # let (mut before, mut after) =
+    /// #     (empty(Mode::EveryAllocation, None), empty(Mode::EveryAllocation, None));
+    /// # let mut stack = StackProfile::default();
+    /// # stack.live = Amount::exact(1, 100);
+    /// # before.stacks.push(stack.clone());
+    /// # stack.live = Amount::exact(3, 300);
+    /// # after.stacks.push(stack);
+    /// assert!(after.diff(&after).live.is_zero());
+    /// assert!(!after.diff(&before).live.is_zero());
+    /// ```
     pub const fn is_zero(&self) -> bool {
         self.blocks == 0 && self.bytes == 0
     }
 }
 
 /// What changed at one stack; from [`HeapProfile::diff`].
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// # use heapledger::Profiler;
+/// let profiler = Profiler::builder().every_allocation().start()?;
+/// let before = profiler.snapshot();
+/// let kept = std::hint::black_box(vec![0u8; 300]);
+/// drop(kept.clone());
+/// let grown = profiler.finish().diff(&before);
+/// let [kept_one, dropped_one] = &grown.stacks[..] else { panic!("two stacks") };
+/// assert_eq!((kept_one.live.bytes, kept_one.total.bytes), (300, 300));
+/// assert_eq!((dropped_one.live.bytes, dropped_one.total.bytes), (0, 300));
+/// # drop(kept);
+/// # Ok::<(), heapledger::Error>(())
+/// ```
 #[derive(Clone, Debug, Default, PartialEq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
@@ -69,6 +115,20 @@ pub struct StackDiff {
 /// [`Display`](fmt::Display) shows the stacks whose live bytes grew most, with
 /// `file:line` and the calls that led there. Names are looked up for those, if
 /// neither profile has been symbolized.
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// # use heapledger::Profiler;
+/// let profiler = Profiler::builder().every_allocation().start()?;
+/// let before = profiler.snapshot();
+/// let kept = std::hint::black_box(vec![0u8; 10_000]);
+/// let grown = profiler.finish().diff(&before);
+/// assert_eq!((grown.stacks.len(), grown.live.bytes), (1, 10_000));
+/// assert!(grown.to_string().starts_with("alive      +10,000 bytes in +1 block\n"));
+/// # drop(kept);
+/// # Ok::<(), heapledger::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]

@@ -26,9 +26,11 @@
 //! [`every_allocation`](ProfilerBuilder::every_allocation) gives exact figures;
 //! the program runs two to four times as long. [`sample_every`](ProfilerBuilder::sample_every)
 //! looks at one in so many bytes: a block of `s` bytes is chosen with
-//! `1 − exp(−s / interval)` and stands for as many as that is improbable, each
-//! block on its own, so totals are right on average whatever the sizes, and each
-//! figure comes with its standard error.
+//! `p = 1 − exp(−s / interval)` and stands for `1 / p` blocks, each block on its own,
+//! so totals are right on average whatever the sizes (the estimator of Horvitz and
+//! Thompson, 1952). Each figure comes with its standard error: of blocks it is the
+//! root of the sum of `(1 − p) / p²` over the chosen ones, of bytes that of
+//! `s² (1 − p) / p²`.
 //!
 //! A sampled block of less than 32 KiB lies in memory of the recorder's own, at an
 //! address that tells it from others, so that frees need not look for it. Its place

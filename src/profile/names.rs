@@ -9,6 +9,15 @@ use crate::symbols::{Frame, Resolved};
 
 /// The functions at each return address of a profile: innermost first, those
 /// that were inlined included.
+///
+/// What a profile keeps of [`symbolize`](HeapProfile::symbolize), and
+/// [`HeapProfile::frames`] reads; there is nothing in a new one.
+///
+/// ```
+/// use heapledger::profile::Names;
+///
+/// assert!(Names::default().at(0x40_2000).is_empty());
+/// ```
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     known: HashMap<u64, Vec<Frame>>,
@@ -39,12 +48,44 @@ impl Names {
     }
 
     /// The functions at a return address; none when it was not looked up.
+    ///
+    /// ```
+    /// # use heapledger::profile::{Frame, Names, Origin};
+    /// # let frame = |function, line, inlined| {
+    /// #     Frame::synthetic(function, Some("src/cache.rs"), Some(line), Origin::User, inlined)
+    /// # };
+    /// # let names = Names::new(
+    /// #     [(0x40_2000, vec![frame("app::insert", 13, true), frame("app::serve", 20, false)])].into(),
+    /// # );
+    /// let lines: Vec<_> = names.at(0x40_2000).iter().map(Frame::line).collect();
+    /// assert_eq!(lines, [Some(13), Some(20)]);
+    /// assert!(names.at(0x40_3000).is_empty());
+    /// ```
     pub fn at(&self, address: u64) -> &[Frame] {
         self.known.get(&address).map_or(&[], Vec::as_slice)
     }
 
     /// The functions of a stack, innermost first, without the allocator's
-    /// frames at its beginning and the runtime's at its end.
+    /// frames at its beginning and the runtime's at its end. Addresses that were not
+    /// looked up have none.
+    ///
+    /// ```
+    /// # use heapledger::profile::{Frame, Names, Origin, StackProfile};
+    /// # let frame = |function, origin| vec![Frame::synthetic(function, None, None, origin, false)];
+    /// # let names = Names::new(
+    /// #     [
+    /// #         (0x40_1000, frame("__rustc::__rust_alloc", Origin::Allocator)),
+    /// #         (0x40_2000, frame("app::insert", Origin::User)),
+    /// #     ]
+    /// #     .into(),
+    /// # );
+    /// # let mut stack = StackProfile::default();
+    /// # stack.addresses = vec![0x40_1000, 0x40_2000];
+    /// // The innermost frame is the allocator's.
+    /// assert_eq!(names.at(stack.addresses[0])[0].function(), "__rustc::__rust_alloc");
+    /// let trimmed = names.trimmed(&stack);
+    /// assert_eq!(trimmed[0].function(), "app::insert");
+    /// ```
     pub fn trimmed(&self, stack: &StackProfile) -> Vec<Frame> {
         let frames = stack.addresses.iter().flat_map(|&address| self.at(address));
         Resolved::new(frames.cloned().collect()).trimmed()
@@ -59,7 +100,22 @@ impl HeapProfile {
     /// It takes time and memory (tens of milliseconds and megabytes at its
     /// first use in a process), and must happen in the process that the profile
     /// is of. None of what it allocates is profiled; the counters show it, some
-    /// 35 MB, which are kept for the next time.
+    /// 35 MB, which are kept for the next time. What has its names already keeps them.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// # use heapledger::Profiler;
+    /// let profiler = Profiler::builder().every_allocation().start()?;
+    /// let kept = std::hint::black_box(vec![0u8; 10_000]);
+    /// let mut profile = profiler.finish();
+    /// let address = profile.stacks[0].addresses[0];
+    /// assert!(profile.frames(address).is_empty());
+    /// profile.symbolize();
+    /// println!("{}", profile.frames(address)[0]);
+    /// # drop(kept);
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
     pub fn symbolize(&mut self) {
         if self.names.is_none() {
             self.names = Some(Arc::new(Names::of(self)));
@@ -67,12 +123,40 @@ impl HeapProfile {
     }
 
     /// Whether names have been looked up.
+    ///
+    /// ```
+    /// # let mode = heapledger::profile::Mode::EveryAllocation;
+    /// # let mut profile = heapledger::__private::profile::empty(mode, None);
+    /// assert!(!profile.is_symbolized());
+    /// profile.symbolize();
+    /// assert!(profile.is_symbolized());
+    /// ```
     pub const fn is_symbolized(&self) -> bool {
         self.names.is_some()
     }
 
     /// The functions at a return address, innermost first, those that were
-    /// inlined included; none before [`symbolize`](Self::symbolize).
+    /// inlined included; none before [`symbolize`](Self::symbolize), then at least
+    /// one for each address of the profile.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// # use heapledger::Profiler;
+    /// # let profiler = Profiler::builder().every_allocation().start()?;
+    /// #[inline(never)]
+    /// fn remember() -> Vec<u8> {
+    ///     std::hint::black_box(vec![0; 10_000])
+    /// }
+    /// # let kept = remember();
+    /// # let mut profile = profiler.finish();
+    /// profile.symbolize();
+    /// let addresses = &profile.stacks[0].addresses;
+    /// let mut frames = addresses.iter().flat_map(|&address| profile.frames(address));
+    /// assert!(frames.any(|frame| frame.function().ends_with("::remember")));
+    /// # drop(kept);
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
     pub fn frames(&self, address: u64) -> &[Frame] {
         self.names.as_ref().map_or(&[], |names| names.at(address))
     }

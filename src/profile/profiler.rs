@@ -11,6 +11,20 @@ use crate::record::{self, Profiling};
 use crate::stats::Stats;
 
 /// How a [`Profiler`] is to work; from [`Profiler::builder`].
+///
+/// ```
+/// # #[global_allocator]
+/// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+/// use heapledger::Profiler;
+///
+/// let settings = Profiler::builder().sample_every(64 * 1024);
+/// for name in ["read", "sort"] {
+///     let profile = settings.clone().start()?.finish();
+///     println!("{name}: {} bytes", profile.live().bytes);
+///     assert_eq!(profile.mode.to_string(), "one sample in 65,536 bytes");
+/// }
+/// # Ok::<(), heapledger::Error>(())
+/// ```
 #[derive(Clone, Debug)]
 #[must_use = "nothing is profiled before `start`"]
 pub struct ProfilerBuilder {
@@ -46,8 +60,19 @@ pub struct Profiler {
     before: Stats,
 }
 
-/// The mean number of bytes between two samples unless told otherwise: what
-/// other sampling profilers have found cheap enough to leave on.
+/// The mean number of bytes between two samples unless told otherwise, 512 KiB: what
+/// other sampling profilers have found cheap enough to leave on (jemalloc's
+/// `lg_prof_sample` and Go's `MemProfileRate` are the same).
+///
+/// ```
+/// use heapledger::Profiler;
+/// use heapledger::profile::DEFAULT_INTERVAL;
+///
+/// // Eight times as many samples.
+/// let builder = Profiler::builder().sample_every(DEFAULT_INTERVAL / 8);
+/// # drop(builder);
+/// assert_eq!(DEFAULT_INTERVAL / 8, 64 * 1024);
+/// ```
 pub const DEFAULT_INTERVAL: u64 = 512 * 1024;
 
 impl Default for ProfilerBuilder {
@@ -63,16 +88,41 @@ impl Default for ProfilerBuilder {
 impl ProfilerBuilder {
     /// Records every allocation: exact figures, at the price of a program that
     /// runs two to four times as long.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// # use heapledger::Profiler;
+    /// let profiler = Profiler::builder().every_allocation().start()?;
+    /// drop(std::hint::black_box(Box::new(7u8)));
+    /// let total = profiler.finish().total();
+    /// assert_eq!((total.blocks, total.bytes, total.bytes_error), (1, 1, 0.0));
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
     pub fn every_allocation(mut self) -> Self {
         self.mode = Mode::EveryAllocation;
         self
     }
 
     /// Records one in `bytes` bytes on average, with exponential gaps; figures
-    /// are estimates with standard errors. 1 is every allocation.
+    /// are estimates with standard errors. 1 is every allocation, and 0 an error of
+    /// [`start`](Self::start).
     ///
     /// What that costs is in the README; the default is
     /// [`DEFAULT_INTERVAL`].
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// # use heapledger::Profiler;
+    /// let profiler = Profiler::builder().sample_every(64 * 1024).start()?;
+    /// let kept = std::hint::black_box(vec![0u8; 10_000_000]);
+    /// let live = profiler.finish().live();
+    /// // So large a block is as good as certain to be a sample, and stands for itself.
+    /// assert!(live.bytes >= 10_000_000 && live.bytes_error < 1.0);
+    /// # drop(kept);
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
     pub fn sample_every(mut self, bytes: u64) -> Self {
         self.mode = match bytes {
             1 => Mode::EveryAllocation,
@@ -84,10 +134,24 @@ impl ProfilerBuilder {
     /// Starts the profile.
     ///
     /// # Errors
-    /// [`Error::is_already_profiling`] when there is one already,
+    /// [`Error::is_already_profiling`] when there is one already, or a check of the
+    /// whole [process](crate::leaks::Process),
     /// [`Error::is_no_interval`] when samples are to be 0 bytes apart,
     /// [`Error::is_not_installed`] when the tracking allocator is not the
-    /// program's, [`Error::is_no_memory`].
+    /// program's, [`Error::is_no_memory`], [`Error::is_thread_ending`],
+    /// [`Error::is_busy`].
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// # use heapledger::Profiler;
+    /// let first = Profiler::builder().start()?;
+    /// let error = Profiler::builder().start().unwrap_err();
+    /// assert!(error.is_already_profiling());
+    /// drop(first);
+    /// assert!(Profiler::builder().start().is_ok());
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
     pub fn start(self) -> Result<Profiler, Error> {
         let profiling = self.mode.start()?;
         Ok(Profiler {
@@ -125,7 +189,19 @@ impl fmt::Display for Mode {
 }
 
 impl Profiler {
-    /// A profiler that samples, until told otherwise.
+    /// A profiler that samples, one in [`DEFAULT_INTERVAL`] bytes, until told
+    /// otherwise.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// use heapledger::Profiler;
+    /// use heapledger::profile::{DEFAULT_INTERVAL, Mode};
+    ///
+    /// let profile = Profiler::builder().start()?.finish();
+    /// assert_eq!(profile.mode, Mode::Sampled { interval_bytes: DEFAULT_INTERVAL });
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
     pub fn builder() -> ProfilerBuilder {
         ProfilerBuilder::default()
     }
@@ -133,7 +209,21 @@ impl Profiler {
     /// What is known now; the profile goes on.
     ///
     /// Takes time in proportion to the stacks and recorded blocks; threads wait
-    /// for it for moments only. What it allocates itself is not in the profile.
+    /// for it for moments only. What it allocates itself is not in the profile. After a
+    /// [`reset`](Self::reset) that has failed it has the counters and no stacks.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// # use heapledger::Profiler;
+    /// let profiler = Profiler::builder().every_allocation().start()?;
+    /// let one = std::hint::black_box(vec![0u8; 10_000]);
+    /// assert_eq!(profiler.snapshot().live().bytes, 10_000);
+    /// let two = std::hint::black_box(vec![0u8; 500]);
+    /// assert_eq!(profiler.snapshot().live().bytes, 10_500);
+    /// # drop((one, two));
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
     pub fn snapshot(&self) -> HeapProfile {
         // Before anything is allocated for it.
         let stats = reading::try_stats().unwrap_or_default();
@@ -152,8 +242,22 @@ impl Profiler {
     /// Forgets what was recorded, and begins again: to leave a warm-up out.
     ///
     /// # Errors
-    /// [`Error::is_no_memory`], or [`Error::is_already_profiling`] when somebody
-    /// else has started one in between; then this one is over.
+    /// [`Error::is_already_profiling`] when somebody else has started one in between;
+    /// else [`Error::is_no_memory`], [`Error::is_thread_ending`], [`Error::is_busy`].
+    /// Then this one is over.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// # use heapledger::Profiler;
+    /// let mut profiler = Profiler::builder().every_allocation().start()?;
+    /// let warm = std::hint::black_box(vec![0u8; 10_000]);
+    /// profiler.reset()?;
+    /// let new = std::hint::black_box(vec![0u8; 500]);
+    /// assert_eq!(profiler.finish().live().bytes, 500);
+    /// # drop((warm, new));
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
     pub fn reset(&mut self) -> Result<(), Error> {
         drop(self.profiling.take());
         self.profiling = Some(self.mode.start()?);
@@ -162,7 +266,21 @@ impl Profiler {
         Ok(())
     }
 
-    /// Ends the profile and gives it.
+    /// Ends the profile and gives it, as [`snapshot`](Self::snapshot) does; another
+    /// one may start then.
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// # use heapledger::Profiler;
+    /// let profiler = Profiler::builder().every_allocation().start()?;
+    /// let freed_later = std::hint::black_box(vec![0u8; 10_000]);
+    /// let profile = profiler.finish();
+    /// drop(freed_later);
+    /// assert_eq!(profile.live().bytes, 10_000);
+    /// assert!(Profiler::builder().start().is_ok());
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
     pub fn finish(self) -> HeapProfile {
         self.snapshot()
     }

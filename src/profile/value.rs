@@ -29,7 +29,22 @@ pub enum Value {
 }
 
 impl Value {
-    /// The figure of one stack.
+    /// The figure of one stack, in bytes or blocks.
+    ///
+    /// ```
+    /// use heapledger::profile::Value;
+    ///
+    /// # use heapledger::profile::{Amount, Mode, StackProfile};
+    /// # let mut profile = heapledger::__private::profile::empty(Mode::EveryAllocation, None);
+    /// # for (live, peak) in [(900, 900), (100, 4_000)] {
+    /// #     let mut stack = StackProfile::default();
+    /// #     (stack.live, stack.peak) = (Amount::exact(1, live), Amount::exact(1, peak));
+    /// #     profile.stacks.push(stack);
+    /// # }
+    /// let largest = |value: Value| profile.stacks.iter().map(|stack| value.of(stack)).max();
+    /// assert_eq!(largest(Value::LiveBytes), Some(900));
+    /// assert_eq!(largest(Value::PeakBytes), Some(4_000));
+    /// ```
     pub const fn of(self, stack: &StackProfile) -> u64 {
         self.among(&stack.live, &stack.peak, &stack.total)
     }
@@ -47,6 +62,13 @@ impl Value {
     }
 
     /// What people call it: `live bytes`.
+    ///
+    /// ```
+    /// use heapledger::profile::Value;
+    ///
+    /// let title = format!("heap by {}", Value::TotalBlocks.name());
+    /// assert_eq!(title, "heap by total blocks");
+    /// ```
     pub const fn name(self) -> &'static str {
         match self {
             Self::LiveBytes => "live bytes",
@@ -84,6 +106,13 @@ pub enum Format {
 
 impl Format {
     /// What such a file's name usually ends with, without the first dot.
+    ///
+    /// ```
+    /// use heapledger::profile::Format;
+    ///
+    /// let names = [Format::Html, Format::Text].map(|format| format!("heap.{}", format.extension()));
+    /// assert_eq!(names, ["heap.html", "heap.txt"]);
+    /// ```
     pub const fn extension(self) -> &'static str {
         match self {
             Self::Text => "txt",
