@@ -253,9 +253,9 @@ fn closing_ends_every_wait_and_races_with_neither_hand_over_nor_time_out() {
 #[test]
 fn what_is_handed_over_before_it_was_idle_is_in_the_peak() {
     for fails in [false, true] {
-        let (begin, began) = mpsc::channel();
-        let (go_on, gone_on) = mpsc::channel();
-        let both = Mutex::new((begin, gone_on));
+        let (tell, told) = mpsc::channel();
+        let (answer, answers) = mpsc::channel();
+        let both = Mutex::new((tell, answers));
         let manager = TryFromFn::new(move || {
             let both = both.lock();
             both.0.send(()).expect("somebody listens");
@@ -264,16 +264,16 @@ fn what_is_handed_over_before_it_was_idle_is_in_the_peak() {
         let pool = BoundedPool::<u32>::with_manager(1, manager);
         thread::scope(|scope| {
             let warming = scope.spawn(|| pool.prewarm(1));
-            began.recv().expect("a creation");
+            told.recv().expect("a creation");
             let mut waiting = Box::pin(pool.acquire_async());
             assert!(poll(&mut waiting, &Arc::default()).is_pending());
             assert_eq!(pool.stats().peak, 0);
             let first = if fails { Err("no more") } else { Ok(7) };
-            go_on.send(first).expect("somebody listens");
+            answer.send(first).expect("somebody listens");
             assert_eq!(warming.join().expect("no panic").is_err(), fails);
             assert_eq!(pool.stats().peak, 1, "fails: {fails}");
             if fails {
-                go_on.send(Ok(8)).expect("somebody listens");
+                answer.send(Ok(8)).expect("somebody listens");
             }
             let Poll::Ready(Ok(guard)) = poll(&mut waiting, &Arc::default()) else {
                 panic!("its turn has come");

@@ -76,9 +76,8 @@ pub(crate) unsafe fn allocated(new: New) -> *mut u8 {
         && current.is_none_or(|current| current.has_recording(tag.id))
         && thread
             .unless_quiet(|| {
-                let settle = |record| settle_new(new.block, thread, record, tag);
                 let birth = recent(thread, current);
-                enter_recorded(new.block, new.layout.size(), thread, tag, birth, settle);
+                enter_recorded(new.block, new.layout.size(), thread, tag, birth, As::New);
                 look_around(slot, current, Some(birth.into()));
             })
             .is_some()
@@ -88,9 +87,15 @@ pub(crate) unsafe fn allocated(new: New) -> *mut u8 {
     allocated_anyhow(new)
 }
 
-/// Enters a block that a recording gets, and no sampler has chosen: a new one, or
-/// one that was resized. What its recording's end, or a profile's beginning, makes
-/// of it meanwhile is for `settle`. `false` when there is no place for its record.
+/// What a record is entered for: a new block, or one that had this record before.
+#[derive(Clone, Copy)]
+pub(super) enum As<'a> {
+    New,
+    Resized(&'a Record),
+}
+
+/// Enters a block that a recording gets, and no sampler has chosen, and tells a profile
+/// of everything. `false` when there is no place for its record: then nothing is told.
 #[inline]
 pub(super) fn enter_recorded(
     block: *mut u8,
@@ -98,7 +103,7 @@ pub(super) fn enter_recorded(
     thread: &Thread,
     tag: Tag,
     birth: u32,
-    settle: impl FnOnce(Record),
+    what: As<'_>,
 ) -> bool {
     let spot = TABLE.spot(block.addr());
     if let Some(spot) = spot {
@@ -115,39 +120,45 @@ pub(super) fn enter_recorded(
         lose(record.recording);
         return false;
     }
-    // As in `keep`. And a profile may have it, too, also one that has begun meanwhile.
-    if !tag.is_under_way() || profiling::current().is_some() {
-        settle(record);
+    // Also one that has begun meanwhile, and not one that has ended.
+    let profile = profiling::current();
+    // As in `keep`.
+    if !tag.is_under_way() {
+        settle(block, thread, record, tag, what);
+    } else if let Some(profile) = profile.filter(|profile| profile.has(&record)) {
+        if let As::Resized(was) = what
+            && profile.has(was)
+        {
+            profile.left(was);
+        }
+        tell(profile, thread, &record, what);
     }
     true
 }
 
-/// Tells the profile of a new block's record, if there is one; and puts the record
-/// right if its recording ended meanwhile.
+/// Puts right the record of a block whose recording ended meanwhile, and tells the
+/// profile, if there is one.
 #[cold]
 #[inline(never)]
-fn settle_new(block: *mut u8, thread: &Thread, mut record: Record, tag: Tag) {
+fn settle(block: *mut u8, thread: &Thread, mut record: Record, tag: Tag, what: As<'_>) {
     settle_recording(block, thread, &mut record, tag);
+    if let As::Resized(was) = what {
+        forget_resized(was);
+    }
     if let Some(profile) = counts_for(&record, None) {
-        profile.came(thread, record.node, record.size);
+        tell(profile, thread, &record, what);
     }
 }
 
-/// The same of one that was resized, whose record was another one before.
-#[cold]
-#[inline(never)]
-pub(super) fn settle_resized(
-    block: *mut u8,
-    was: &Record,
-    thread: &Thread,
-    mut record: Record,
-    tag: Tag,
-) {
-    settle_recording(block, thread, &mut record, tag);
-    forget_resized(was);
-    if let Some(profile) = counts_for(&record, None) {
-        profile.resized(record.node, record.size.saturating_sub(was.size));
-        profile.joined(record.node, record.size);
+/// Tells the profile of a block's record.
+#[inline]
+fn tell(profile: Current, thread: &Thread, record: &Record, what: As<'_>) {
+    match what {
+        As::New => profile.came(thread, record.node, record.size),
+        As::Resized(was) => {
+            let growth = record.size.saturating_sub(was.size);
+            profile.regrown(record.node, growth, record.size);
+        }
     }
 }
 
@@ -386,10 +397,7 @@ pub(crate) fn concerns(block: *mut u8, layout: Layout) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        Current, Record, TABLE, Tag, enter_recorded, profiling, settle_new, settle_resized,
-        strike_for, visits,
-    };
+    use super::{As, Current, Record, TABLE, Tag, enter_recorded, profiling, strike_for, visits};
     use crate::record::recording::Recording;
     use crate::record::visits::Visit;
     use crate::sync::Mutex;
@@ -410,16 +418,13 @@ mod tests {
     /// The same of a recording that has ended.
     fn enter_late_of(is_new: bool, tag: Tag) -> Option<u32> {
         let (_, thread) = visits::make().expect("a slot");
-        let entered = thread.unless_quiet(|| {
-            enter_recorded(BLOCK, 8, thread, tag, 0, |record| {
-                assert_eq!(record.recording, tag.id);
-                if is_new {
-                    settle_new(BLOCK, thread, record, tag);
-                } else {
-                    settle_resized(BLOCK, &record, thread, record, tag);
-                }
-            })
-        });
+        let was = Record {
+            recording: tag.id,
+            size: 4,
+            ..Record::default()
+        };
+        let what = if is_new { As::New } else { As::Resized(&was) };
+        let entered = thread.unless_quiet(|| enter_recorded(BLOCK, 8, thread, tag, 0, what));
         assert_eq!(entered, Some(true));
         let mut number = None;
         TABLE.for_each(|block, record| {

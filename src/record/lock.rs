@@ -97,7 +97,17 @@ impl Lock {
     /// The lock, or `None` when it cannot be had.
     #[inline]
     pub(crate) fn acquire(&self) -> Option<Guard<'_>> {
-        self.try_acquire().or_else(|| self.wait(fork::me(), SLEEPS))
+        self.acquire_by(fork::me())
+    }
+
+    /// The same for a caller that knows its [word](fork::me) already.
+    #[inline]
+    pub(crate) fn acquire_by(&self, me: u64) -> Option<Guard<'_>> {
+        if self.take(0, me) {
+            Some(self.guard(false))
+        } else {
+            self.wait(me, SLEEPS)
+        }
     }
 
     /// The lock if it is free; who gets it so has not inherited it.

@@ -78,6 +78,21 @@ pub(crate) struct StackFigures {
     pub(crate) longest_ms: u64,
 }
 
+impl StackFigures {
+    /// The sum, with the longest life of both.
+    pub(crate) fn plus(&self, other: &Self) -> Self {
+        Self {
+            live: self.live.plus(&other.live),
+            share: self.share.plus(&other.share),
+            total: self.total.plus(&other.total),
+            resizes: self.resizes + other.resizes,
+            freed: self.freed + other.freed,
+            life_ms: self.life_ms + other.life_ms,
+            longest_ms: self.longest_ms.max(other.longest_ms),
+        }
+    }
+}
+
 /// What the recorder knows at one moment.
 #[derive(Debug)]
 pub(crate) struct Snapshot {
@@ -139,7 +154,8 @@ impl Current {
     /// Whether it is still under way.
     #[inline]
     pub(super) fn is_under_way(self) -> bool {
-        current().is_some_and(|current| current.id == self.id)
+        // Acquire: who sees a later one's interval sees its number.
+        INTERVAL.load(Ordering::Acquire) != 0 && ID.load(Ordering::Relaxed) == self.id
     }
 
     /// Whether small samples get a place where their frees can be told from others.
@@ -208,15 +224,33 @@ impl Current {
     }
 
     /// Enters a new block.
+    #[inline]
     pub(super) fn came(self, thread: &Thread, node: u32, size: u64) {
+        if self.is_every() {
+            TALLY.came_itself(node, size, HIGHEST.peak());
+            thread.sizes.count(self.id, size, &Weighed::exact(size));
+        } else {
+            self.came_as_sample(thread, node, size);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn came_as_sample(self, thread: &Thread, node: u32, size: u64) {
         let weighed = self.weigh(size);
-        TALLY.came(node, &weighed, HIGHEST.number());
+        TALLY.came(node, &weighed, HIGHEST.peak());
         thread.sizes.count(self.id, size, &weighed);
     }
 
     /// Enters that a block has been resized by so many bytes.
     pub(super) fn resized(self, node: u32, growth: u64) {
         TALLY.resized(node, &self.weigh(growth));
+    }
+
+    /// The same of one that is of this node from now on.
+    pub(super) fn regrown(self, node: u32, growth: u64, size: u64) {
+        let (growth, size) = (self.weigh(growth), self.weigh(size));
+        TALLY.regrown(node, &growth, &size, HIGHEST.peak());
     }
 
     /// Whether a sample stays one when it is resized.
@@ -229,24 +263,31 @@ impl Current {
 
     /// Enters that a block belongs to this node from now on.
     pub(super) fn joined(self, node: u32, size: u64) {
-        TALLY.joined(node, &self.weigh(size), HIGHEST.number());
+        TALLY.joined(node, &self.weigh(size), HIGHEST.peak());
     }
 
     /// Enters that a block is not of its node any more.
     pub(super) fn left(self, record: &Record) {
-        TALLY.left(record.node, &self.weigh(record.size), HIGHEST.number());
+        TALLY.left(record.node, &self.weigh(record.size), HIGHEST.peak());
     }
 
     /// Enters that a block was freed.
+    #[inline]
     pub(super) fn freed(self, record: &Record) {
-        let now = if self.is_every() {
-            clock::glance()
+        if self.is_every() {
+            let life = clock::glance().saturating_sub(record.birth);
+            TALLY.freed_itself(record.node, record.size, life, HIGHEST.peak());
         } else {
-            clock::look_ms()
-        };
-        let life = now.saturating_sub(record.birth);
+            self.sample_freed(record);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn sample_freed(self, record: &Record) {
+        let life = clock::look_ms().saturating_sub(record.birth);
         let weighed = self.weigh(record.size);
-        TALLY.freed(record.node, &weighed, life, HIGHEST.number());
+        TALLY.freed(record.node, &weighed, life, HIGHEST.peak());
     }
 
     /// Looks how much is alive, after something was allocated.
@@ -326,7 +367,7 @@ impl Profiling {
     fn begin(&self, interval: u64) -> Result<(), Error> {
         HIGHEST.clear();
         TIMELINE.clear();
-        TALLY.clear(HIGHEST.number());
+        TALLY.clear(HIGHEST.peak());
         BEGAN_MS.store(clock::now(), Ordering::Relaxed);
         // Release: the last profile's end.
         ID.store(self.id, Ordering::Release);
@@ -355,14 +396,17 @@ impl Profiling {
         if let Some(slot) = ledger::own() {
             Current::look_around(slot, clock::now());
         }
-        for (node, figures) in TALLY.figures(HIGHEST.number()) {
+        for (node, figures) in TALLY.figures(HIGHEST.peak()) {
             let stack = stacks.entry(node).or_default();
-            stack.total = figures.total;
-            stack.share = figures.share;
-            stack.resizes = figures.resizes;
-            stack.freed = figures.freed;
-            stack.life_ms = figures.life_ms;
-            stack.longest_ms = figures.longest_ms;
+            *stack = stack.plus(&StackFigures {
+                live: Weighed::default(),
+                share: figures.share,
+                total: figures.total,
+                resizes: figures.resizes,
+                freed: figures.freed,
+                life_ms: figures.life_ms,
+                longest_ms: figures.longest_ms,
+            });
         }
         // Not from the tally: the table is what frees go by, so it cannot drift.
         TABLE.for_each(|_, record| {

@@ -6,7 +6,7 @@
 use core::alloc::Layout;
 
 use crate::record::blocks::{
-    enter_recorded, forget_resized, look_around, put, recent, recorder, settle_resized,
+    As, enter_recorded, forget_resized, look_around, put, recent, recorder,
 };
 use crate::record::clock;
 use crate::record::hooks::{self, TABLE, capture};
@@ -116,9 +116,8 @@ impl Resize {
             && tag.id == was.recording
             && thread
                 .unless_quiet(|| {
-                    let settle = |record| settle_resized(moved, was, thread, record, tag);
-                    let birth = recent(thread, current);
-                    if !enter_recorded(moved, self.new_size, thread, tag, birth, settle) {
+                    let (birth, what) = (recent(thread, current), As::Resized(was));
+                    if !enter_recorded(moved, self.new_size, thread, tag, birth, what) {
                         forget_resized(was);
                     }
                     look_around(slot, current, Some(birth.into()));

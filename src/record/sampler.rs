@@ -32,6 +32,7 @@ pub(crate) struct Weighed {
 impl Weighed {
     /// One block that stands for itself.
     #[expect(clippy::cast_precision_loss, reason = "exact up to 2^53 bytes")]
+    #[inline]
     pub(crate) fn exact(size: u64) -> Self {
         Self {
             blocks: 1.0,

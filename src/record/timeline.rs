@@ -6,13 +6,16 @@
 //! ```
 
 use crate::record::lock::Lock;
-use crate::sync::{AtomicI64, AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicI64, AtomicU64, Ordering};
 
 /// The most moments that are kept.
 const MOMENTS: usize = 1_024;
 
 /// A time in milliseconds since the start, and the bytes alive then.
 pub(crate) type Moment = (u64, u64);
+
+/// Which of the peaks: its bytes.
+pub(super) type Peak = i64;
 
 /// The moments so far.
 #[derive(Debug)]
@@ -108,12 +111,11 @@ impl Timeline {
     }
 }
 
-/// The highest that the process's live bytes have been seen at, with a number.
+/// The highest that the process's live bytes have been seen at.
 #[derive(Debug)]
 pub(super) struct Highest {
+    /// Each peak is higher than all before it, so this also tells which one it is.
     live: AtomicI64,
-    /// Counts the peaks; a share in a peak names the one that it is of.
-    number: AtomicU32,
     at_ms: AtomicU64,
 }
 
@@ -121,7 +123,6 @@ impl Highest {
     pub(super) const fn new() -> Self {
         Self {
             live: AtomicI64::new(0),
-            number: AtomicU32::new(1),
             at_ms: AtomicU64::new(0),
         }
     }
@@ -130,28 +131,26 @@ impl Highest {
     pub(super) fn clear(&self) {
         self.live.store(0, Ordering::Relaxed);
         self.at_ms.store(0, Ordering::Relaxed);
-        self.number.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// Looks whether this is a peak: also one that is as high as the last.
+    /// Looks whether this is a peak.
     #[inline]
     pub(super) fn note(&self, now_ms: u64, live: i64) {
-        if live >= self.live.load(Ordering::Relaxed) {
+        if live > self.live.load(Ordering::Relaxed) {
             self.raise(now_ms, live);
         }
     }
 
     fn raise(&self, now_ms: u64, live: i64) {
-        if self.live.fetch_max(live, Ordering::Relaxed) <= live {
+        if self.live.fetch_max(live, Ordering::Relaxed) < live {
             self.at_ms.store(now_ms, Ordering::Relaxed);
-            self.number.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// The number of the last peak.
+    /// The last peak, by which a share in it names it.
     #[inline]
-    pub(super) fn number(&self) -> u32 {
-        self.number.load(Ordering::Relaxed)
+    pub(super) fn peak(&self) -> Peak {
+        self.live.load(Ordering::Relaxed)
     }
 
     /// When it was, and how high.

@@ -3,10 +3,12 @@
 #![expect(unsafe_code, reason = "says that atomics take any bits")]
 
 use crate::arena::Zeroed;
+use crate::record::fork;
 use crate::record::lock::Lock;
 use crate::record::sampler::Weighed;
+use crate::record::timeline::Peak;
 use crate::record::zone;
-use crate::sync::{AtomicU32, AtomicU64, Ordering};
+use crate::sync::{AtomicI64, AtomicU32, AtomicU64, Ordering};
 
 /// A sum that the holder of the cell's lock adds to.
 #[derive(Debug)]
@@ -14,81 +16,70 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 struct Sum(AtomicU64);
 
 impl Sum {
+    #[inline]
     fn get(&self) -> f64 {
         f64::from_bits(self.0.load(Ordering::Relaxed))
     }
 
+    #[inline]
     fn set(&self, value: f64) {
         self.0.store(value.to_bits(), Ordering::Relaxed);
     }
 
+    #[inline]
     fn add(&self, value: f64) {
         self.set(self.get() + value);
     }
 }
 
-/// Blocks and bytes, and the variances of both.
+/// Blocks and bytes.
 #[derive(Debug)]
+#[repr(C)]
 struct Sums {
     blocks: Sum,
     bytes: Sum,
-    blocks_variance: Sum,
-    bytes_variance: Sum,
 }
 
 impl Sums {
-    fn add(&self, weighed: &Weighed) {
-        self.blocks.add(weighed.blocks);
-        self.bytes.add(weighed.bytes);
-        self.add_variance(weighed, 1.0);
+    #[inline]
+    fn add(&self, blocks: f64, bytes: f64) {
+        self.blocks.add(blocks);
+        self.bytes.add(bytes);
     }
 
-    fn take(&self, weighed: &Weighed) {
-        self.blocks.add(-weighed.blocks);
-        self.bytes.add(-weighed.bytes);
-        self.add_variance(weighed, -1.0);
+    #[inline]
+    fn copy(&self, from: &Self) {
+        self.set(from.blocks.get(), from.bytes.get());
     }
 
-    /// Exact figures have none, and need not touch the cache line.
-    fn add_variance(&self, weighed: &Weighed, sign: f64) {
-        if weighed.bytes_variance > 0.0 {
-            self.blocks_variance.add(sign * weighed.blocks_variance);
-            self.bytes_variance.add(sign * weighed.bytes_variance);
-        }
-    }
-
-    fn get(&self) -> Weighed {
-        Weighed {
-            blocks: self.blocks.get(),
-            bytes: self.bytes.get(),
-            blocks_variance: self.blocks_variance.get(),
-            bytes_variance: self.bytes_variance.get(),
-        }
-    }
-
-    fn set(&self, weighed: &Weighed) {
-        self.blocks.set(weighed.blocks);
-        self.bytes.set(weighed.bytes);
-        self.blocks_variance.set(weighed.blocks_variance);
-        self.bytes_variance.set(weighed.bytes_variance);
+    #[inline]
+    fn set(&self, blocks: f64, bytes: f64) {
+        self.blocks.set(blocks);
+        self.bytes.set(bytes);
     }
 }
 
 /// One stack's figures. Zero bytes are a fresh cell, of no node.
+///
+/// What changes with each block that stands for itself comes first, and its variances,
+/// which are 0, are not looked at.
 #[derive(Debug)]
 #[repr(C)]
 pub(super) struct Cell {
     lock: Lock,
-    node: AtomicU32,
     /// Which peak `share` belongs to, unless `live` is of a newer one.
-    peak: AtomicU32,
-    total: Sums,
+    peak: AtomicI64,
     live: Sums,
+    total: Sums,
     share: Sums,
-    resizes: Sum,
     freed: AtomicU64,
     life_ms: AtomicU64,
-    longest_ms: AtomicU64,
+    longest_ms: AtomicU32,
+    node: AtomicU32,
+    resizes: Sum,
+    live_variance: Sums,
+    total_variance: Sums,
+    share_variance: Sums,
 }
 
 const _: () = assert!(size_of::<Cell>() == 144);
@@ -105,11 +96,11 @@ pub(in crate::record) struct Figures {
 }
 
 impl Cell {
-    /// Runs `change` while no other thread changes the cell; `false` when that
-    /// cannot be.
+    /// Runs `change` while no other thread than this one changes the cell; `false` when
+    /// that cannot be.
     #[inline]
-    pub(super) fn locked(&self, change: impl FnOnce()) -> bool {
-        let Some(_guard) = self.lock.acquire() else {
+    pub(super) fn locked(&self, me: u64, change: impl FnOnce()) -> bool {
+        let Some(_guard) = self.lock.acquire_by(me) else {
             return false;
         };
         change();
@@ -120,80 +111,131 @@ impl Cell {
         self.node.store(node, Ordering::Relaxed);
     }
 
-    /// Notes the share in the newest peak, before `live` changes.
+    /// Notes the share in the newest peak, before `live` changes. Whether it did.
     #[inline]
-    fn look_at(&self, peak: u32) {
-        if self.peak.load(Ordering::Relaxed) != peak {
+    fn look_at(&self, peak: Peak) -> bool {
+        let is_newer = self.peak.load(Ordering::Relaxed) != peak;
+        if is_newer {
             self.peak.store(peak, Ordering::Relaxed);
-            self.share.set(&self.live.get());
+            self.share.copy(&self.live);
         }
+        is_newer
     }
 
-    pub(super) fn came(&self, weighed: &Weighed, peak: u32) {
-        self.total.add(weighed);
+    pub(super) fn came(&self, weighed: &Weighed, peak: Peak) {
+        self.add_to_total(weighed);
         self.joined(weighed, peak);
+    }
+
+    /// The same of a block that stands for itself, in a profile of such.
+    #[inline]
+    pub(super) fn came_itself(&self, size: u64, peak: Peak) {
+        let Weighed { blocks, bytes, .. } = Weighed::exact(size);
+        self.look_at(peak);
+        self.live.add(blocks, bytes);
+        self.total.add(blocks, bytes);
     }
 
     pub(super) fn resized(&self, weighed: &Weighed) {
         // Not another block: only what it has grown by.
-        let growth = Weighed {
+        self.add_to_total(&Weighed {
             blocks: 0.0,
             blocks_variance: 0.0,
             ..*weighed
-        };
-        self.total.add(&growth);
+        });
         self.resizes.add(weighed.blocks);
     }
 
-    pub(super) fn joined(&self, weighed: &Weighed, peak: u32) {
-        self.look_at(peak);
-        self.live.add(weighed);
+    fn add_to_total(&self, weighed: &Weighed) {
+        self.total.add(weighed.blocks, weighed.bytes);
+        self.total_variance
+            .add(weighed.blocks_variance, weighed.bytes_variance);
     }
 
-    pub(super) fn left(&self, weighed: &Weighed, peak: u32) {
-        self.look_at(peak);
-        self.live.take(weighed);
+    pub(super) fn joined(&self, weighed: &Weighed, peak: Peak) {
+        self.add_to_live(weighed, 1.0, peak);
     }
 
+    pub(super) fn left(&self, weighed: &Weighed, peak: Peak) {
+        self.add_to_live(weighed, -1.0, peak);
+    }
+
+    fn add_to_live(&self, weighed: &Weighed, sign: f64, peak: Peak) {
+        if self.look_at(peak) {
+            self.share_variance.copy(&self.live_variance);
+        }
+        self.live.add(sign * weighed.blocks, sign * weighed.bytes);
+        self.live_variance.add(
+            sign * weighed.blocks_variance,
+            sign * weighed.bytes_variance,
+        );
+    }
+
+    /// [`left`](Self::left) of a block that stands for itself, in a profile of such.
+    #[inline]
+    pub(super) fn left_itself(&self, size: u64, peak: Peak) {
+        let Weighed { blocks, bytes, .. } = Weighed::exact(size);
+        self.look_at(peak);
+        self.live.add(-blocks, -bytes);
+    }
+
+    #[inline]
     pub(super) fn ended(&self, life_ms: u32) {
-        let life = u64::from(life_ms);
         add(&self.freed, 1);
-        add(&self.life_ms, life);
-        if life > self.longest_ms.load(Ordering::Relaxed) {
-            self.longest_ms.store(life, Ordering::Relaxed);
+        add(&self.life_ms, u64::from(life_ms));
+        if life_ms > self.longest_ms.load(Ordering::Relaxed) {
+            self.longest_ms.store(life_ms, Ordering::Relaxed);
         }
     }
 
-    pub(super) fn clear(&self, peak: u32) {
-        self.locked(|| {
-            let nothing = Weighed::default();
-            for sums in [&self.total, &self.live, &self.share] {
-                sums.set(&nothing);
+    /// Live, total and share, with their variances.
+    fn all_sums(&self) -> [(&Sums, &Sums); 3] {
+        [
+            (&self.live, &self.live_variance),
+            (&self.total, &self.total_variance),
+            (&self.share, &self.share_variance),
+        ]
+    }
+
+    pub(super) fn clear(&self, peak: Peak) {
+        self.locked(fork::me(), || {
+            for (sums, variance) in self.all_sums() {
+                sums.set(0.0, 0.0);
+                variance.set(0.0, 0.0);
             }
             self.resizes.set(0.0);
-            for count in [&self.freed, &self.life_ms, &self.longest_ms] {
-                count.store(0, Ordering::Relaxed);
-            }
+            self.freed.store(0, Ordering::Relaxed);
+            self.life_ms.store(0, Ordering::Relaxed);
+            self.longest_ms.store(0, Ordering::Relaxed);
             self.peak.store(peak, Ordering::Relaxed);
         });
     }
 
     /// The node and the figures; `None` when the cell cannot be had.
-    pub(super) fn figures(&self, peak: u32) -> Option<(u32, Figures)> {
+    pub(super) fn figures(&self, peak: Peak) -> Option<(u32, Figures)> {
         let mut figures = Figures::default();
-        let read = self.locked(|| {
+        let read = self.locked(fork::me(), || {
+            let [live, total, share] = self.all_sums().map(weighed);
             let is_current = self.peak.load(Ordering::Relaxed) == peak;
-            let share = if is_current { &self.share } else { &self.live };
             figures = Figures {
-                total: self.total.get(),
-                share: share.get(),
+                total,
+                share: if is_current { share } else { live },
                 resizes: self.resizes.get(),
                 freed: self.freed.load(Ordering::Relaxed),
                 life_ms: self.life_ms.load(Ordering::Relaxed),
-                longest_ms: self.longest_ms.load(Ordering::Relaxed),
+                longest_ms: self.longest_ms.load(Ordering::Relaxed).into(),
             };
         });
         read.then(|| (self.node.load(Ordering::Relaxed), figures))
+    }
+}
+
+fn weighed((sums, variance): (&Sums, &Sums)) -> Weighed {
+    Weighed {
+        blocks: sums.blocks.get(),
+        bytes: sums.bytes.get(),
+        blocks_variance: variance.blocks.get(),
+        bytes_variance: variance.bytes.get(),
     }
 }
 

@@ -1,20 +1,25 @@
 //! What each stack has allocated, while a profile is under way.
 //!
 //! ```text
-//!   node ── index ──▶ cell      total, live, peak share; given out at the first use
+//!   node, group ── index ──▶ cell    total, live, peak share; given out at the first use
 //! ```
 //!
 //! The share that a stack has in the process's peak is kept without ever
 //! walking over all stacks when a new peak is reached, as that may be with each
-//! allocation. The peaks are numbered. A cell knows the number of the peak that
-//! its share belongs to; before it changes, it looks whether there was a newer
-//! one, and if so its live figures, which have not changed since, are its share
-//! of that:
+//! allocation. Each peak is higher than the last, so its bytes tell which one it
+//! is. A cell knows the peak that its share belongs to; before it changes, it
+//! looks whether there was a newer one, and if so its live figures, which have
+//! not changed since, are its share of that:
 //!
 //! ```text
-//!   peak number      1        1        2              2
-//!   cell         live 10 ─▶ live 30       ─▶ (share := 30, of peak 2)  live 20
+//!   peak            70       70       90               90
+//!   cell         live 10 ─▶ live 30       ─▶ (share := 30, of peak 90)  live 20
 //! ```
+//!
+//! Who allocates at a stack is often not who frees there, and each change of a cell
+//! takes its lines from the core of whoever changed it last. So threads are in groups,
+//! a group has cells of its own, and a stack's figures are the sums over its cells: in
+//! one alone more may have been freed than was allocated.
 //!
 //! Figures are kept as `f64`: weights of samples are no whole numbers, and whole
 //! numbers are exact in it up to 2^53.
@@ -24,17 +29,23 @@ mod cell;
 pub(super) use cell::Figures;
 use cell::{Cell, Index};
 
+use crate::record::fork;
 use crate::record::lock::Lock;
 use crate::record::sampler::Weighed;
+use crate::record::timeline::Peak;
 use crate::record::zone::Zone;
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// Stacks that can have a cell.
-const CELLS: usize = 1 << 20;
+/// The cells for all stacks and groups.
+const CELLS: usize = 1 << 21;
 
-/// Cells by node.
+/// Groups of threads.
+const GROUPS: u32 = 4;
+
+/// Cells by node and group.
 #[derive(Debug)]
 pub(super) struct Tally {
+    /// One group's after the other.
     index: Zone<Index>,
     cells: Zone<Cell>,
     used: AtomicU32,
@@ -64,11 +75,11 @@ impl Tally {
             }
             cells /= 2;
         }
-        self.index.open(nodes as usize)
+        self.index.open(nodes as usize * GROUPS as usize)
     }
 
     /// Forgets all figures.
-    pub(super) fn clear(&self, peak: u32) {
+    pub(super) fn clear(&self, peak: Peak) {
         for cell in self.used_cells() {
             cell.clear(peak);
         }
@@ -81,8 +92,15 @@ impl Tally {
     }
 
     /// A new block.
-    pub(super) fn came(&self, node: u32, weighed: &Weighed, peak: u32) {
+    pub(super) fn came(&self, node: u32, weighed: &Weighed, peak: Peak) {
         self.with(node, |cell| cell.came(weighed, peak));
+    }
+
+    /// The same of one that stands for itself: compiled for that, as it is on the way of each
+    /// block in a profile of everything.
+    #[inline]
+    pub(super) fn came_itself(&self, node: u32, size: u64, peak: Peak) {
+        self.with(node, |cell| cell.came_itself(size, peak));
     }
 
     /// A block that has grown, or shrunk, by what is `weighed`.
@@ -90,26 +108,43 @@ impl Tally {
         self.with(node, |cell| cell.resized(weighed));
     }
 
+    /// The same of one that belongs to this node from now on, with what it is now.
+    pub(super) fn regrown(&self, node: u32, growth: &Weighed, whole: &Weighed, peak: Peak) {
+        self.with(node, |cell| {
+            cell.resized(growth);
+            cell.joined(whole, peak);
+        });
+    }
+
     /// A block that belongs to this node from now on.
-    pub(super) fn joined(&self, node: u32, weighed: &Weighed, peak: u32) {
+    pub(super) fn joined(&self, node: u32, weighed: &Weighed, peak: Peak) {
         self.with(node, |cell| cell.joined(weighed, peak));
     }
 
     /// A block that does not belong to this node any more.
-    pub(super) fn left(&self, node: u32, weighed: &Weighed, peak: u32) {
+    pub(super) fn left(&self, node: u32, weighed: &Weighed, peak: Peak) {
         self.with(node, |cell| cell.left(weighed, peak));
     }
 
     /// A block that was freed after a life of so many milliseconds.
-    pub(super) fn freed(&self, node: u32, weighed: &Weighed, life_ms: u32, peak: u32) {
+    pub(super) fn freed(&self, node: u32, weighed: &Weighed, life_ms: u32, peak: Peak) {
         self.with(node, |cell| {
             cell.left(weighed, peak);
             cell.ended(life_ms);
         });
     }
 
-    /// The figures of all cells, with their nodes.
-    pub(super) fn figures(&self, peak: u32) -> impl Iterator<Item = (u32, Figures)> {
+    /// The same of one that stands for itself, as above.
+    #[inline]
+    pub(super) fn freed_itself(&self, node: u32, size: u64, life_ms: u32, peak: Peak) {
+        self.with(node, |cell| {
+            cell.left_itself(size, peak);
+            cell.ended(life_ms);
+        });
+    }
+
+    /// The figures of all cells, with their nodes, of which several may have the same.
+    pub(super) fn figures(&self, peak: Peak) -> impl Iterator<Item = (u32, Figures)> {
         self.used_cells().filter_map(move |cell| cell.figures(peak))
     }
 
@@ -120,17 +155,24 @@ impl Tally {
 
     #[inline]
     fn with(&self, node: u32, change: impl FnOnce(&Cell)) {
+        let me = fork::me();
         let done = self
-            .cell(node)
-            .is_some_and(|cell| cell.locked(|| change(cell)));
+            .cell(node, me)
+            .is_some_and(|cell| cell.locked(me, || change(cell)));
         if !done {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
     }
 
     #[inline]
-    fn cell(&self, node: u32) -> Option<&Cell> {
-        let index = self.index.get(u64::from(node))?;
+    fn cell(&self, node: u32, me: u64) -> Option<&Cell> {
+        let (nodes, node_index) = (self.index.len() / u64::from(GROUPS), u64::from(node));
+        if node_index >= nodes {
+            return None;
+        }
+        // The number of a thread is in the lower bits.
+        let group = me % u64::from(GROUPS);
+        let index = self.index.get(group * nodes + node_index)?;
         match index.get() {
             0 => self.make(node, index),
             known => self.cells.get(u64::from(known) - 1),
