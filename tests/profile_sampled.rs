@@ -19,7 +19,7 @@ use std::process::ExitCode;
 use std::thread;
 
 use heapledger::__private::profile::{seed_samples, set_dense_below};
-use heapledger::profile::Amount;
+use heapledger::profile::{Amount, StackProfile};
 use heapledger::{Profiler, TrackingAllocator, leaks};
 
 #[path = "fixtures/strict.rs"]
@@ -49,6 +49,7 @@ fn main() -> ExitCode {
         five_million_samples_take_no_more_memory_than_the_first_ones,
         every_thread_samples_from_the_start_to_the_end,
         a_peak_lies_within_the_error_that_is_said,
+        what_was_shrunk_and_freed_is_in_the_peak_and_has_lived,
     ])
 }
 
@@ -521,4 +522,26 @@ fn a_peak_lies_within_the_error_that_is_said() {
     }
     // Else there was nothing to see.
     assert!(worst > 128 * 1024, "{worst}");
+}
+
+/// Bug prevented: the stack where a sample was last shrunk, which has allocated nothing and has
+/// nothing alive, is left out, with what it had in the peak.
+fn what_was_shrunk_and_freed_is_in_the_peak_and_has_lived() {
+    for start in [start, start_dense] {
+        let profiler = start(64);
+        let mut shrunk = black_box(vec![1u8; 10_000_000]);
+        shrunk.truncate(9_000_000);
+        shrunk.shrink_to_fit();
+        let other = black_box(vec![1u8; 10_000_000]);
+        drop((shrunk, other));
+        let profile = profiler.finish();
+        let peak = profile.peak_amount().bytes;
+        assert!((19_000_000..19_100_000).contains(&peak), "{peak}");
+        let freed = |stack: &StackProfile| stack.peak.bytes * stack.lifetimes.freed_blocks;
+        let large = profile
+            .stacks
+            .iter()
+            .filter(|stack| freed(stack) >= 9_000_000);
+        assert_eq!(large.count(), 2);
+    }
 }

@@ -45,14 +45,8 @@ pub(super) fn fill(profile: &mut HeapProfile, snapshot: &Snapshot) {
 fn stacks(figures: &HashMap<u32, StackFigures>) -> Vec<StackProfile> {
     let mut by_stack: HashMap<Vec<u64>, StackFigures> = HashMap::new();
     for (&node, figures) in figures {
-        let sum = by_stack.entry(record::frames(node).0).or_default();
-        sum.live = sum.live.plus(&figures.live);
-        sum.share = sum.share.plus(&figures.share);
-        sum.total = sum.total.plus(&figures.total);
-        sum.resizes += figures.resizes;
-        sum.freed += figures.freed;
-        sum.life_ms += figures.life_ms;
-        sum.longest_ms = sum.longest_ms.max(figures.longest_ms);
+        let stack = by_stack.entry(record::frames(node).0).or_default();
+        *stack = stack.plus(figures);
     }
     let mut stacks: Vec<StackProfile> = by_stack
         .into_iter()
@@ -68,7 +62,12 @@ fn stacks(figures: &HashMap<u32, StackFigures>) -> Vec<StackProfile> {
                 longest_ms: figures.longest_ms,
             },
         })
-        .filter(|stack| stack.reallocations > 0 || !(stack.total.is_zero() && stack.live.is_zero()))
+        .filter(|stack| {
+            // Where a sample was shrunk nothing was allocated, and nothing need be alive.
+            let amounts = [stack.live, stack.peak, stack.total];
+            let events = stack.reallocations + stack.lifetimes.freed_blocks;
+            events > 0 || !amounts.iter().all(Amount::is_zero)
+        })
         .collect();
     stacks.sort_by(|a, b| key(a).cmp(&key(b)));
     stacks
