@@ -65,6 +65,7 @@ pub use data::{
     Amount, HeapProfile, Lifetimes, Mapping, Mode, Moment, SizeClass, StackProfile, ThreadShare,
 };
 pub use diff::{Change, ProfileDiff, StackDiff};
+#[doc(hidden)]
 pub use names::Names;
 pub use profiler::{DEFAULT_INTERVAL, Profiler, ProfilerBuilder};
 pub use value::{Format, Value};

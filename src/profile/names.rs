@@ -11,13 +11,7 @@ use crate::symbols::{Frame, Resolved};
 /// that were inlined included.
 ///
 /// What a profile keeps of [`symbolize`](HeapProfile::symbolize), and
-/// [`HeapProfile::frames`] reads; there is nothing in a new one.
-///
-/// ```
-/// use heapledger::profile::Names;
-///
-/// assert!(Names::default().at(0x40_2000).is_empty());
-/// ```
+/// [`HeapProfile::frames`] reads.
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     known: HashMap<u64, Vec<Frame>>,
@@ -48,44 +42,11 @@ impl Names {
     }
 
     /// The functions at a return address; none when it was not looked up.
-    ///
-    /// ```
-    /// # use heapledger::profile::{Frame, Names, Origin};
-    /// # let frame = |function, line, inlined| {
-    /// #     Frame::synthetic(function, Some("src/cache.rs"), Some(line), Origin::User, inlined)
-    /// # };
-    /// # let names = Names::new(
-    /// #     [(0x40_2000, vec![frame("app::insert", 13, true), frame("app::serve", 20, false)])].into(),
-    /// # );
-    /// let lines: Vec<_> = names.at(0x40_2000).iter().map(Frame::line).collect();
-    /// assert_eq!(lines, [Some(13), Some(20)]);
-    /// assert!(names.at(0x40_3000).is_empty());
-    /// ```
     pub fn at(&self, address: u64) -> &[Frame] {
         self.known.get(&address).map_or(&[], Vec::as_slice)
     }
 
-    /// The functions of a stack, innermost first, without the allocator's
-    /// frames at its beginning and the runtime's at its end. Addresses that were not
-    /// looked up have none.
-    ///
-    /// ```
-    /// # use heapledger::profile::{Frame, Names, Origin, StackProfile};
-    /// # let frame = |function, origin| vec![Frame::synthetic(function, None, None, origin, false)];
-    /// # let names = Names::new(
-    /// #     [
-    /// #         (0x40_1000, frame("__rustc::__rust_alloc", Origin::Allocator)),
-    /// #         (0x40_2000, frame("app::insert", Origin::User)),
-    /// #     ]
-    /// #     .into(),
-    /// # );
-    /// # let mut stack = StackProfile::default();
-    /// # stack.addresses = vec![0x40_1000, 0x40_2000];
-    /// // The innermost frame is the allocator's.
-    /// assert_eq!(names.at(stack.addresses[0])[0].function(), "__rustc::__rust_alloc");
-    /// let trimmed = names.trimmed(&stack);
-    /// assert_eq!(trimmed[0].function(), "app::insert");
-    /// ```
+    /// See [`HeapProfile::trimmed`].
     pub fn trimmed(&self, stack: &StackProfile) -> Vec<Frame> {
         let frames = stack.addresses.iter().flat_map(|&address| self.at(address));
         Resolved::new(frames.cloned().collect()).trimmed()
@@ -159,6 +120,36 @@ impl HeapProfile {
     /// ```
     pub fn frames(&self, address: u64) -> &[Frame] {
         self.names.as_ref().map_or(&[], |names| names.at(address))
+    }
+
+    /// The functions of a stack as the reports show them, innermost first: without the
+    /// allocator's at its beginning and the runtime's at its end. None before
+    /// [`symbolize`](Self::symbolize).
+    ///
+    /// ```
+    /// # #[global_allocator]
+    /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+    /// # use heapledger::Profiler;
+    /// # use heapledger::profile::Origin;
+    /// # let profiler = Profiler::builder().every_allocation().start()?;
+    /// # #[inline(never)]
+    /// # fn remember() -> Vec<u8> {
+    /// #     std::hint::black_box(vec![0; 10_000])
+    /// # }
+    /// # let kept = remember();
+    /// # let mut profile = profiler.finish();
+    /// profile.symbolize();
+    /// let stack = &profile.stacks[0];
+    /// let whole = stack.addresses.iter().flat_map(|&address| profile.frames(address));
+    /// let trimmed = profile.trimmed(stack);
+    /// assert!(trimmed.len() < whole.count());
+    /// assert_ne!(trimmed[0].origin(), Origin::Allocator);
+    /// # drop(kept);
+    /// # Ok::<(), heapledger::Error>(())
+    /// ```
+    pub fn trimmed(&self, stack: &StackProfile) -> Vec<Frame> {
+        let names = self.names.as_ref();
+        names.map_or_else(Vec::new, |names| names.trimmed(stack))
     }
 
     /// The names: those that are there, or else looked up now.
