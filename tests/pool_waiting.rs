@@ -125,7 +125,7 @@ fn the_waker_of_the_last_poll_is_the_one_that_is_woken() {
 #[test]
 fn threads_are_served_in_the_order_in_which_they_came() {
     let pool = BoundedPool::<u32>::new(1);
-    let order = parking_lot::Mutex::new(Vec::new());
+    let order = Mutex::new(Vec::new());
     let guard = pool.acquire().expect("idle");
     thread::scope(|scope| {
         for i in 0..6 {
