@@ -136,3 +136,13 @@ pub mod __private {
         pub use crate::record::{Record, Table, TableLosses, Tree, TreeLosses};
     }
 }
+
+/// Of the scopes, what has models.
+#[cfg(all(test, loom))]
+mod scope {
+    #[expect(
+        dead_code,
+        reason = "a model asks for what may go wrong, and for no more"
+    )]
+    mod page;
+}

@@ -32,7 +32,7 @@ mod figures;
 )]
 mod levels;
 #[cfg(all(test, loom))]
-mod models;
+pub(crate) mod models;
 mod peak;
 #[expect(unsafe_code, reason = "walks chunks that are never freed")]
 mod registry;

@@ -5,10 +5,14 @@
 //! RUSTFLAGS="--cfg loom" cargo test --release --lib models
 //! ```
 
+use core::num::NonZeroU32;
+
 use loom::sync::Arc;
 use loom::thread;
 
 use super::Books;
+use super::figures::Figures;
+use super::peak::Peak;
 use super::registry::Registry;
 use super::slot::Slot;
 #[cfg(feature = "profile")]
@@ -31,6 +35,47 @@ fn slot(books: &Books, index: usize) -> &Slot {
         .slots()
         .nth(index)
         .expect("a slot of the first chunk")
+}
+
+/// A slot that goes from thread to thread, for the models of what stands on the ledger.
+#[derive(Debug)]
+pub(crate) struct OneSlot {
+    pub(crate) slot: Slot,
+    peak: Peak,
+}
+
+impl OneSlot {
+    /// One that is free, and past its first, cold entry.
+    pub(crate) fn new() -> Self {
+        let (slot, peak) = (Slot::new(), Peak::new());
+        slot.publish(&peak);
+        Self { slot, peak }
+    }
+
+    /// As a thread at its first entry, if the slot is free.
+    pub(crate) fn begin(&self) -> bool {
+        let is_taken = self.take();
+        if is_taken {
+            self.slot.begin();
+        }
+        is_taken
+    }
+
+    /// The same, without a look at where it begins.
+    pub(crate) fn take(&self) -> bool {
+        Registry::take(&self.slot)
+    }
+
+    /// As a thread that ends.
+    pub(crate) fn end(&self) {
+        self.slot.end(&self.peak);
+        Registry::release(&self.slot);
+    }
+
+    /// As a thread that enters a scope.
+    pub(crate) fn open_level(&self) -> (Figures, Option<NonZeroU32>) {
+        self.slot.open_level(&self.peak)
+    }
 }
 
 /// Hands a slot with one entry from a thread to the next by `release`, and gives

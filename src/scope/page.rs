@@ -13,7 +13,8 @@
 //! Opening writes what readers of a closed page do not look at, closing what
 //! readers of an open one do not, and each ends with the next turn. So a reader
 //! never has to wait for an owner that was stopped in between (or that `fork`
-//! has left behind); it reads again only when the page has turned meanwhile.
+//! has left behind); it reads again only when the page has turned meanwhile. `models` has
+//! it, and each ordering that it needs.
 //!
 //! A visit that is never left (its guard forgotten) ends with the thread. It
 //! holds the slot then: nobody takes that before the visit is closed, so what it
@@ -23,7 +24,7 @@
 
 use core::num::NonZeroU32;
 
-use crate::ledger::{self, Figures, Slot};
+use crate::ledger::{Figures, Slot};
 use crate::sync::{AtomicI64, AtomicU32, AtomicU64, Ordering, fence};
 
 /// The mark of a visit that found no memory for a level.
@@ -96,10 +97,11 @@ impl Page {
     }
 
     /// Enters once more. For the owner.
+    #[cfg(not(loom))]
     pub(super) fn enter(&self) {
         let depth = self.depth.load(Ordering::Relaxed);
         if depth == 0 {
-            let (start, level) = self.slot.open_level(ledger::peak());
+            let (start, level) = self.slot.open_level(crate::ledger::peak());
             self.open(start, level);
         } else {
             self.depth.store(depth.saturating_add(1), Ordering::Relaxed);
@@ -243,8 +245,8 @@ impl Drop for Page {
 struct Cells([AtomicU64; 6]);
 
 impl Cells {
-    const fn new() -> Self {
-        Self([const { AtomicU64::new(0) }; 6])
+    fn new() -> Self {
+        Self(core::array::from_fn(|_| AtomicU64::new(0)))
     }
 
     fn set(&self, figures: &Figures) {
@@ -257,3 +259,6 @@ impl Cells {
         Figures::from_array(self.0.each_ref().map(|cell| cell.load(Ordering::Relaxed)))
     }
 }
+
+#[cfg(all(test, loom))]
+mod models;
