@@ -396,9 +396,8 @@ impl Profiling {
         if let Some(slot) = ledger::own() {
             Current::look_around(slot, clock::now());
         }
-        for (node, figures) in TALLY.figures(HIGHEST.peak()) {
-            let stack = stacks.entry(node).or_default();
-            *stack = stack.plus(&StackFigures {
+        for (node, figures) in TALLY.figures(|| HIGHEST.peak()) {
+            let stack = StackFigures {
                 live: Weighed::default(),
                 share: figures.share,
                 total: figures.total,
@@ -406,7 +405,8 @@ impl Profiling {
                 freed: figures.freed,
                 life_ms: figures.life_ms,
                 longest_ms: figures.longest_ms,
-            });
+            };
+            stacks.insert(node, stack);
         }
         // Not from the tally: the table is what frees go by, so it cannot drift.
         TABLE.for_each(|_, record| {

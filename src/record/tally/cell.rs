@@ -4,7 +4,7 @@
 
 use crate::arena::Zeroed;
 use crate::record::fork;
-use crate::record::lock::Lock;
+use crate::record::lock::{Guard, Lock};
 use crate::record::sampler::Weighed;
 use crate::record::timeline::Peak;
 use crate::record::zone;
@@ -211,22 +211,42 @@ impl Cell {
         });
     }
 
-    /// The node and the figures; `None` when the cell cannot be had.
-    pub(super) fn figures(&self, peak: Peak) -> Option<(u32, Figures)> {
-        let mut figures = Figures::default();
-        let read = self.locked(fork::me(), || {
-            let [live, total, share] = self.all_sums().map(weighed);
-            let is_current = self.peak.load(Ordering::Relaxed) == peak;
-            figures = Figures {
-                total,
-                share: if is_current { share } else { live },
-                resizes: self.resizes.get(),
-                freed: self.freed.load(Ordering::Relaxed),
-                life_ms: self.life_ms.load(Ordering::Relaxed),
-                longest_ms: self.longest_ms.load(Ordering::Relaxed).into(),
-            };
-        });
-        read.then(|| (self.node.load(Ordering::Relaxed), figures))
+    /// Whose it is.
+    pub(super) fn node(&self) -> u32 {
+        self.node.load(Ordering::Relaxed)
+    }
+
+    /// The lock, for who reads; `None` when it cannot be had.
+    pub(super) fn hold(&self) -> Option<Guard<'_>> {
+        self.lock.acquire()
+    }
+
+    /// The figures, for who [holds](Self::hold) the lock.
+    pub(super) fn figures(&self, peak: Peak) -> Figures {
+        let [live, total, share] = self.all_sums().map(weighed);
+        let is_current = self.peak.load(Ordering::Relaxed) == peak;
+        Figures {
+            total,
+            share: if is_current { share } else { live },
+            resizes: self.resizes.get(),
+            freed: self.freed.load(Ordering::Relaxed),
+            life_ms: self.life_ms.load(Ordering::Relaxed),
+            longest_ms: self.longest_ms.load(Ordering::Relaxed).into(),
+        }
+    }
+}
+
+impl Figures {
+    /// The sum, with the longest life of both.
+    pub(super) fn plus(&self, other: &Self) -> Self {
+        Self {
+            total: self.total.plus(&other.total),
+            share: self.share.plus(&other.share),
+            resizes: self.resizes + other.resizes,
+            freed: self.freed + other.freed,
+            life_ms: self.life_ms + other.life_ms,
+            longest_ms: self.longest_ms.max(other.longest_ms),
+        }
     }
 }
 

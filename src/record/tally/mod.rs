@@ -40,7 +40,10 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 const CELLS: usize = 1 << 21;
 
 /// Groups of threads.
-const GROUPS: u32 = 4;
+const GROUPS: usize = 4;
+
+/// The cells of one stack, by group.
+type Cells<'a> = [Option<&'a Cell>; GROUPS];
 
 /// Cells by node and group.
 #[derive(Debug)]
@@ -75,7 +78,7 @@ impl Tally {
             }
             cells /= 2;
         }
-        self.index.open(nodes as usize * GROUPS as usize)
+        self.index.open(nodes as usize * GROUPS)
     }
 
     /// Forgets all figures.
@@ -143,9 +146,47 @@ impl Tally {
         });
     }
 
-    /// The figures of all cells, with their nodes, of which several may have the same.
-    pub(super) fn figures(&self, peak: Peak) -> impl Iterator<Item = (u32, Figures)> {
-        self.used_cells().filter_map(move |cell| cell.figures(peak))
+    /// The figures of all stacks, by node; of the last peak, which `peak` is asked for. A node
+    /// may come twice: then the later ones are its figures.
+    pub(super) fn figures(&self, peak: impl Fn() -> Peak) -> impl Iterator<Item = (u32, Figures)> {
+        self.used_cells().filter_map(move |cell| {
+            let node = cell.node();
+            let first = self.cells_of(node).into_iter().flatten().next();
+            let is_first = first.is_some_and(|first| core::ptr::eq(first, cell));
+            let figures = is_first.then(|| self.figures_of(node, &peak))?;
+            if figures.is_none() {
+                self.lost.fetch_add(1, Ordering::Relaxed);
+            }
+            Some((node, figures?))
+        })
+    }
+
+    /// The figures of one stack, as they are together at one moment: what one group has
+    /// allocated and another freed would otherwise be seen freed only. `None` when a cell
+    /// cannot be had.
+    fn figures_of(&self, node: u32, peak: impl Fn() -> Peak) -> Option<Figures> {
+        loop {
+            let cells = self.cells_of(node);
+            let held = cells.map(|cell| cell.map(Cell::hold));
+            let lacking = |cells: Cells<'_>| cells.iter().filter(|cell| cell.is_none()).count();
+            // One that is new since then was made by who may have freed what another has told of.
+            if lacking(self.cells_of(node)) == lacking(cells) {
+                if held.iter().flatten().any(Option::is_none) {
+                    return None;
+                }
+                let peak = peak();
+                let figures = cells.iter().flatten().map(|cell| cell.figures(peak));
+                return Some(figures.fold(Figures::default(), |sum, each| sum.plus(&each)));
+            }
+        }
+    }
+
+    /// The cells of a stack, by group.
+    fn cells_of(&self, node: u32) -> Cells<'_> {
+        core::array::from_fn(|group| match self.index(node, group as u64)?.get() {
+            0 => None,
+            known => self.cells.get(u64::from(known) - 1),
+        })
     }
 
     fn used_cells(&self) -> impl Iterator<Item = &Cell> {
@@ -166,16 +207,21 @@ impl Tally {
 
     #[inline]
     fn cell(&self, node: u32, me: u64) -> Option<&Cell> {
-        let (nodes, node_index) = (self.index.len() / u64::from(GROUPS), u64::from(node));
-        if node_index >= nodes {
-            return None;
-        }
         // The number of a thread is in the lower bits.
-        let group = me % u64::from(GROUPS);
-        let index = self.index.get(group * nodes + node_index)?;
+        let index = self.index(node, me % GROUPS as u64)?;
         match index.get() {
             0 => self.make(node, index),
             known => self.cells.get(u64::from(known) - 1),
+        }
+    }
+
+    #[inline]
+    fn index(&self, node: u32, group: u64) -> Option<&Index> {
+        let (nodes, node) = (self.index.len() / GROUPS as u64, u64::from(node));
+        if node < nodes {
+            self.index.get(group * nodes + node)
+        } else {
+            None
         }
     }
 
@@ -197,8 +243,73 @@ impl Tally {
 
 #[cfg(test)]
 mod tests {
-    use super::Tally;
+    use std::sync::mpsc;
+    use std::thread;
+
+    use super::{GROUPS, Tally};
+    use crate::record::fork;
     use crate::record::sampler::Weighed;
+    use crate::sync::{AtomicI64, Ordering};
+
+    /// Runs on a thread of this group.
+    fn in_group(group: u64, run: impl FnOnce() + Send) {
+        if fork::me() % GROUPS as u64 == group {
+            return run();
+        }
+        thread::scope(|scope| scope.spawn(|| in_group(group, run)).join()).expect("no panic");
+    }
+
+    /// Bug prevented: of a stack where one thread allocates and another frees, what came is
+    /// read at one moment and what went at a later one: a share of less than nothing, or of
+    /// much more than ever was.
+    #[test]
+    fn what_a_stack_has_is_read_at_one_moment_for_all_groups() {
+        const BETWEEN: u32 = 20_000;
+        const UNDER_WAY: u8 = 4;
+        let tally = Tally::new();
+        assert!(tally.open(1 << 16));
+        let peak = AtomicI64::new(1);
+        let next_peak = || peak.fetch_add(1, Ordering::Relaxed);
+        // The cells of one stack, far apart.
+        in_group(0, || tally.came_itself(7, 1, 0));
+        in_group(0, || {
+            (100..100 + BETWEEN).for_each(|node| tally.came_itself(node, 1, 0));
+        });
+        in_group(1, || tally.freed_itself(7, 1, 0, 0));
+        assert_eq!(tally.cells_of(7).iter().flatten().count(), 2);
+        let (send, receive) = mpsc::sync_channel(UNDER_WAY.into());
+        let mut most: f64 = 0.0;
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                in_group(0, || {
+                    for _ in 0..200_000 {
+                        tally.came_itself(7, 1, next_peak());
+                        send.send(()).expect("somebody frees");
+                    }
+                    drop(send);
+                });
+            });
+            let freeing = scope.spawn(|| {
+                in_group(1, || {
+                    for () in receive {
+                        tally.freed_itself(7, 1, 0, next_peak());
+                    }
+                });
+            });
+            while !freeing.is_finished() {
+                let mut all = tally.figures(|| peak.load(Ordering::Relaxed));
+                let (_, figures) = all.find(|(node, _)| *node == 7).expect("it has cells");
+                let share = figures.share.blocks;
+                assert!(
+                    (0.0..=f64::from(UNDER_WAY) + 2.0).contains(&share),
+                    "{share}"
+                );
+                most = most.max(share);
+            }
+        });
+        // Else there was nothing to see.
+        assert!(most > 0.0);
+    }
 
     /// Bug prevented: a second profile's losses less those of the first, whose
     /// count was begun again in between: a number with twenty digits.
