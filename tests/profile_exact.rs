@@ -8,9 +8,10 @@
 mod support;
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
-use std::hint::black_box;
+use std::hint::{black_box, spin_loop};
 use std::process::ExitCode;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,6 +30,8 @@ fn main() -> ExitCode {
         totals_equal_the_counters,
         totals_equal_the_counters_with_threads_that_allocate_at_once,
         the_share_in_the_peak_is_what_was_alive_at_the_peak,
+        what_threads_allocate_at_the_same_time_is_all_in_the_peak,
+        what_a_steady_program_has_at_its_peak_is_what_it_had_last,
         a_growing_vector_shows_where_it_grew,
         what_a_check_records_is_in_the_profile_too,
         what_an_older_check_records_is_in_the_profile_too,
@@ -270,6 +273,54 @@ fn the_share_in_the_peak_is_what_was_alive_at_the_peak() {
     assert_eq!(share.bytes, (highest + frame) as u64);
     assert_eq!(share.bytes + older, profile.peak.live_bytes);
     assert!(share.bytes > profile.live().bytes);
+}
+
+/// Bug prevented: the ledger knows of both threads' blocks when the first one looks for a
+/// peak; the second one's, told later, is missing from it, as the peak is no higher then.
+fn what_threads_allocate_at_the_same_time_is_all_in_the_peak() {
+    const ROUNDS: usize = 300;
+    const SIZE: usize = 10_000_000;
+    let (begun, together) = (Barrier::new(3), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                for round in 0..ROUNDS {
+                    begun.wait();
+                    together.fetch_add(1, SeqCst);
+                    while together.load(SeqCst) < 2 * (round + 1) {
+                        spin_loop();
+                    }
+                    let block: Vec<u8> = black_box(Vec::with_capacity(SIZE));
+                    begun.wait();
+                    drop(block);
+                    begun.wait();
+                }
+            });
+        }
+        let mut short = 0;
+        for _ in 0..ROUNDS {
+            let profiler = start();
+            begun.wait();
+            begun.wait();
+            begun.wait();
+            let profile = profiler.finish();
+            short += usize::from(profile.peak_amount().bytes < 2 * SIZE as u64);
+        }
+        assert_eq!(short, 0, "of {ROUNDS}");
+    });
+}
+
+/// Bug prevented: a program whose live bytes come back to what they were when the profile
+/// began has nothing in its peak.
+fn what_a_steady_program_has_at_its_peak_is_what_it_had_last() {
+    let mut buffer = black_box(vec![1_u8; 1_000_000]);
+    let profiler = start();
+    for _ in 0..10 {
+        drop(buffer);
+        buffer = black_box(vec![1_u8; 1_000_000]);
+    }
+    assert_eq!(profiler.finish().peak_amount().bytes, 1_000_000);
+    drop(buffer);
 }
 
 fn stack_with<'a>(profile: &'a HeapProfile, name: &str) -> &'a StackProfile {

@@ -14,7 +14,7 @@ const MOMENTS: usize = 1_024;
 /// A time in milliseconds since the start, and the bytes alive then.
 pub(crate) type Moment = (u64, u64);
 
-/// Which of the peaks: its bytes.
+/// Which of the peaks.
 pub(super) type Peak = i64;
 
 /// The moments so far.
@@ -112,50 +112,70 @@ impl Timeline {
 }
 
 /// The highest that the process's live bytes have been seen at.
+///
+/// One that is as high as the last is a peak, too: the ledger knows of a block before its
+/// stack does, so of threads that allocate at the same time the last one to look has all of
+/// it told. And what a steady program has at its peak is what it had there last.
 #[derive(Debug)]
 pub(super) struct Highest {
-    /// Each peak is higher than all before it, so this also tells which one it is.
-    live: AtomicI64,
+    /// `bytes << 16 | how many as high came after the first`.
+    last: AtomicI64,
     at_ms: AtomicU64,
 }
+
+/// Beyond this many there are no more as high as the first: a name must not come again.
+const TIES: i64 = (1 << TIE_BITS) - 1;
+const TIE_BITS: u32 = 16;
 
 impl Highest {
     pub(super) const fn new() -> Self {
         Self {
-            live: AtomicI64::new(0),
+            last: AtomicI64::new(0),
             at_ms: AtomicU64::new(0),
         }
     }
 
     /// Begins again.
     pub(super) fn clear(&self) {
-        self.live.store(0, Ordering::Relaxed);
+        self.last.store(0, Ordering::Relaxed);
         self.at_ms.store(0, Ordering::Relaxed);
     }
 
     /// Looks whether this is a peak.
     #[inline]
     pub(super) fn note(&self, now_ms: u64, live: i64) {
-        if live > self.live.load(Ordering::Relaxed) {
-            self.raise(now_ms, live);
+        let last = self.last.load(Ordering::Relaxed);
+        if live >= last >> TIE_BITS {
+            self.raise(now_ms, live.min(i64::MAX >> TIE_BITS), last);
         }
     }
 
-    fn raise(&self, now_ms: u64, live: i64) {
-        if self.live.fetch_max(live, Ordering::Relaxed) < live {
-            self.at_ms.store(now_ms, Ordering::Relaxed);
+    fn raise(&self, now_ms: u64, live: i64, mut last: i64) {
+        loop {
+            let next = match live.cmp(&(last >> TIE_BITS)) {
+                core::cmp::Ordering::Greater => live << TIE_BITS,
+                core::cmp::Ordering::Equal if last & TIES < TIES => last + 1,
+                _ => return,
+            };
+            let raised =
+                self.last
+                    .compare_exchange_weak(last, next, Ordering::Relaxed, Ordering::Relaxed);
+            match raised {
+                Ok(_) => return self.at_ms.store(now_ms, Ordering::Relaxed),
+                Err(other) => last = other,
+            }
         }
     }
 
     /// The last peak, by which a share in it names it.
     #[inline]
     pub(super) fn peak(&self) -> Peak {
-        self.live.load(Ordering::Relaxed)
+        self.last.load(Ordering::Relaxed)
     }
 
     /// When it was, and how high.
     pub(super) fn moment(&self) -> Moment {
-        let live = self.live.load(Ordering::Relaxed);
+        let live = self.peak() >> TIE_BITS;
         (
             self.at_ms.load(Ordering::Relaxed),
             u64::try_from(live).unwrap_or(0),
@@ -165,7 +185,42 @@ impl Highest {
 
 #[cfg(test)]
 mod tests {
-    use super::{MOMENTS, Timeline};
+    use super::{Highest, MOMENTS, TIES, Timeline};
+
+    /// Bug prevented: one that is as high as the last is none, or after many of those an old
+    /// one's name comes again.
+    #[test]
+    fn a_peak_is_never_lower_and_its_name_never_comes_again() {
+        let highest = Highest::new();
+        let mut names = vec![highest.peak()];
+        for (now, live, is_one) in [
+            (1, 100, true),
+            (2, 99, false),
+            (3, 100, true),
+            (4, 100, true),
+            (5, 70, false),
+            (6, 101, true),
+            (7, 100, false),
+            (8, 101, true),
+            (9, 1 << 46, true),
+        ] {
+            let (before, moment) = (highest.peak(), highest.moment());
+            highest.note(now, live);
+            if is_one {
+                assert_eq!(highest.moment(), (now, live.cast_unsigned()));
+                assert!(!names.contains(&highest.peak()));
+                names.push(highest.peak());
+            } else {
+                assert_eq!((highest.peak(), highest.moment()), (before, moment));
+            }
+        }
+        (0..=TIES).for_each(|_| highest.note(10, 1 << 46));
+        let last = highest.peak();
+        highest.note(11, 1 << 46);
+        assert_eq!((highest.peak(), highest.moment()), (last, (10, 1 << 46)));
+        highest.note(12, (1 << 46) + 1);
+        assert!(highest.peak() > last && highest.moment() == (12, (1 << 46) + 1));
+    }
 
     /// Bug prevented: a server that is up for weeks fills its memory with moments.
     #[test]

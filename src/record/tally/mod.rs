@@ -6,14 +6,14 @@
 //!
 //! The share that a stack has in the process's peak is kept without ever
 //! walking over all stacks when a new peak is reached, as that may be with each
-//! allocation. Each peak is higher than the last, so its bytes tell which one it
-//! is. A cell knows the peak that its share belongs to; before it changes, it
-//! looks whether there was a newer one, and if so its live figures, which have
-//! not changed since, are its share of that:
+//! allocation. The peaks have names. A cell knows the name of the peak that its
+//! share belongs to; before it changes, it looks whether there was a newer one,
+//! and if so its live figures, which have not changed since, are its share of
+//! that:
 //!
 //! ```text
-//!   peak            70       70       90               90
-//!   cell         live 10 ─▶ live 30       ─▶ (share := 30, of peak 90)  live 20
+//!   peak             A        A        B              B
+//!   cell         live 10 ─▶ live 30       ─▶ (share := 30, of peak B)  live 20
 //! ```
 //!
 //! Who allocates at a stack is often not who frees there, and each change of a cell
@@ -71,6 +71,10 @@ impl Tally {
     /// Makes room; `false` when there is no memory. Not for use inside the
     /// allocator.
     pub(super) fn open(&self, nodes: u32) -> bool {
+        // First: there can be fewer cells, but not fewer nodes.
+        if !self.index.open(nodes as usize * GROUPS) {
+            return false;
+        }
         let mut cells = CELLS;
         while !self.cells.open(cells) {
             if cells < 1 << 10 {
@@ -78,7 +82,7 @@ impl Tally {
             }
             cells /= 2;
         }
-        self.index.open(nodes as usize * GROUPS)
+        true
     }
 
     /// Forgets all figures.
@@ -249,6 +253,7 @@ mod tests {
     use super::{GROUPS, Tally};
     use crate::record::fork;
     use crate::record::sampler::Weighed;
+    use crate::record::timeline::Highest;
     use crate::sync::{AtomicI64, Ordering};
 
     /// Runs on a thread of this group.
@@ -309,6 +314,24 @@ mod tests {
         });
         // Else there was nothing to see.
         assert!(most > 0.0);
+    }
+
+    /// Bug prevented: of two threads that allocate at the same time, the ledger knows of both
+    /// blocks when the first one looks for a peak, and the second one's is in no share.
+    #[test]
+    fn what_is_told_after_a_peak_as_high_as_the_last_is_in_it() {
+        let (tally, highest) = (Tally::new(), Highest::new());
+        assert!(tally.open(1 << 10));
+        for node in [10, 11] {
+            tally.came_itself(node, 10, highest.peak());
+            highest.note(0, 120);
+        }
+        for node in [10, 11] {
+            tally.freed_itself(node, 10, 0, highest.peak());
+        }
+        let figures = tally.figures(|| highest.peak());
+        let share: f64 = figures.map(|(_, figures)| figures.share.bytes).sum();
+        assert!((share - 20.0).abs() < f64::EPSILON, "{share}");
     }
 
     /// Bug prevented: a second profile's losses less those of the first, whose
