@@ -24,6 +24,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering}
 use std::thread;
 
 use heapledger::__private::profile::{refuse_stand_ins, set_dense_below, stand_ins};
+use heapledger::__private::unwind::{self, Method};
 use heapledger::{Profiler, TrackingAllocator, leaks};
 use hostile::{run_on_a_stack_of, unwind, with_another_stack};
 
@@ -879,7 +880,9 @@ fn samples_on_another_stack_are_taken() {
             }
             let profile = profiler.finish();
             assert_eq!(profile.live().bytes, 4_800);
-            assert!(profile.incomplete.cut_stacks >= 100);
+            // The system's unwinder finds the way back from there.
+            let ends_there = unwind::prime() == Method::Native;
+            assert_eq!(profile.incomplete.cut_stacks >= 100, ends_there);
             assert_eq!(profile.incomplete.blocks, 0);
         }
     });
