@@ -50,6 +50,9 @@ static FIND_OBJECT: AtomicUsize = AtomicUsize::new(0);
 /// The loader's counts of added and removed files when it was last asked.
 static ADDED: AtomicU64 = AtomicU64::new(0);
 static REMOVED: AtomicU64 = AtomicU64::new(0);
+/// Where the program's own memory begins and ends; 0 before the first look.
+static PROGRAM_START: AtomicU64 = AtomicU64::new(0);
+static PROGRAM_END: AtomicU64 = AtomicU64::new(0);
 
 /// What changed since the last look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,7 +71,11 @@ pub(crate) fn refresh() -> Change {
         let found = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"_dl_find_object".as_ptr()) };
         FIND_OBJECT.store(found.addr(), Ordering::Release);
     }
-    let (added, removed) = list::counts();
+    let (added, removed, program) = list::first();
+    if let Some(program) = program {
+        PROGRAM_START.store(program.start, Ordering::Relaxed);
+        PROGRAM_END.store(program.end, Ordering::Relaxed);
+    }
     let had_added = ADDED.swap(added, Ordering::Relaxed);
     let had_removed = REMOVED.swap(removed, Ordering::Relaxed);
     let change = if had_removed != removed {
@@ -103,11 +110,28 @@ pub(crate) fn find(address: u64) -> Option<Module> {
     let asked = core::ptr::with_exposed_provenance_mut(usize::try_from(address).ok()?);
     // SAFETY: the address is only compared; `found` has the size and layout that glibc fills in.
     let missing = unsafe { find_object(asked, &raw mut found) };
-    (missing == 0 && !found.eh_frame.is_null()).then(|| Module {
-        start: found.map_start.addr() as u64,
-        end: found.map_end.addr() as u64,
-        eh_frame_hdr: found.eh_frame.addr() as u64,
+    (missing == 0 && !found.eh_frame.is_null()).then(|| {
+        let part = (found.map_start.addr() as u64, found.map_end.addr() as u64);
+        let (start, end) = whole(part);
+        Module {
+            start,
+            end,
+            eh_frame_hdr: found.eh_frame.addr() as u64,
+        }
     })
+}
+
+/// The whole file that a part of memory is of. Between the segments of the program itself,
+/// which the kernel has mapped, there may be gaps (by chance, in one of some 250 programs, or
+/// where they are linked for large pages); then the loader gives the segment that an address is in.
+fn whole(part: (u64, u64)) -> (u64, u64) {
+    let start = PROGRAM_START.load(Ordering::Relaxed);
+    let end = PROGRAM_END.load(Ordering::Relaxed);
+    if start <= part.0 && part.1 <= end {
+        (start, end)
+    } else {
+        part
+    }
 }
 
 #[cfg(test)]

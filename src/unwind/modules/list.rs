@@ -16,14 +16,16 @@ use crate::sync::{AtomicPtr, Ordering};
 /// was loaded.
 static LIST: AtomicPtr<Vec<Module>> = AtomicPtr::new(core::ptr::null_mut());
 
-/// How many files were ever added to the process, and removed from it.
-pub(super) fn counts() -> (u64, u64) {
-    let mut counts = (0, 0);
+/// How many files were ever added to the process, and removed from it; and the first,
+/// which is the program. From a normal context: takes the loader's lock.
+pub(super) fn first() -> (u64, u64, Option<Module>) {
+    let mut first = (0, 0, None);
     loaded::each(|file| {
-        counts = file.counts();
+        let (added, removed) = file.counts();
+        first = (added, removed, module(file.base(), file.headers()));
         ControlFlow::Break(())
     });
-    counts
+    first
 }
 
 /// Makes a new list. From a normal context: takes the loader's lock and memory.
