@@ -99,7 +99,7 @@ pub(crate) use look::is_on;
 #[cfg(not(loom))]
 pub(crate) use process::Everyone;
 #[cfg(not(loom))]
-pub(crate) use profiling::{Profiling, Snapshot, StackFigures, set_dense_below, unseen};
+pub(crate) use profiling::{Profiling, Snapshot, set_dense_below, unseen};
 #[cfg(not(loom))]
 pub(crate) use recording::{Key, Recording, Survivor};
 #[cfg(not(loom))]
@@ -110,6 +110,8 @@ pub(crate) use sampler::Weighed;
 pub(crate) use stand_in::{count as stand_ins, refuse as refuse_stand_ins};
 #[cfg(not(loom))]
 pub use table::{DEFAULT_RECORDS, Record, Table, TableLosses};
+#[cfg(not(loom))]
+pub(crate) use tally::StackFigures;
 pub use tree::{DEFAULT_NODES, OVERFLOW, ROOT, Tree, TreeLosses};
 #[cfg(not(loom))]
 pub(crate) use visits::{Visit, quietly, seed_samples, threads};

@@ -23,7 +23,7 @@ use crate::record::recording::{self, Recording};
 use crate::record::sampler::{self, BUCKETS, Weighed};
 use crate::record::stand_in;
 use crate::record::table::{Amend, Record};
-use crate::record::tally::Tally;
+use crate::record::tally::{StackFigures, Tally};
 use crate::record::timeline::{Highest, Moment, Timeline};
 use crate::record::visits::{self, Thread};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
@@ -64,33 +64,6 @@ pub(crate) struct Profiling {
     id: u32,
     lost: Lost,
     began: std::time::Instant,
-}
-
-/// What the recorder knows of a stack; weighed, by node.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct StackFigures {
-    pub(crate) live: Weighed,
-    pub(crate) share: Weighed,
-    pub(crate) total: Weighed,
-    pub(crate) resizes: f64,
-    pub(crate) freed: u64,
-    pub(crate) life_ms: u64,
-    pub(crate) longest_ms: u64,
-}
-
-impl StackFigures {
-    /// The sum, with the longest life of both.
-    pub(crate) fn plus(&self, other: &Self) -> Self {
-        Self {
-            live: self.live.plus(&other.live),
-            share: self.share.plus(&other.share),
-            total: self.total.plus(&other.total),
-            resizes: self.resizes + other.resizes,
-            freed: self.freed + other.freed,
-            life_ms: self.life_ms + other.life_ms,
-            longest_ms: self.longest_ms.max(other.longest_ms),
-        }
-    }
 }
 
 /// What the recorder knows at one moment.
@@ -389,25 +362,13 @@ impl Profiling {
 
     /// What is known now. Call it [quietly](visits::quietly).
     pub(crate) fn snapshot(&self) -> Snapshot {
-        let mut stacks: HashMap<u32, StackFigures> = HashMap::new();
         let Some(current) = current() else {
-            return self.snapshot_of(stacks);
+            return self.snapshot_of(HashMap::new());
         };
         if let Some(slot) = ledger::own() {
             Current::look_around(slot, clock::now());
         }
-        for (node, figures) in TALLY.figures(|| HIGHEST.peak()) {
-            let stack = StackFigures {
-                live: Weighed::default(),
-                share: figures.share,
-                total: figures.total,
-                resizes: figures.resizes,
-                freed: figures.freed,
-                life_ms: figures.life_ms,
-                longest_ms: figures.longest_ms,
-            };
-            stacks.insert(node, stack);
-        }
+        let mut stacks: HashMap<u32, StackFigures> = TALLY.figures(|| HIGHEST.peak()).collect();
         // Not from the tally: the table is what frees go by, so it cannot drift.
         TABLE.for_each(|_, record| {
             if current.has(&record) {

@@ -84,15 +84,17 @@ pub(super) struct Cell {
 
 const _: () = assert!(size_of::<Cell>() == 144);
 
-/// A cell's figures at one moment.
+/// What is known of a stack at one moment.
 #[derive(Clone, Copy, Debug, Default)]
-pub(in crate::record) struct Figures {
-    pub(in crate::record) total: Weighed,
-    pub(in crate::record) share: Weighed,
-    pub(in crate::record) resizes: f64,
-    pub(in crate::record) freed: u64,
-    pub(in crate::record) life_ms: u64,
-    pub(in crate::record) longest_ms: u64,
+pub(crate) struct StackFigures {
+    /// Nothing, in a cell's: the table tells what is alive, as frees go by it.
+    pub(crate) live: Weighed,
+    pub(crate) share: Weighed,
+    pub(crate) total: Weighed,
+    pub(crate) resizes: f64,
+    pub(crate) freed: u64,
+    pub(crate) life_ms: u64,
+    pub(crate) longest_ms: u64,
 }
 
 impl Cell {
@@ -222,10 +224,11 @@ impl Cell {
     }
 
     /// The figures, for who [holds](Self::hold) the lock.
-    pub(super) fn figures(&self, peak: Peak) -> Figures {
+    pub(super) fn figures(&self, peak: Peak) -> StackFigures {
         let [live, total, share] = self.all_sums().map(weighed);
         let is_current = self.peak.load(Ordering::Relaxed) == peak;
-        Figures {
+        StackFigures {
+            live: Weighed::default(),
             total,
             share: if is_current { share } else { live },
             resizes: self.resizes.get(),
@@ -236,10 +239,11 @@ impl Cell {
     }
 }
 
-impl Figures {
+impl StackFigures {
     /// The sum, with the longest life of both.
-    pub(super) fn plus(&self, other: &Self) -> Self {
+    pub(crate) fn plus(&self, other: &Self) -> Self {
         Self {
+            live: self.live.plus(&other.live),
             total: self.total.plus(&other.total),
             share: self.share.plus(&other.share),
             resizes: self.resizes + other.resizes,

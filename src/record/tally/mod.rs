@@ -26,7 +26,7 @@
 
 mod cell;
 
-pub(super) use cell::Figures;
+pub(crate) use cell::StackFigures;
 use cell::{Cell, Index};
 
 use crate::record::fork;
@@ -152,7 +152,10 @@ impl Tally {
 
     /// The figures of all stacks, by node; of the last peak, which `peak` is asked for. A node
     /// may come twice: then the later ones are its figures.
-    pub(super) fn figures(&self, peak: impl Fn() -> Peak) -> impl Iterator<Item = (u32, Figures)> {
+    pub(super) fn figures(
+        &self,
+        peak: impl Fn() -> Peak,
+    ) -> impl Iterator<Item = (u32, StackFigures)> {
         self.used_cells().filter_map(move |cell| {
             let node = cell.node();
             let first = self.cells_of(node).into_iter().flatten().next();
@@ -168,7 +171,7 @@ impl Tally {
     /// The figures of one stack, as they are together at one moment: what one group has
     /// allocated and another freed would otherwise be seen freed only. `None` when a cell
     /// cannot be had.
-    fn figures_of(&self, node: u32, peak: impl Fn() -> Peak) -> Option<Figures> {
+    fn figures_of(&self, node: u32, peak: impl Fn() -> Peak) -> Option<StackFigures> {
         loop {
             let cells = self.cells_of(node);
             let held = cells.map(|cell| cell.map(Cell::hold));
@@ -180,7 +183,7 @@ impl Tally {
                 }
                 let peak = peak();
                 let figures = cells.iter().flatten().map(|cell| cell.figures(peak));
-                return Some(figures.fold(Figures::default(), |sum, each| sum.plus(&each)));
+                return Some(figures.fold(StackFigures::default(), |sum, each| sum.plus(&each)));
             }
         }
     }
