@@ -168,6 +168,19 @@ pub(crate) unsafe fn give_back<T: Zeroed + Sync + 'static>(value: NonNull<T>) {
     unsafe { System.dealloc(value.as_ptr().cast(), Layout::new::<T>()) };
 }
 
+/// Whether the system has some memory left, for what ends the process without it.
+///
+/// A large block, which the C library does not keep for the thread alone when it is given
+/// back: then a small one of any kind can be cut from it.
+pub(crate) fn is_any_left() -> bool {
+    let Some(spare) = zeroed::<[u64; 256]>() else {
+        return false;
+    };
+    // SAFETY: just requested with this layout, and nobody else knows it.
+    unsafe { System.dealloc(spare.as_ptr().cast(), Layout::new::<[u64; 256]>()) };
+    true
+}
+
 /// Memory for one `T`, filled with zero bytes.
 fn zeroed<T>() -> Option<NonNull<T>> {
     const { assert!(size_of::<T>() > 0, "System takes no empty layouts") };

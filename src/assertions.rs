@@ -307,7 +307,7 @@ pub fn assert_no_alloc<R>(body: impl FnOnce() -> R) -> R {
 /// Runs `body` in a scope that writes down each request.
 fn traced<R>(body: impl FnOnce() -> R) -> Result<(R, ScopeStats, Trace), Error> {
     installed::require()?;
-    let slot = ledger::own().ok_or(Error::thread_ending())?;
+    let slot = ledger::own_or_error()?;
     #[cfg(feature = "profile")]
     crate::record::prepare_sites();
     let scope = Scope::try_enter()?;

@@ -116,8 +116,9 @@ impl Error {
         matches!(self.kind, Kind::NoMemory)
     }
 
-    /// Whether the calling thread has no entries of its own: it is ending, and
-    /// has them no more, or the system had no memory for them.
+    /// Whether the calling thread has no entries of its own any more, because it
+    /// is ending; or not yet, in a signal handler that has interrupted its first
+    /// touch of the heap.
     ///
     /// ```
     /// # #[global_allocator]

@@ -46,15 +46,19 @@ pub(crate) fn require() -> Result<(), Error> {
 #[cold]
 fn probe() -> bool {
     // On the thread's own page when it has one: no other thread can write there. A thread that is
-    // ending counts on the shared page, where only others in its state could be taken for us.
-    let entries = || {
-        ledger::own().map_or_else(ledger::shared_allocations, |slot| {
-            slot.figures().allocations
-        })
+    // ending counts on the shared page, where only others in its state could be taken for us. The
+    // same page both times: one that it gets in between has other figures, whoever counts there.
+    let page = ledger::own().unwrap_or_else(ledger::shared);
+    let requests = || {
+        let figures = page.figures();
+        figures.allocations.wrapping_add(figures.failures)
     };
-    let before = entries();
-    drop(black_box(Box::new(black_box(0u64))));
-    let counted = entries() != before;
+    let before = requests();
+    let mut block: Vec<u64> = Vec::new();
+    // Not a box: without memory a request is refused, and that is counted, too.
+    let _ = black_box(&mut block).try_reserve_exact(1);
+    drop(black_box(block));
+    let counted = requests() != before;
     if counted {
         ANSWER.store(INSTALLED, Ordering::Relaxed);
     }

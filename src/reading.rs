@@ -61,7 +61,8 @@ pub fn try_stats() -> Result<Stats, Error> {
 /// that; a thread that frees more than it allocates shows zero there, so
 /// subtract the totals yourself to see by how much. `peak_bytes` is the highest
 /// that its net ever was, and exact. What the thread does while its thread
-/// locals are being dropped is counted for the process only.
+/// locals are being dropped, or before the system has memory for its entries, is
+/// counted for the process only.
 ///
 /// # Panics
 /// When the tracking allocator is not this program's global allocator, or the
@@ -88,7 +89,8 @@ pub fn thread_stats() -> Stats {
 /// program's global allocator, also where [`try_stats`] has figures of one that
 /// is used as a value;
 /// [`Error::is_thread_ending`] while the thread's locals are being dropped,
-/// when it has no entries of its own any more.
+/// when it has no entries of its own any more; [`Error::is_no_memory`] when it
+/// has none because the system has no memory for them, until it has.
 ///
 /// ```
 /// # #[global_allocator]
@@ -104,7 +106,7 @@ pub fn thread_stats() -> Stats {
 /// ```
 pub fn try_thread_stats() -> Result<Stats, Error> {
     installed::require()?;
-    let slot = ledger::own().ok_or(Error::thread_ending())?;
+    let slot = ledger::own_or_error()?;
     let base = slot.base();
     let own = slot.figures().since(&base);
     let net = |allocated: u64, freed: u64| {

@@ -53,7 +53,8 @@ pub(crate) use slot::Slot;
 pub(crate) use thread::rests;
 #[cfg(not(loom))]
 pub(crate) use thread::{
-    allocated_cold, freed_cold, is_own, own, refused, resized, try_allocated, try_freed,
+    allocated_cold, freed_cold, is_own, own, own_or_error, refused, resized, try_allocated,
+    try_freed,
 };
 pub(crate) use trace::{Request, Trace};
 
@@ -233,10 +234,10 @@ pub(crate) fn reset_peak() {
     BOOKS.reset_peak(own());
 }
 
-/// How many allocations threads without a slot of their own have made.
+/// What threads without a slot of their own count on.
 #[cfg(not(loom))]
-pub(crate) fn shared_allocations() -> u64 {
-    BOOKS.registry.shared.allocations.read()
+pub(crate) fn shared() -> &'static Slot {
+    &BOOKS.registry.shared
 }
 
 /// How many slots have ever had an owner.

@@ -22,6 +22,8 @@
 
 use core::cell::Cell;
 
+use crate::arena;
+use crate::error::Error;
 use crate::ledger::registry::Registry;
 use crate::ledger::slot::Slot;
 use crate::ledger::trace::Request;
@@ -81,6 +83,23 @@ pub(crate) fn own() -> Option<&'static Slot> {
     }
 }
 
+/// The same for who cannot do without; the error says why there is none.
+#[inline]
+pub(crate) fn own_or_error() -> Result<&'static Slot, Error> {
+    own().ok_or_else(why_none)
+}
+
+/// Why [`own`] has just given nothing.
+#[cold]
+fn why_none() -> Error {
+    // What `claim` leaves behind when another chunk cannot be had.
+    if core::ptr::eq(current(), &raw const UNCLAIMED) {
+        Error::no_memory()
+    } else {
+        Error::thread_ending()
+    }
+}
+
 /// Whether `slot` is the calling thread's own. Claims nothing.
 #[inline]
 pub(crate) fn is_own(slot: &'static Slot) -> bool {
@@ -91,6 +110,10 @@ pub(crate) fn is_own(slot: &'static Slot) -> bool {
 #[inline(never)]
 fn claim(marker: &'static Slot) -> Option<&'static Slot> {
     if core::ptr::eq(marker, &raw const DETACHED) {
+        return None;
+    }
+    // Registering the destructor below takes memory, and without it the C library ends the process.
+    if !arena::is_any_left() {
         return None;
     }
     // What the runtime allocates while we register the destructor is counted on the shared slot.

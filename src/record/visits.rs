@@ -249,11 +249,8 @@ fn os_id() -> u64 {
 
 /// Whether the calling thread can be in recordings at all.
 pub(super) fn possible() -> Result<(), Error> {
-    match (make(), ledger::own()) {
-        (Some(_), _) => Ok(()),
-        (None, Some(_)) => Err(Error::no_memory()),
-        (None, None) => Err(Error::thread_ending()),
-    }
+    ledger::own_or_error()?;
+    make().map(|_| ()).ok_or(Error::no_memory())
 }
 
 /// What each thread that was ever seen here has done since it began, by the

@@ -76,9 +76,10 @@ impl Scope {
     /// Enters a scope on the calling thread.
     ///
     /// # Panics
-    /// When the tracking allocator is not the program's global allocator, or
-    /// when the thread's locals are already torn down: a scope that could only
-    /// report nothing. See [`try_enter`](Self::try_enter).
+    /// When the tracking allocator is not the program's global allocator, when the
+    /// thread's locals are already torn down, or when there is no memory for its
+    /// entries: a scope that could only report nothing. See
+    /// [`try_enter`](Self::try_enter).
     ///
     /// ```
     /// # #[global_allocator]
@@ -103,7 +104,8 @@ impl Scope {
     /// [`enter`](Self::enter), with an error instead of a panic.
     ///
     /// # Errors
-    /// [`Error::is_not_installed`] and [`Error::is_thread_ending`].
+    /// [`Error::is_not_installed`], [`Error::is_thread_ending`] and, of a thread's
+    /// own entries, [`Error::is_no_memory`].
     ///
     /// ```
     /// let scope = heapledger::Scope::try_enter();
@@ -117,7 +119,7 @@ impl Scope {
     #[inline]
     pub fn try_enter() -> Result<Self, Error> {
         installed::require()?;
-        let slot = ledger::own().ok_or(Error::thread_ending())?;
+        let slot = ledger::own_or_error()?;
         let (start, level) = slot.open_level(ledger::peak());
         Ok(Self {
             slot,
