@@ -3,7 +3,6 @@
 //! Here the process has one test, on the harness's main thread: it takes away all the
 //! memory there is.
 
-#![cfg(target_os = "linux")]
 #![allow(
     unsafe_code,
     reason = "threads that have not touched the heap, limits and a full heap are C's to make"
@@ -23,6 +22,10 @@ use heapledger::{Error, Scope, TrackingAllocator, stats, try_thread_stats};
 static HEAP: TrackingAllocator = TrackingAllocator::new();
 
 fn main() -> ExitCode {
+    if !cfg!(target_os = "linux") {
+        println!("left out: only of Linux is it known that a process can be kept from memory");
+        return ExitCode::SUCCESS;
+    }
     support::main(cases![
         a_thread_without_memory_for_its_entries_is_told_so_and_gets_them_later,
     ])
