@@ -45,9 +45,18 @@ pub(crate) fn require() -> Result<(), Error> {
 
 #[cold]
 fn probe() -> bool {
+    // Twice: a thread that had no page of its own, for want of memory, may get it with the request.
+    let counted = is_counted() || is_counted();
+    if counted {
+        ANSWER.store(INSTALLED, Ordering::Relaxed);
+    }
+    counted
+}
+
+/// Whether a request is counted where the thread's requests were until then.
+fn is_counted() -> bool {
     // On the thread's own page when it has one: no other thread can write there. A thread that is
-    // ending counts on the shared page, where only others in its state could be taken for us. The
-    // same page both times: one that it gets in between has other figures, whoever counts there.
+    // ending counts on the shared page, where only others in its state could be taken for us.
     let page = ledger::own().unwrap_or_else(ledger::shared);
     let requests = || {
         let figures = page.figures();
@@ -58,9 +67,5 @@ fn probe() -> bool {
     // Not a box: without memory a request is refused, and that is counted, too.
     let _ = black_box(&mut block).try_reserve_exact(1);
     drop(black_box(block));
-    let counted = requests() != before;
-    if counted {
-        ANSWER.store(INSTALLED, Ordering::Relaxed);
-    }
-    counted
+    requests() != before
 }

@@ -274,14 +274,16 @@ fn add(count: &AtomicU64, n: u64) {
 pub(super) struct Index(AtomicU32);
 
 impl Index {
+    /// The cell's position, if there is one.
     #[inline]
-    pub(super) fn get(&self) -> u32 {
+    pub(super) fn get(&self) -> Option<u64> {
         // Acquire: the cell's name.
-        self.0.load(Ordering::Acquire)
+        u64::from(self.0.load(Ordering::Acquire)).checked_sub(1)
     }
 
+    /// Names the cell at this position.
     pub(super) fn set(&self, cell: u32) {
-        self.0.store(cell, Ordering::Release);
+        self.0.store(cell + 1, Ordering::Release);
     }
 }
 
