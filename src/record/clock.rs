@@ -104,12 +104,26 @@ fn coarse_ns() -> u64 {
 /// Gives the core away for 100 µs, or until a signal comes.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(super) fn nap() {
-    let time = libc::timespec {
+    sleep(&libc::timespec {
         tv_sec: 0,
         tv_nsec: 100_000,
-    };
+    });
+}
+
+/// Not the C library's sleep: there a thread may be cancelled, which no one expects of `malloc`
+/// and `free`, nor that they change `errno`.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn sleep(time: &libc::timespec) {
+    // SAFETY: takes nothing, and the thread that calls is there.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: the calling thread's own, which nobody else writes.
+    let kept = unsafe { errno.read() };
+    let time: *const libc::timespec = time;
+    let rest: *mut libc::timespec = core::ptr::null_mut();
     // SAFETY: reads the record; what was left to wait for is not asked.
-    unsafe { libc::nanosleep(&raw const time, core::ptr::null_mut()) };
+    unsafe { libc::syscall(libc::SYS_nanosleep, time, rest) };
+    // SAFETY: as above.
+    unsafe { errno.write(kept) };
 }
 
 /// The same, as std has it.
@@ -132,5 +146,49 @@ mod tests {
         }
         assert!(now() >= before + 29 && system_ns() >= ns + 30_000_000);
         assert!(u64::from(super::look_ms()) >= before + 29 && recent() > 0);
+    }
+
+    /// Bug prevented: a C program's thread that another has asked to end is unwound out of
+    /// `malloc` or `free`, which wait for a lock of the recorder's.
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    #[test]
+    fn no_thread_is_cancelled_in_a_nap() {
+        unsafe extern "C" {
+            safe fn pthread_setcancelstate(
+                state: libc::c_int,
+                old: &mut libc::c_int,
+            ) -> libc::c_int;
+        }
+        const DISABLED: libc::c_int = 1;
+        let thread = std::thread::spawn(|| {
+            // SAFETY: takes nothing.
+            let this = unsafe { libc::pthread_self() };
+            // SAFETY: the calling thread, which is there.
+            let cancelled = unsafe { libc::pthread_cancel(this) };
+            super::nap();
+            let mut old = DISABLED;
+            // Before anything else that would end it here.
+            let disabled = pthread_setcancelstate(DISABLED, &mut old);
+            assert_eq!((cancelled, disabled, old), (0, 0, 0));
+        });
+        thread.join().expect("it has woken up");
+    }
+
+    /// Bug prevented: a `free` that waits changes `errno` between a call that fails and the
+    /// look at why.
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    #[test]
+    fn a_nap_that_is_cut_short_leaves_errno_as_it_was() {
+        // SAFETY: takes nothing.
+        let errno = unsafe { libc::__errno_location() };
+        // SAFETY: the calling thread's own.
+        unsafe { errno.write(77) };
+        let never = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: -1,
+        };
+        super::sleep(&never);
+        let errno = std::io::Error::last_os_error().raw_os_error();
+        assert_eq!(errno, Some(77));
     }
 }
