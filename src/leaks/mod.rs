@@ -47,7 +47,9 @@
 //! With line tables only (`debug = "line-tables-only"`, `debug = 1`) the lines
 //! are the same, but an inlined function has its bare name, which is what
 //! [suppressions](Check::suppress) then see. Without debug information there
-//! are no lines at all.
+//! are no lines at all. Names are looked up when a check has failed: of a library
+//! that was closed by then there may be none, or, where another has been opened in
+//! its place, that one's.
 //!
 //! # With other threads
 //!

@@ -16,12 +16,18 @@
 //! What other code does with these locks, we cannot help.
 
 use core::mem;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+use once_cell::sync::OnceCell;
 
 use crate::record::clock::nap;
 use crate::record::fork;
 use crate::record::lock::{Guard, Lock};
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+use crate::symbols::Newcomer;
 use crate::symbols::Symbols;
 use crate::sync::{AtomicU32, Ordering};
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+use crate::unwind::{self, Mapped};
 
 /// How long those who come to a door let a fork go first, in naps of 100 µs.
 const COURTESY: u32 = 100;
@@ -97,7 +103,24 @@ pub(super) fn ask<R>(question: impl FnOnce() -> R) -> R {
 
 /// Names for addresses, each looked up behind the door.
 pub(crate) fn symbols() -> Symbols {
-    Symbols::behind(|look_up| ask(look_up))
+    let symbols = Symbols::behind(|look_up| ask(look_up));
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    let symbols = symbols.with_newcomers(newcomers());
+    symbols
+}
+
+/// The files that were not there when names were first asked for here.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn newcomers() -> Vec<Newcomer> {
+    static FIRST: OnceCell<Vec<Mapped>> = OnceCell::new();
+    ask(|| {
+        let now = unwind::mapped();
+        let first = FIRST.get_or_init(|| now.clone());
+        now.into_iter()
+            .filter(|file| !first.contains(file))
+            .map(|file| Newcomer::new(file.start, file.end, file.bias, file.path))
+            .collect()
+    })
 }
 
 /// Gives back what looking up names has read, which else stays for the next time.

@@ -3,9 +3,12 @@
 //! Frames are raw addresses until somebody asks for a report. Then each is
 //! resolved once, by the `backtrace` crate, from the debug information of the
 //! program and its libraries: the functions that were inlined at the address,
-//! innermost first, and the one that they were inlined into.
+//! innermost first, and the one that they were inlined into. That crate knows what
+//! was loaded when it was first asked; the rest, where we know of them, are `newcomers`.
 
 mod frame;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod newcomers;
 mod origin;
 mod runtime;
 mod trim;
@@ -13,6 +16,8 @@ mod trim;
 use std::collections::HashMap;
 
 pub use frame::Frame;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(crate) use newcomers::Newcomer;
 pub use origin::Origin;
 pub use trim::Resolved;
 pub(crate) use trim::kept;
@@ -26,6 +31,8 @@ pub struct Symbols {
     known: HashMap<u64, Vec<Frame>>,
     paths: frame::Paths,
     door: Door,
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    newcomers: Vec<Newcomer>,
 }
 
 impl Symbols {
@@ -44,7 +51,15 @@ impl Symbols {
             known: HashMap::new(),
             paths: paths.unwrap_or_default(),
             door,
+            #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+            newcomers: Vec::new(),
         }
+    }
+
+    /// The same, where these files have been loaded since the first look-up.
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    pub(crate) fn with_newcomers(self, newcomers: Vec<Newcomer>) -> Self {
+        Self { newcomers, ..self }
     }
 
     /// Looks up what is not known yet, in the order of the addresses.
@@ -58,7 +73,7 @@ impl Symbols {
         missing.dedup();
         missing.retain(|address| !self.known.contains_key(address));
         for address in missing {
-            let frames = resolve(address, &self.paths, self.door);
+            let frames = self.resolve(address);
             self.known.insert(address, frames);
         }
     }
@@ -72,14 +87,39 @@ impl Symbols {
     pub fn stack(&mut self, addresses: &[u64]) -> Resolved {
         let mut frames = Vec::new();
         for &address in addresses {
-            let (paths, door) = (&self.paths, self.door);
-            let here = self
-                .known
-                .entry(address)
-                .or_insert_with(|| resolve(address, paths, door));
-            frames.extend_from_slice(here);
+            if !self.known.contains_key(&address) {
+                let here = self.resolve(address);
+                self.known.insert(address, here);
+            }
+            frames.extend_from_slice(self.known.get(&address).map_or(&[], Vec::as_slice));
         }
         Resolved::new(frames)
+    }
+
+    /// The frames at one return address.
+    fn resolve(&self, address: u64) -> Vec<Frame> {
+        let mut frames = self.look(address);
+        let physical = frames.len().saturating_sub(1);
+        for inlined in frames.iter_mut().take(physical) {
+            inlined.set_inlined();
+        }
+        if frames.is_empty() {
+            frames.push(Frame::unknown(address));
+        }
+        frames
+    }
+
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    fn look(&self, address: u64) -> Vec<Frame> {
+        match self.newcomers.iter().find(|file| file.has(address)) {
+            Some(file) => file.frames(address, &self.paths),
+            None => look(address, &self.paths, self.door),
+        }
+    }
+
+    #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+    fn look(&self, address: u64) -> Vec<Frame> {
+        look(address, &self.paths, self.door)
     }
 }
 
@@ -89,8 +129,8 @@ impl Default for Symbols {
     }
 }
 
-/// The frames at one return address.
-fn resolve(address: u64, paths: &frame::Paths, door: Door) -> Vec<Frame> {
+/// What `backtrace` knows of a return address, innermost first.
+fn look(address: u64, paths: &frame::Paths, door: Door) -> Vec<Frame> {
     let mut frames = Vec::new();
     // `backtrace::resolve` takes a return address and looks up the call before it.
     let address = core::ptr::without_provenance_mut(usize::try_from(address).unwrap_or(0));
@@ -104,12 +144,5 @@ fn resolve(address: u64, paths: &frame::Paths, door: Door) -> Vec<Frame> {
             ));
         });
     });
-    let physical = frames.len().saturating_sub(1);
-    for inlined in frames.iter_mut().take(physical) {
-        inlined.set_inlined();
-    }
-    if frames.is_empty() {
-        frames.push(Frame::unknown(address as u64));
-    }
     frames
 }

@@ -14,6 +14,8 @@ pub(crate) struct Mapped {
     pub(crate) end: u64,
     /// What of the file lies at `start`.
     pub(crate) offset: u64,
+    /// How much higher all of it lies than the file says.
+    pub(crate) bias: u64,
     pub(crate) path: String,
     /// In hexadecimal; empty if there is none.
     pub(crate) build_id: String,
@@ -57,6 +59,7 @@ fn add(list: &mut Vec<Mapped>, base: u64, headers: &[libc::Elf64_Phdr], name: &C
             start: start - within,
             end: start.wrapping_add(header.p_memsz).next_multiple_of(PAGE),
             offset: header.p_offset.saturating_sub(within),
+            bias: base,
             path: path.clone(),
             build_id: build_id.clone(),
         });

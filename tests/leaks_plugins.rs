@@ -1,0 +1,101 @@
+//! Leaks through libraries that are opened and closed while the program runs.
+
+#![allow(unsafe_code, reason = "opens libraries and calls into them")]
+
+mod support;
+
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
+
+use heapledger::{TrackingAllocator, leaks};
+use libloading::Library;
+
+#[global_allocator]
+static HEAP: TrackingAllocator = TrackingAllocator::new();
+
+fn main() -> ExitCode {
+    if !cfg!(all(target_os = "linux", target_arch = "x86_64")) {
+        println!("left out: elsewhere names are only known of what is loaded at first");
+        return ExitCode::SUCCESS;
+    }
+    support::main(cases![
+        a_library_that_is_opened_after_a_report_has_names_in_the_next,
+        a_library_in_the_place_of_another_does_not_get_its_names,
+    ])
+}
+
+extern "C" fn leak() {
+    std::mem::forget(black_box(vec![0_u8; 100]));
+}
+
+/// A library with a function of this name, which calls what it is given in line 3.
+fn library(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugins");
+    std::fs::create_dir_all(&folder).expect("a folder");
+    // The child of each case makes its own.
+    let file = |ending: &str| folder.join(format!("{name}-{}.{ending}", std::process::id()));
+    let (source, library) = (file("rs"), file("so"));
+    let text = format!(
+        "#[unsafe(no_mangle)]\npub extern \"C\" fn {name}(call: extern \"C\" fn()) {{\n    \
+         call();\n    std::hint::black_box(call);\n}}\n"
+    );
+    std::fs::write(&source, text).expect("a source file");
+    let cargo = PathBuf::from(std::env::var_os("CARGO").unwrap_or_default());
+    let beside = cargo.with_file_name("rustc");
+    let rustc = if beside.exists() {
+        beside
+    } else {
+        PathBuf::from("rustc")
+    };
+    let built = Command::new(rustc)
+        .args([
+            "--edition=2024",
+            "--crate-type=cdylib",
+            "-Cdebuginfo=2",
+            "-o",
+        ])
+        .args([&library, &source])
+        .status();
+    assert!(built.is_ok_and(|status| status.success()), "no {name}");
+    std::fs::remove_file(source).expect("nobody needs it any more");
+    library
+}
+
+/// What is told of a leak through this library, which is opened and closed again.
+fn leak_through(name: &str, path: &Path) -> String {
+    // SAFETY: its initialisers are those of std.
+    let library = unsafe { Library::new(path) }.expect("a library");
+    // SAFETY: its type is that of the text in `library`.
+    let call = unsafe { library.get::<extern "C" fn(extern "C" fn())>(name.as_bytes()) };
+    let call = call.expect("the function");
+    let report = leaks::check(|| call(leak)).expect_err("it leaks");
+    let report = format!("{report:#}");
+    std::fs::remove_file(path).expect("nobody needs it any more");
+    report
+}
+
+/// Bug prevented: names are known of what was loaded when they were first asked for; of what
+/// is opened later there are bare addresses.
+fn a_library_that_is_opened_after_a_report_has_names_in_the_next() {
+    let path = library("comes_late");
+    let own = leaks::check(|| leak()).expect_err("it leaks").to_string();
+    assert!(own.contains("leaks_plugins.rs"), "{own}");
+    let report = leak_through("comes_late", &path);
+    let line = format!("comes_late-{}.rs:3", std::process::id());
+    assert!(report.contains("comes_late at "), "{report}");
+    assert!(report.contains(&line), "{report}");
+}
+
+/// Bug prevented: a leak in one plugin is shown in another that was there before.
+fn a_library_in_the_place_of_another_does_not_get_its_names() {
+    let names = ["comes_first", "comes_second", "comes_third"];
+    let paths = names.map(library);
+    for (name, path) in names.iter().zip(&paths) {
+        let report = leak_through(name, path);
+        for each in names {
+            let is_there = report.contains(&format!("{each} at "));
+            assert_eq!(is_there, each == *name, "{name}: {report}");
+        }
+    }
+}
