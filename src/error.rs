@@ -152,8 +152,9 @@ impl Error {
     }
 
     /// Whether a recording was asked for in a signal handler that has
-    /// interrupted the start or the end of another, or while another thread did
-    /// not get done with that for ten seconds.
+    /// interrupted the start or the end of another, or by an inner allocator that was
+    /// called for the recorder's own work, or while another thread did not get done with
+    /// a start or an end for ten seconds.
     ///
     /// ```
     /// use heapledger::{Error, leaks::{Check, LeakGuard}};
@@ -227,7 +228,7 @@ impl fmt::Display for Error {
             #[cfg(feature = "profile")]
             Kind::Busy => {
                 "a recording can be neither started nor ended here: another was just starting or \
-                 ending, and a signal handler has interrupted that"
+                 ending, and a signal handler, or the inner allocator, has interrupted that"
             }
             #[cfg(feature = "profile")]
             Kind::AlreadyProfiling => {

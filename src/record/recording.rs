@@ -197,6 +197,18 @@ impl Office {
         numbers
     }
 
+    /// The innermost recording under way of this one and those that it was part of.
+    fn still_open(&self, recording: Option<Tag>) -> Option<Tag> {
+        let mut id = recording?.id;
+        // To an end: each began before its parts.
+        loop {
+            match find(id) {
+                None => id = *self.parts.get(&id)?,
+                open => return open,
+            }
+        }
+    }
+
     /// [`numbers`](Self::numbers) of a recording that ends, which becomes part
     /// of its parent if that is under way.
     fn take_numbers(&mut self, id: u32, parent: Option<u32>) -> Vec<u32> {
@@ -365,6 +377,8 @@ impl Recording {
     /// Starts a recording that no thread is in yet. What it leaves alive is alive, too, in
     /// the one that the calling thread is in.
     pub(crate) fn start() -> Result<Self, Error> {
+        // Else it would be of nothing, and find nothing wrong.
+        visits::at_leisure()?;
         Self::start_in(|| visits::here()?.current())
     }
 
@@ -484,7 +498,10 @@ impl Recording {
             // Without the books the recording ends all the same. Its place is lost then, and frees
             // go on being looked up.
             let mut office = office();
-            let parent = self.parent.filter(|parent| parent.is_under_way());
+            let parent = match &office {
+                Some(office) => office.still_open(self.parent),
+                None => self.parent.filter(|parent| parent.is_under_way()),
+            };
             let part = u64::from(self.tag.id) << 32 | parent.map_or(0, |p| u64::from(p.id));
             self.tag.entry.part.store(part, Ordering::Relaxed);
             // Release: what it was part of.

@@ -184,6 +184,15 @@ impl Resize {
         if !(is_wanted || thread.is_rehearsing()) {
             return None;
         }
+        if let Some(record) = self.record.filter(|record| !record.sampled)
+            && tag.is_none()
+            && !is_hit
+        {
+            return Some(Record {
+                size: new,
+                ..record
+            });
+        }
         if let Some(spot) = TABLE.spot(moved.addr()) {
             spot.fetch();
         }

@@ -19,7 +19,7 @@ use crate::error::Error;
 use crate::ledger::{self, Figures, Slot};
 use crate::record::everywhere;
 use crate::record::fork;
-use crate::record::recording::{Entry, Tag};
+use crate::record::recording::{self, Entry, Tag, Wanting};
 use crate::record::sampler::{Line, Sizes};
 use crate::sync::{AtomicU64, Ordering, compiler_fence, fence};
 use crate::unwind::Stack;
@@ -158,7 +158,7 @@ impl Thread {
         }
     }
 
-    /// The same when the last visit's recording is over.
+    /// The same when the last visit's recording is over: that of whoever wants its blocks.
     #[cold]
     #[inline(never)]
     fn search_current(&self) -> Option<Tag> {
@@ -168,7 +168,10 @@ impl Thread {
             .iter()
             .rev()
             .filter_map(Place::get)
-            .find(|tag| tag.is_under_way())
+            .find_map(|tag| match recording::wanting(tag.id) {
+                Wanting::Somebody(tag) => Some(tag),
+                Wanting::Nobody | Wanting::Unknown => None,
+            })
     }
 
     /// One more record; how many there were.
@@ -245,6 +248,13 @@ fn os_id() -> u64 {
     }
     #[cfg(not(target_os = "linux"))]
     0
+}
+
+/// Whether anything that the calling thread does can be recorded now: not when the inner
+/// allocator, or a signal, has called it back in the recorder's own work.
+pub(super) fn at_leisure() -> Result<(), Error> {
+    let is_quiet = here().is_some_and(Thread::is_quiet);
+    if is_quiet { Err(Error::busy()) } else { Ok(()) }
 }
 
 /// Whether the calling thread can be in recordings at all.

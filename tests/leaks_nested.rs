@@ -1,0 +1,149 @@
+//! Checks that overlap, in each other and across threads: what one does not see, the one
+//! around it must.
+
+mod support;
+
+use std::alloc::{GlobalAlloc, Layout, System};
+use std::cell::Cell;
+use std::hint::black_box;
+use std::mem::forget;
+use std::process::ExitCode;
+use std::sync::Barrier;
+use std::thread;
+
+use heapledger::TrackingAllocator;
+use heapledger::leaks::{self, Check, LeakReport};
+use parking_lot::Mutex;
+
+#[global_allocator]
+static HEAP: TrackingAllocator<CallsBack> = TrackingAllocator::over(CallsBack);
+
+fn main() -> ExitCode {
+    support::main(cases![
+        an_outer_check_sees_what_is_left_when_a_middle_one_ends_first,
+        a_thread_that_outlives_the_check_it_was_carried_into_is_in_the_one_around_it,
+        a_check_in_the_recorders_own_work_does_not_pass,
+        who_is_in_no_check_leaves_a_resized_block_its_line,
+    ])
+}
+
+fn leak(bytes: usize) {
+    forget(black_box(vec![1_u8; bytes]));
+}
+
+fn found(result: Result<(), LeakReport>) -> (u64, u64) {
+    let report = result.expect_err("something has leaked");
+    (report.blocks(), report.bytes())
+}
+
+/// Bug prevented: the inner check, whose own outer check is over, is part of none, and takes
+/// what it leaves alive out of the books of the outermost one, which passes.
+fn an_outer_check_sees_what_is_left_when_a_middle_one_ends_first() {
+    let outer = Check::new().start();
+    let middles: Vec<_> = (0..3).map(|_| Check::new().start()).collect();
+    let inner = Check::new().start();
+    leak(100);
+    for middle in middles {
+        assert!(middle.finish().is_ok());
+    }
+    assert_eq!(found(inner.finish()), (1, 100));
+    assert_eq!(found(outer.finish()), (1, 100));
+}
+
+/// Bug prevented: what such a thread leaks then is in no check, though one is under way that
+/// the thread's was part of.
+fn a_thread_that_outlives_the_check_it_was_carried_into_is_in_the_one_around_it() {
+    let (inside, outlives) = (Barrier::new(2), Barrier::new(2));
+    let outer = leaks::check(|| {
+        thread::scope(|threads| {
+            let inner = Check::new().start();
+            let carried = leaks::carry();
+            let (inside, outlives) = (&inside, &outlives);
+            threads.spawn(move || {
+                let _in = carried.enter();
+                inside.wait();
+                outlives.wait();
+                leak(12_345);
+            });
+            inside.wait();
+            // It has what the thread itself is made of.
+            drop(inner.finish());
+            outlives.wait();
+        });
+    });
+    let report = outer.expect_err("a leak");
+    let bytes: Vec<u64> = report.sites.iter().map(|site| site.bytes).collect();
+    assert!(bytes.contains(&12_345), "{report}");
+}
+
+/// An inner allocator that checks for leaks whenever it is told to.
+struct CallsBack;
+
+thread_local! {
+    /// Whether it is to do that: not inside its own check.
+    static CHECKS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What those checks said; `None` for one that could not be had.
+static SAID: Mutex<Vec<Option<bool>>> = Mutex::new(Vec::new());
+
+// SAFETY: all blocks are the system's.
+#[allow(unsafe_code, reason = "an allocator")]
+unsafe impl GlobalAlloc for CallsBack {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if CHECKS.replace(false) {
+            let checked = Check::new().try_start().ok().map(|check| {
+                leak(48);
+                check.finish().is_ok()
+            });
+            SAID.lock().push(checked);
+            CHECKS.set(true);
+        }
+        // SAFETY: the caller.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
+
+/// Bug prevented: where nothing is recorded, as the thread is at work for the recorder, a check
+/// finds nothing and passes.
+fn a_check_in_the_recorders_own_work_does_not_pass() {
+    CHECKS.set(true);
+    let outer = Check::new().suppress("nothing").run(|| leak(10));
+    CHECKS.set(false);
+    drop(outer);
+    let said = SAID.lock();
+    assert!(said.contains(&Some(false)), "some can be had: {said:?}");
+    assert!(said.contains(&None), "some cannot: {said:?}");
+    assert!(!said.contains(&Some(true)), "{said:?}");
+}
+
+#[inline(never)]
+fn born_here(list: &Mutex<Vec<u8>>) {
+    list.lock().reserve_exact(black_box(300));
+}
+
+/// Bug prevented: a thread that was in a check once, and is in none, gives a block its own line
+/// when it resizes it; so does no other thread.
+fn who_is_in_no_check_leaves_a_resized_block_its_line() {
+    let (born, grown) = (Barrier::new(2), Barrier::new(2));
+    let list = Mutex::new(Vec::new());
+    thread::scope(|threads| {
+        threads.spawn(|| {
+            assert!(leaks::check(|| drop(black_box(vec![1_u8; 30]))).is_ok());
+            born.wait();
+            list.lock().reserve_exact(black_box(5_000));
+            grown.wait();
+        });
+        let report = Check::new().suppress("born_here").run(|| {
+            born_here(&list);
+            born.wait();
+            grown.wait();
+        });
+        assert!(report.is_ok(), "{report:?}");
+    });
+}
