@@ -112,28 +112,32 @@ fn claim(marker: &'static Slot) -> Option<&'static Slot> {
     if core::ptr::eq(marker, &raw const DETACHED) {
         return None;
     }
-    // Registering the destructor below takes memory, and without it the C library ends the process.
-    if !arena::is_any_left() {
-        return None;
-    }
     // What the runtime allocates while we register the destructor is counted on the shared slot.
-    // So is what a signal handler allocates from here on.
+    // So is what a signal handler allocates from here on: it must not come here, too, while we ask
+    // the system for memory.
     attach(&DETACHED);
     compiler_fence(Ordering::SeqCst);
-    // Fails when the thread's locals are being dropped: we stay detached.
-    let claimed = LEASE.try_with(|lease| {
-        // A handler that came between the look at `marker` and the line above may have claimed one.
-        if lease.0.get().is_none() {
-            lease.0.set(BOOKS.registry.claim());
-            lease.0.get().inspect(|slot| slot.begin());
-        }
-        lease.0.get()
-    });
-    let claimed = claimed.ok()?;
+    // Registering takes memory, and without it the C library ends the process.
+    let claimed = if arena::is_any_left() {
+        // Fails when the thread's locals are being dropped: we stay detached.
+        LEASE.try_with(claim_for).ok()?
+    } else {
+        None
+    };
     compiler_fence(Ordering::SeqCst);
     // Without memory for a slot now, the next operation tries again.
     attach(claimed.unwrap_or(&UNCLAIMED));
     claimed
+}
+
+/// The slot that the thread has the lease of, claimed if there is none.
+fn claim_for(lease: &Lease) -> Option<&'static Slot> {
+    // A handler that came between the look at the marker and its change may have claimed one.
+    if lease.0.get().is_none() {
+        lease.0.set(BOOKS.registry.claim());
+        lease.0.get().inspect(|slot| slot.begin());
+    }
+    lease.0.get()
 }
 
 /// Enters a new block of `size` bytes; `false` when [`allocated_cold`] must.
