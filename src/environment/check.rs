@@ -49,8 +49,8 @@ pub(super) fn is_ours() -> bool {
         .is_some_and(|check| check.pid == std::process::id())
 }
 
-/// Gives the verdict; does not come back when the exit code says it.
-pub(super) fn end() {
+/// Gives the verdict, and the code that the process is to end with when that says it.
+pub(super) fn end() -> Option<u8> {
     let guard = CHECK.get().and_then(|check| check.guard.lock().take());
-    drop(guard);
+    guard.and_then(ProcessGuard::report)
 }

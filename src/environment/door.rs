@@ -85,12 +85,33 @@ const PAGE: usize = 4096;
 /// The main thread's locals are gone here, and other threads may still run.
 extern "C" fn at_exit() {
     work::report();
-    if check::is_ours() {
-        // The verdict may end the process, and with it what C programs have not written yet.
-        // SAFETY: null stands for all streams.
-        unsafe { libc::fflush(core::ptr::null_mut()) };
-        check::end();
+    if check::is_ours()
+        && let Some(code) = check::end()
+    {
+        end(code);
     }
+}
+
+/// Goes on to end the process, which is ending, with this code instead.
+///
+/// What C programs have not written yet is written after all handlers, and without waiting for a
+/// stream that another thread is reading from: `fflush` would wait.
+#[cfg(target_env = "gnu")]
+fn end(code: u8) -> ! {
+    // SAFETY: glibc makes each handler known as called before it calls it, and takes an `exit` in
+    // one for the wish to go on with the next, and with this code (stdlib/exit.c says so). It is
+    // called on the thread that is in `exit` already, so no other can be in the way.
+    unsafe { libc::exit(code.into()) }
+}
+
+/// The same where a second `exit` may be an error, as with musl. There the end itself waits for
+/// all streams, and so nothing is lost by waiting here.
+#[cfg(not(target_env = "gnu"))]
+fn end(code: u8) -> ! {
+    // SAFETY: null stands for all streams.
+    unsafe { libc::fflush(core::ptr::null_mut()) };
+    // SAFETY: touches nothing and does not come back.
+    unsafe { libc::_exit(code.into()) }
 }
 
 /// What the handler posts to and the helper waits for.

@@ -60,8 +60,10 @@
 //!   the program starts itself gets an error while the variable is set. Checks of
 //!   closures are not touched by it.
 //! - `leaks` finds all that is alive when the program ends, also what statics
-//!   keep: see [`leaks::Process`](crate::leaks::Process). With an exit code, the
-//!   exit handlers that were there before the program's own are not called.
+//!   keep: see [`leaks::Process`](crate::leaks::Process). An exit code comes in the
+//!   place of the program's own: what else happens at the end happens with it, too
+//!   (but with another C library than glibc, exit handlers that were there before
+//!   the program's own are not called then).
 //! - A program that is started by this one inherits the variable, and does the
 //!   same when it is built so; `{pid}` keeps the reports apart.
 //! - A child of `fork` that ends by `exit` writes a report of its own. Where the

@@ -312,19 +312,33 @@ impl ProcessGuard {
     }
 }
 
-impl Drop for ProcessGuard {
-    fn drop(&mut self) {
+impl ProcessGuard {
+    /// Reports as dropping it does, but leaves it to the caller to end the
+    /// process with the code that this gives.
+    // Elsewhere nobody asks for it.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn report(mut self) -> Option<u8> {
+        self.conclude()
+    }
+
+    fn conclude(&mut self) -> Option<u8> {
         if self.everyone.is_none() {
-            return;
+            return None;
         }
         if std::thread::panicking() {
             self.everyone = None;
             say("the program panics, so nobody has looked for leaks");
-            return;
+            return None;
         }
         let verdict = self.end();
         record::quietly(|| self.settings.report(verdict.as_ref().err()));
-        if let (Err(_), Some(code)) = (verdict, self.settings.exit_code) {
+        verdict.err().and(self.settings.exit_code)
+    }
+}
+
+impl Drop for ProcessGuard {
+    fn drop(&mut self) {
+        if let Some(code) = self.conclude() {
             exit(code);
         }
     }

@@ -1,0 +1,135 @@
+//! Programs that are hard to end with a report: each is this test binary, started
+//! again as another program.
+#![cfg(all(feature = "profile", target_os = "linux"))]
+#![allow(unsafe_code, reason = "what C programs do behind Rust's back")]
+
+use std::fs;
+use std::hint::black_box;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitCode, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+mod support;
+
+#[global_allocator]
+static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+
+/// Says to this binary which program it is.
+const PART: &str = "HEAPLEDGER_TEST_PART";
+
+/// Far longer than anything here takes.
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// What the ordinary program ends with, whatever becomes of its report.
+const OWN_CODE: u8 = 7;
+
+// --- the programs
+
+fn program(part: &str) -> ExitCode {
+    match part {
+        "leaks" => leaky_here(),
+        "reads in C" => {
+            leaky_here();
+            // SAFETY: takes nothing.
+            thread::spawn(|| unsafe { getchar() });
+            thread::sleep(Duration::from_millis(200));
+            // SAFETY: a text that ends with a zero.
+            unsafe { printf(c"from C, ".as_ptr()) };
+            print!("from std, ");
+        }
+        other => panic!("no program {other:?}"),
+    }
+    ExitCode::from(OWN_CODE)
+}
+
+#[inline(never)]
+fn leaky_here() {
+    std::mem::forget(black_box(vec![4u8; 4_444]));
+}
+
+unsafe extern "C" {
+    fn getchar() -> i32;
+    fn printf(format: *const std::ffi::c_char, ...) -> i32;
+}
+
+// --- what the tests need
+
+/// A folder of its own for each case, empty at first.
+fn folder(name: &str) -> PathBuf {
+    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("ending-{name}"));
+    if folder.exists() {
+        fs::remove_dir_all(&folder).expect("an old one goes");
+    }
+    fs::create_dir_all(&folder).expect("a folder");
+    folder
+}
+
+fn command(part: &str, value: &str, folder: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("a path"));
+    command
+        .env(PART, part)
+        .env("HEAPLEDGER", value)
+        .env("RUST_BACKTRACE", "0")
+        .current_dir(folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// How the program ended, and what it said on standard error and standard output.
+#[track_caller]
+fn run(part: &str, value: &str, folder: &Path) -> (Option<u8>, String, String) {
+    ended(command(part, value, folder).spawn().expect("it runs"))
+}
+
+/// The same of one that was started. Its input stays open, and there is nothing in it.
+#[track_caller]
+fn ended(mut child: Child) -> (Option<u8>, String, String) {
+    let input = child.stdin.take();
+    let begin = Instant::now();
+    // What they say is less than a pipe holds.
+    while child.try_wait().expect("a child").is_none() {
+        if begin.elapsed() > PATIENCE {
+            drop(child.kill());
+            let said = child.wait_with_output().expect("it is gone");
+            panic!("it hangs; so far {said:?}");
+        }
+        thread::sleep(Duration::from_millis(5));
+    }
+    drop(input);
+    let output = child.wait_with_output().expect("it has ended");
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    (code_of(&output), text(&output.stderr), text(&output.stdout))
+}
+
+/// None when a signal has ended it.
+fn code_of(output: &Output) -> Option<u8> {
+    u8::try_from(output.status.code()?).ok()
+}
+
+// --- the cases
+
+/// Bug prevented: the end waits for all of C's streams, and so for whoever types
+/// something to a thread that is in `getchar`; or what was written is lost.
+fn a_thread_that_waits_for_input_in_c_does_not_hold_up_the_end() {
+    let folder = folder("reads");
+    for (value, expected) in [("leaks", OWN_CODE), ("leaks,exit=23", 23)] {
+        let (code, said, output) = run("reads in C", value, &folder);
+        assert_eq!(code, Some(expected), "{value}: {said}");
+        // The other thread's own blocks are found, too: it is alive.
+        assert!(said.contains("4,444 bytes in 1 block, "), "{said}");
+        assert!(output.contains("from C, "), "{value}: {output:?}");
+        assert!(output.contains("from std, "), "{value}: {output:?}");
+    }
+}
+
+fn main() -> ExitCode {
+    if let Ok(part) = std::env::var(PART) {
+        return program(&part);
+    }
+    support::main(cases![
+        a_thread_that_waits_for_input_in_c_does_not_hold_up_the_end,
+    ])
+}
