@@ -5,10 +5,13 @@
 
 use std::fs;
 use std::hint::black_box;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use heapledger::leaks::Process;
 
 mod support;
 
@@ -38,6 +41,27 @@ fn program(part: &str) -> ExitCode {
             unsafe { printf(c"from C, ".as_ptr()) };
             print!("from std, ");
         }
+        "keeps stdout" => {
+            leaky_here();
+            keep_locked(|| std::io::stdout().lock());
+        }
+        "keeps stderr" => {
+            leaky_here();
+            keep_locked(|| std::io::stderr().lock());
+        }
+        "guards and keeps stdout" => {
+            let leaks = Process::new().exit_code(23).start().expect("the only one");
+            leaky_here();
+            keep_locked(|| std::io::stdout().lock());
+            drop(leaks);
+        }
+        "guards and has stdout" => {
+            let mut out = std::io::stdout().lock();
+            let leaks = Process::new().exit_code(23).start().expect("the only one");
+            leaky_here();
+            write!(out, "the last words").expect("a reader");
+            drop(leaks);
+        }
         other => panic!("no program {other:?}"),
     }
     ExitCode::from(OWN_CODE)
@@ -51,6 +75,17 @@ fn leaky_here() {
 unsafe extern "C" {
     fn getchar() -> i32;
     fn printf(format: *const std::ffi::c_char, ...) -> i32;
+}
+
+/// A thread that never gives back a lock.
+fn keep_locked<L>(lock: impl FnOnce() -> L + Send + 'static) {
+    thread::spawn(|| {
+        let _kept = lock();
+        loop {
+            thread::park();
+        }
+    });
+    thread::sleep(Duration::from_millis(200));
 }
 
 // --- what the tests need
@@ -109,6 +144,8 @@ fn code_of(output: &Output) -> Option<u8> {
     u8::try_from(output.status.code()?).ok()
 }
 
+const FOUND: &str = "heapledger: 1 block leaked, 4,444 bytes, at 1 site\n";
+
 // --- the cases
 
 /// Bug prevented: the end waits for all of C's streams, and so for whoever types
@@ -125,11 +162,40 @@ fn a_thread_that_waits_for_input_in_c_does_not_hold_up_the_end() {
     }
 }
 
+/// Bug prevented: the end waits for a lock that a thread of the program keeps.
+fn a_thread_that_keeps_a_stream_does_not_hold_up_the_end() {
+    let folder = folder("keeps");
+    for part in ["keeps stdout", "keeps stderr"] {
+        for (value, expected) in [("leaks", OWN_CODE), ("leaks,exit=23", 23)] {
+            let (code, said, _) = run(part, value, &folder);
+            assert_eq!(code, Some(expected), "{part}: {said}");
+            assert!(said.contains("4,444 bytes in 1 block, "), "{part}: {said}");
+        }
+        let (code, said, _) = run(part, "profile,file=no/such/heap.txt", &folder);
+        assert_eq!(code, Some(OWN_CODE), "{part}: {said}");
+        assert!(said.contains("/no/such/heap.txt: "), "{part}: {said}");
+    }
+}
+
+/// Bug prevented: a guard with an exit code waits for the lock of standard output
+/// for ever, or has what is in it lost when the thread has the lock itself.
+fn a_guard_flushes_standard_output_or_goes_on_without() {
+    let folder = folder("guards");
+    let (code, said, _) = run("guards and keeps stdout", "", &folder);
+    assert_eq!(code, Some(23), "{said}");
+    assert!(said.contains("4,444 bytes in 1 block, "), "{said}");
+    let (code, said, output) = run("guards and has stdout", "", &folder);
+    assert_eq!((code, output.as_str()), (Some(23), "the last words"));
+    assert!(said.starts_with(FOUND), "{said}");
+}
+
 fn main() -> ExitCode {
     if let Ok(part) = std::env::var(PART) {
         return program(&part);
     }
     support::main(cases![
         a_thread_that_waits_for_input_in_c_does_not_hold_up_the_end,
+        a_thread_that_keeps_a_stream_does_not_hold_up_the_end,
+        a_guard_flushes_standard_output_or_goes_on_without,
     ])
 }

@@ -1,12 +1,12 @@
 //! The profile that the variable has asked for, and its reports.
 
-use std::io::Write;
 use std::path::Path;
 
 use once_cell::sync::OnceCell;
 
 use crate::environment::settings::{Order, Report, Signal, Wanted, parse};
 use crate::environment::{VARIABLE, check};
+use crate::leaks::way_out;
 use crate::profile::Profiler;
 use crate::record;
 use crate::sync::{AtomicU64, Mutex, Ordering};
@@ -33,9 +33,7 @@ pub(super) struct Moments {
 /// Says a line to the person who has set the variable: there is nobody else
 /// who could be told, as no code has called us.
 pub(super) fn tell(what: &str) {
-    let line = format!("heapledger: {what}\n");
-    // Where standard error is closed there is no one left to tell.
-    drop(std::io::stderr().write_all(line.as_bytes()));
+    way_out::say(&format!("heapledger: {what}\n"));
 }
 
 /// Does what the variable's value says; nothing more is to be arranged when

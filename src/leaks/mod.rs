@@ -103,6 +103,7 @@ mod ending;
 mod process;
 mod report;
 mod suppress;
+pub(crate) mod way_out;
 
 pub use crate::symbols::{Frame, Origin};
 pub use check::{Check, LeakGuard};

@@ -1,12 +1,12 @@
 //! A leak check of the whole process, from some point in `main` to its end.
 
 use std::fs;
-use std::io::{self, Write};
 use std::path::{self, PathBuf};
 
 use crate::error::Error;
 use crate::leaks::check::{Check, Scene};
 use crate::leaks::report::LeakReport;
+use crate::leaks::way_out;
 use crate::record::{self, Everyone};
 
 /// The settings of a leak check of the whole process.
@@ -122,9 +122,9 @@ impl Process {
     /// Ends the process with this code when the guard is dropped and there are
     /// leaks.
     ///
-    /// Standard output is flushed before; what else should happen at the end of
-    /// the process (destructors in `main` that come after the guard's, `atexit`
-    /// handlers) does not.
+    /// Standard output is flushed before, unless another thread keeps its lock for
+    /// seconds; what else should happen at the end of the process (destructors in
+    /// `main` that come after the guard's, `atexit` handlers) does not.
     ///
     /// ```
     /// # #[global_allocator]
@@ -298,21 +298,11 @@ impl ProcessGuard {
     /// # Ok::<(), heapledger::Error>(())
     /// ```
     pub fn finish(mut self) -> Result<(), LeakReport> {
-        self.end()
+        self.everyone
+            .take()
+            .map_or(Ok(()), |everyone| self.settings.judge(everyone))
     }
 
-    fn end(&mut self) -> Result<(), LeakReport> {
-        let Some(everyone) = self.everyone.take() else {
-            return Ok(());
-        };
-        // First: what we allocate from now on is nobody's leak, even on a thread that is ending
-        // and cannot be quiet.
-        everyone.leave();
-        self.settings.check.conclude(Scene::Process(everyone))
-    }
-}
-
-impl ProcessGuard {
     /// Reports as dropping it does, but leaves it to the caller to end the
     /// process with the code that this gives.
     // Elsewhere nobody asks for it.
@@ -322,15 +312,13 @@ impl ProcessGuard {
     }
 
     fn conclude(&mut self) -> Option<u8> {
-        if self.everyone.is_none() {
-            return None;
-        }
+        let everyone = self.everyone.take()?;
         if std::thread::panicking() {
-            self.everyone = None;
+            drop(everyone);
             say("the program panics, so nobody has looked for leaks");
             return None;
         }
-        let verdict = self.end();
+        let verdict = self.settings.judge(everyone);
         record::quietly(|| self.settings.report(verdict.as_ref().err()));
         verdict.err().and(self.settings.exit_code)
     }
@@ -339,12 +327,19 @@ impl ProcessGuard {
 impl Drop for ProcessGuard {
     fn drop(&mut self) {
         if let Some(code) = self.conclude() {
-            exit(code);
+            record::quietly(|| way_out::end(code));
         }
     }
 }
 
 impl Process {
+    fn judge(&self, everyone: Everyone) -> Result<(), LeakReport> {
+        // First: what we allocate from now on is nobody's leak, even on a thread that is ending
+        // and cannot be quiet.
+        everyone.leave();
+        self.check.conclude(Scene::Process(everyone))
+    }
+
     fn report(&self, leaks: Option<&LeakReport>) {
         let text = leaks.map_or(String::new(), |report| format!("{report}\n"));
         if let Some(path) = &self.file {
@@ -362,36 +357,6 @@ impl Process {
     }
 }
 
-/// Writes to standard error, if there is one.
 fn say(text: &str) {
-    // One call, so that other threads' lines do not come in between.
-    let line = format!("heapledger: {text}\n");
-    drop(io::stderr().write_all(line.as_bytes()));
-}
-
-/// Ends the process at once.
-///
-/// Not by `std::process::exit`: the guard may be dropped while the process is
-/// ending already, by the destructors of thread locals, and to end it a second
-/// time is refused with an abort.
-fn exit(code: u8) -> ! {
-    drop(io::stdout().flush());
-    #[cfg(unix)]
-    ending::now(code);
-    #[cfg(not(unix))]
-    std::process::exit(i32::from(code));
-}
-
-#[cfg(unix)]
-mod ending {
-    #![expect(unsafe_code, reason = "ends the process without its destructors")]
-
-    unsafe extern "C" {
-        fn _exit(code: core::ffi::c_int) -> !;
-    }
-
-    pub(super) fn now(code: u8) -> ! {
-        // SAFETY: the declaration is POSIX's; it touches nothing and does not come back.
-        unsafe { _exit(code.into()) }
-    }
+    way_out::say(&format!("heapledger: {text}\n"));
 }
