@@ -122,6 +122,23 @@ fn save_writes_what_the_writer_writes() {
     );
 }
 
+/// Bug prevented: what a process with our number left behind when it was killed,
+/// such as the first of a container before, is in the way of every profile.
+#[test]
+fn parts_that_were_left_behind_are_in_nobodys_way() {
+    let folder = folder("left");
+    let id = std::process::id();
+    let stale = |n: u32| folder.join(format!(".heap.txt.{id}-{n}.part"));
+    for n in 0..200 {
+        fs::write(stale(n), "half").expect("a file");
+    }
+    let path = folder.join("heap.txt");
+    profile().save(&path, Format::Text).expect("a file");
+    assert_eq!(names_in(&folder).len(), 201);
+    // Whoever has left it may still be at it, in another container.
+    assert_eq!(fs::read_to_string(stale(0)).expect("a file"), "half");
+}
+
 /// Bug prevented: an error that says that something failed, and not what, or
 /// names a file that the user knows nothing of.
 #[test]

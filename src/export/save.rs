@@ -12,6 +12,9 @@ use crate::sync::{AtomicU64, Ordering};
 /// So that two threads that save to one path do not write to one file.
 static SAVES: AtomicU64 = AtomicU64::new(0);
 
+/// How many names that are taken are passed over: more than were ever left behind.
+const TRIES: u32 = 10_000;
+
 impl HeapProfile {
     /// Writes the profile to a file in this format.
     ///
@@ -53,12 +56,7 @@ impl HeapProfile {
         }
         // Where a link leads, the file is replaced and not the link.
         let path = &fs::canonicalize(asked).unwrap_or_else(|_| asked.to_path_buf());
-        let beside = sibling(path);
-        let mut file = File::options()
-            .write(true)
-            .create_new(true)
-            .open(&beside)
-            .map_err(|error| said(error, "write", asked))?;
+        let (mut file, beside) = sibling(path).map_err(|error| said(error, "write", asked))?;
         let written = self
             .write_as(&mut file, format)
             // Some file systems tell of a full disk only now.
@@ -86,16 +84,27 @@ impl HeapProfile {
     }
 }
 
-/// A name in the same folder that nobody else uses.
-fn sibling(path: &Path) -> PathBuf {
-    let mut name = OsString::from(".");
-    name.push(path.file_name().unwrap_or_default());
-    name.push(format!(
-        ".{}-{}.part",
-        std::process::id(),
-        SAVES.fetch_add(1, Ordering::Relaxed)
-    ));
-    path.with_file_name(name)
+/// A file in the same folder that nobody else uses, and its path.
+fn sibling(path: &Path) -> io::Result<(File, PathBuf)> {
+    let mut tries = 0;
+    loop {
+        let mut name = OsString::from(".");
+        name.push(path.file_name().unwrap_or_default());
+        name.push(format!(
+            ".{}-{}.part",
+            std::process::id(),
+            SAVES.fetch_add(1, Ordering::Relaxed)
+        ));
+        let beside = path.with_file_name(name);
+        match File::options().write(true).create_new(true).open(&beside) {
+            // Left there by a process that was killed and had our number, as the first one in a
+            // container always has the same.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < TRIES => {
+                tries += 1;
+            }
+            opened => return opened.map(|file| (file, beside)),
+        }
+    }
 }
 
 /// What failed, where, and why.
