@@ -3,11 +3,13 @@
 #![cfg(all(feature = "profile", target_os = "linux"))]
 #![allow(unsafe_code, reason = "what C programs do behind Rust's back")]
 
+use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
 use std::hint::black_box;
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -16,7 +18,8 @@ use heapledger::leaks::Process;
 mod support;
 
 #[global_allocator]
-static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+static HEAP: heapledger::TrackingAllocator<Refusing> =
+    heapledger::TrackingAllocator::over(Refusing);
 
 /// Says to this binary which program it is.
 const PART: &str = "HEAPLEDGER_TEST_PART";
@@ -26,6 +29,28 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// What the ordinary program ends with, whatever becomes of its report.
 const OWN_CODE: u8 = 7;
+
+/// Set when there is no memory any more.
+static IS_FULL: AtomicBool = AtomicBool::new(false);
+
+/// The system's allocator, until it has no memory.
+struct Refusing;
+
+// SAFETY: all calls are the system allocator's, or refusals.
+unsafe impl GlobalAlloc for Refusing {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if IS_FULL.load(Ordering::Relaxed) {
+            return std::ptr::null_mut();
+        }
+        // SAFETY: the caller's promise.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller's promise; all blocks are the system's.
+        unsafe { System.dealloc(block, layout) }
+    }
+}
 
 // --- the programs
 
@@ -60,6 +85,32 @@ fn program(part: &str) -> ExitCode {
             let leaks = Process::new().exit_code(23).start().expect("the only one");
             leaky_here();
             write!(out, "the last words").expect("a reader");
+            drop(leaks);
+        }
+        "has no memory" => {
+            leaky_here();
+            IS_FULL.store(true, Ordering::Relaxed);
+        }
+        "has no memory on a signal" => {
+            leaky_here();
+            // SAFETY: a signal to ourselves; there is a handler.
+            unsafe { libc::raise(libc::SIGUSR2) };
+            // The thread for it takes memory for itself until it is there.
+            while !Path::new("s-1.folded").exists() {
+                thread::sleep(Duration::from_millis(5));
+            }
+            thread::sleep(Duration::from_millis(100));
+            IS_FULL.store(true, Ordering::Relaxed);
+            // SAFETY: as above.
+            unsafe { libc::raise(libc::SIGUSR2) };
+            thread::sleep(Duration::from_secs(1));
+            IS_FULL.store(false, Ordering::Relaxed);
+            println!("goes on");
+        }
+        "guards and has no memory" => {
+            let leaks = Process::new().exit_code(23).to_file("g.txt").start();
+            leaky_here();
+            IS_FULL.store(true, Ordering::Relaxed);
             drop(leaks);
         }
         other => panic!("no program {other:?}"),
@@ -144,6 +195,16 @@ fn code_of(output: &Output) -> Option<u8> {
     u8::try_from(output.status.code()?).ok()
 }
 
+fn names_in(folder: &Path) -> Vec<String> {
+    let entries = fs::read_dir(folder).expect("a folder");
+    let mut names: Vec<String> = entries
+        .map(|entry| entry.expect("an entry").file_name())
+        .map(|name| name.into_string().expect("text"))
+        .collect();
+    names.sort();
+    names
+}
+
 const FOUND: &str = "heapledger: 1 block leaked, 4,444 bytes, at 1 site\n";
 
 // --- the cases
@@ -189,6 +250,46 @@ fn a_guard_flushes_standard_output_or_goes_on_without() {
     assert!(said.starts_with(FOUND), "{said}");
 }
 
+/// Bug prevented: a program that lives without memory is aborted by its report; or
+/// a check that could not look lets it pass.
+fn without_memory_for_a_report_a_program_ends_as_it_would() {
+    const LEAKS: &str = "heapledger: nobody has looked for leaks";
+    const PROFILE: &str = "heapledger: no report of the heap";
+    let is_said = |said: &str, what: &str| {
+        let more = said
+            .strip_prefix(what)
+            .and_then(|rest| rest.strip_prefix(", for want of memory: give the program "))
+            .and_then(|rest| rest.strip_suffix(" MiB more (ulimit -v)\n"));
+        let more = more.and_then(|more| more.parse::<u32>().ok());
+        more.is_some_and(|more| (64..10_000).contains(&more))
+    };
+    let folder = folder("memory");
+    let table = [
+        ("has no memory", "leaks", OWN_CODE, LEAKS),
+        ("has no memory", "leaks,exit=23", 23, LEAKS),
+        ("has no memory", "leaks,exit=23,file=l.txt", 23, LEAKS),
+        ("has no memory", "profile,file=p.txt", OWN_CODE, PROFILE),
+        ("guards and has no memory", "", 23, LEAKS),
+    ];
+    // No report of old looks like one of now.
+    fs::write(folder.join("l.txt"), "").expect("a file");
+    for (part, value, expected, line) in table {
+        let (code, said, _) = run(part, value, &folder);
+        assert_eq!(code, Some(expected), "{value}: {said}");
+        assert!(is_said(&said, line), "{value}: {said}");
+    }
+    assert_eq!(names_in(&folder), ["g.txt", "l.txt"]);
+    for name in ["g.txt", "l.txt"] {
+        let report = fs::read_to_string(folder.join(name)).expect("a file");
+        assert!(is_said(&format!("heapledger: {report}"), LEAKS), "{report}");
+    }
+    let value = "profile,every=1,signal=USR2,file=s-{n}.folded";
+    let (code, said, output) = run("has no memory on a signal", value, &folder);
+    assert_eq!((code, output.as_str()), (Some(OWN_CODE), "goes on\n"));
+    assert!(is_said(&said, PROFILE), "{said}");
+    assert!(names_in(&folder).contains(&String::from("s-2.folded")));
+}
+
 fn main() -> ExitCode {
     if let Ok(part) = std::env::var(PART) {
         return program(&part);
@@ -197,5 +298,6 @@ fn main() -> ExitCode {
         a_thread_that_waits_for_input_in_c_does_not_hold_up_the_end,
         a_thread_that_keeps_a_stream_does_not_hold_up_the_end,
         a_guard_flushes_standard_output_or_goes_on_without,
+        without_memory_for_a_report_a_program_ends_as_it_would,
     ])
 }

@@ -30,7 +30,7 @@
 //! | `leaks` | what it says | if it is not there |
 //! |---|---|---|
 //! | `suppress=PATTERN` | leaves out blocks with such a function in their stack, as [`suppress`](crate::leaks::Check::suppress); several are accepted | nothing is left out |
-//! | `exit=23` | the exit code when there are leaks, 0 to 255 | the program's own |
+//! | `exit=23` | the exit code when there are leaks, or no memory to look for them, 0 to 255 | the program's own |
 //! | `file=NAME` | where the report goes, empty when there are no leaks | standard error |
 //!
 //! In a file's name `{pid}` is the number of the process, `{n}` that of the
@@ -56,6 +56,11 @@
 //! - All names are looked up, also for pprof, which costs some tens of
 //!   milliseconds and megabytes with the first report. None of what reports
 //!   allocate is profiled.
+//! - Before a report, a block of 64 MiB and twice the size of the program's file is
+//!   asked for and given back, as a report that ran out of memory would abort the
+//!   program; counters show that as their peak. Where it is refused, a line on
+//!   standard error says so instead, and nothing else happens; only with `exit=`
+//!   the process ends with that code, since nobody has looked.
 //! - There is one profile or leak check of the whole process at a time: one that
 //!   the program starts itself gets an error while the variable is set. Checks of
 //!   closures are not touched by it.

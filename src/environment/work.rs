@@ -6,7 +6,7 @@ use once_cell::sync::OnceCell;
 
 use crate::environment::settings::{Order, Report, Signal, Wanted, parse};
 use crate::environment::{VARIABLE, check};
-use crate::leaks::way_out;
+use crate::leaks::way_out::{self, NoReport};
 use crate::profile::Profiler;
 use crate::record;
 use crate::sync::{AtomicU64, Mutex, Ordering};
@@ -84,7 +84,12 @@ fn start(wanted: Wanted, folder: &Path) -> Result<Moments, String> {
 /// Writes the reports.
 pub(super) fn report() {
     if let Some(running) = RUNNING.get() {
-        record::quietly(|| running.report());
+        record::quietly(
+            || match NoReport::for_want_of_memory("no report of the heap") {
+                Some(why) => way_out::say(why.line()),
+                None => running.report(),
+            },
+        );
     }
 }
 

@@ -6,7 +6,7 @@ use std::path::{self, PathBuf};
 use crate::error::Error;
 use crate::leaks::check::{Check, Scene};
 use crate::leaks::report::LeakReport;
-use crate::leaks::way_out;
+use crate::leaks::way_out::{self, NoReport};
 use crate::record::{self, Everyone};
 
 /// The settings of a leak check of the whole process.
@@ -120,10 +120,10 @@ impl Process {
     }
 
     /// Ends the process with this code when the guard is dropped and there are
-    /// leaks.
+    /// leaks, or when there may be, as no memory was left to look for them.
     ///
     /// Standard output is flushed before, unless another thread keeps its lock for
-    /// seconds; what else should happen at the end of the process (destructors in
+    /// seconds or there is no memory; what else should happen at the end of the process (destructors in
     /// `main` that come after the guard's, `atexit` handlers) does not.
     ///
     /// ```
@@ -318,9 +318,22 @@ impl ProcessGuard {
             say("the program panics, so nobody has looked for leaks");
             return None;
         }
-        let verdict = self.settings.judge(everyone);
-        record::quietly(|| self.settings.report(verdict.as_ref().err()));
-        verdict.err().and(self.settings.exit_code)
+        // First: what we allocate from now on is nobody's leak, even on a thread that is ending
+        // and cannot be quiet.
+        everyone.leave();
+        let settings = &self.settings;
+        let refused =
+            record::quietly(|| NoReport::for_want_of_memory("nobody has looked for leaks"));
+        if let Some(why) = refused {
+            // To end it takes memory, too. No thread is in it any more.
+            core::mem::forget(everyone);
+            settings.say_nothing_is_known(&why);
+            // There may be leaks: a check that could not look must not pass.
+            return settings.exit_code;
+        }
+        let verdict = settings.judge(everyone);
+        record::quietly(|| settings.report(verdict.as_ref().err()));
+        verdict.err().and(settings.exit_code)
     }
 }
 
@@ -334,10 +347,18 @@ impl Drop for ProcessGuard {
 
 impl Process {
     fn judge(&self, everyone: Everyone) -> Result<(), LeakReport> {
-        // First: what we allocate from now on is nobody's leak, even on a thread that is ending
-        // and cannot be quiet.
+        // As above.
         everyone.leave();
         self.check.conclude(Scene::Process(everyone))
+    }
+
+    /// Without memory: the file must not look as if there were no leaks.
+    fn say_nothing_is_known(&self, why: &NoReport) {
+        if let Some(path) = &self.file {
+            // Nor is there any for an error that would say more.
+            drop(fs::write(path, why.bare()));
+        }
+        way_out::say(why.line());
     }
 
     fn report(&self, leaks: Option<&LeakReport>) {
