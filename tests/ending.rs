@@ -113,6 +113,23 @@ fn program(part: &str) -> ExitCode {
             IS_FULL.store(true, Ordering::Relaxed);
             drop(leaks);
         }
+        "may write no files" => {
+            leaky_here();
+            let none = libc::rlimit {
+                rlim_cur: 0,
+                rlim_max: 0,
+            };
+            // SAFETY: a limit for this process.
+            let failed = unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const none) };
+            assert_eq!(failed, 0);
+        }
+        "heeds broken pipes" => {
+            leaky_here();
+            // SAFETY: the signal does again what it does in C programs.
+            unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+            thread::sleep(Duration::from_millis(300));
+        }
+        "has a signal of its own" => has_a_signal_of_its_own(),
         other => panic!("no program {other:?}"),
     }
     ExitCode::from(OWN_CODE)
@@ -137,6 +154,47 @@ fn keep_locked<L>(lock: impl FnOnce() -> L + Send + 'static) {
         }
     });
     thread::sleep(Duration::from_millis(200));
+}
+
+fn no_signals() -> libc::sigset_t {
+    // SAFETY: an array of numbers; `sigemptyset` makes the same.
+    unsafe { std::mem::zeroed() }
+}
+
+/// Whether a broken pipe's signal waits for this thread, and whether it is kept waiting.
+fn broken_pipe() -> (bool, bool) {
+    let (mut pending, mut blocked) = (no_signals(), no_signals());
+    // SAFETY: a place for a set.
+    unsafe { libc::sigpending(&raw mut pending) };
+    // SAFETY: as above.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, std::ptr::null(), &raw mut blocked) };
+    // SAFETY: sets that the system has filled in.
+    let has = |set: &libc::sigset_t| unsafe { libc::sigismember(set, libc::SIGPIPE) } == 1;
+    (has(&pending), has(&blocked))
+}
+
+/// Its error output is a broken pipe; reports without a signal, and with one that it has blocked
+/// and that waits already.
+fn has_a_signal_of_its_own() {
+    // SAFETY: the signal does again what it does in C programs.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_DFL) };
+    thread::sleep(Duration::from_millis(300));
+    let report = || {
+        let leaks = Process::new().start().expect("the only one");
+        leaky_here();
+        drop(leaks);
+    };
+    report();
+    assert_eq!(broken_pipe(), (false, false));
+    let mut set = no_signals();
+    // SAFETY: a set, and a signal that there is.
+    unsafe { libc::sigaddset(&raw mut set, libc::SIGPIPE) };
+    // SAFETY: a set.
+    unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()) };
+    // SAFETY: a signal to this thread, which has blocked it.
+    unsafe { libc::raise(libc::SIGPIPE) };
+    report();
+    assert_eq!(broken_pipe(), (true, true));
 }
 
 // --- what the tests need
@@ -290,6 +348,35 @@ fn without_memory_for_a_report_a_program_ends_as_it_would() {
     assert!(names_in(&folder).contains(&String::from("s-2.folded")));
 }
 
+/// Bug prevented: the signal of a full file or a broken pipe, which the program
+/// would not have got without us, ends it.
+fn no_signal_of_what_we_write_ends_the_program() {
+    let folder = folder("signals");
+    for (value, expected) in [
+        ("leaks,file=l.txt", OWN_CODE),
+        ("leaks,exit=23,file=l.txt", 23),
+    ] {
+        let (code, said, _) = run("may write no files", value, &folder);
+        assert_eq!(code, Some(expected), "{said}");
+        assert!(said.contains("File too large"), "{said}");
+        assert!(said.contains(FOUND), "{said}");
+    }
+    let (code, said, _) = run("may write no files", "profile,file=p.txt", &folder);
+    assert_eq!(code, Some(OWN_CODE), "{said}");
+    assert!(said.contains("File too large"), "{said}");
+    for (part, value, expected) in [
+        ("heeds broken pipes", "leaks", OWN_CODE),
+        ("heeds broken pipes", "leaks,exit=23", 23),
+        ("heeds broken pipes", "profile,file=no/such.txt", OWN_CODE),
+        ("has a signal of its own", "", OWN_CODE),
+    ] {
+        let mut child = command(part, value, &folder).spawn().expect("it runs");
+        drop(child.stderr.take());
+        let (code, ..) = ended(child);
+        assert_eq!(code, Some(expected), "{part}, {value}");
+    }
+}
+
 fn main() -> ExitCode {
     if let Ok(part) = std::env::var(PART) {
         return program(&part);
@@ -299,5 +386,6 @@ fn main() -> ExitCode {
         a_thread_that_keeps_a_stream_does_not_hold_up_the_end,
         a_guard_flushes_standard_output_or_goes_on_without,
         without_memory_for_a_report_a_program_ends_as_it_would,
+        no_signal_of_what_we_write_ends_the_program,
     ])
 }

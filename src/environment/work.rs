@@ -33,7 +33,8 @@ pub(super) struct Moments {
 /// Says a line to the person who has set the variable: there is nobody else
 /// who could be told, as no code has called us.
 pub(super) fn tell(what: &str) {
-    way_out::say(&format!("heapledger: {what}\n"));
+    let line = format!("heapledger: {what}\n");
+    way_out::undisturbed(|| way_out::say(&line));
 }
 
 /// Does what the variable's value says; nothing more is to be arranged when
@@ -84,16 +85,18 @@ fn start(wanted: Wanted, folder: &Path) -> Result<Moments, String> {
 /// Writes the reports.
 pub(super) fn report() {
     if let Some(running) = RUNNING.get() {
-        record::quietly(
-            || match NoReport::for_want_of_memory("no report of the heap") {
-                Some(why) => way_out::say(why.line()),
-                None => running.report(),
-            },
-        );
+        record::quietly(|| way_out::undisturbed(|| running.report_or_say_why_not()));
     }
 }
 
 impl Running {
+    fn report_or_say_why_not(&self) {
+        match NoReport::for_want_of_memory("no report of the heap") {
+            Some(why) => way_out::say(why.line()),
+            None => self.report(),
+        }
+    }
+
     fn report(&self) {
         let pid = std::process::id();
         let forked = pid != self.pid;

@@ -7,10 +7,12 @@
     unix,
     expect(
         unsafe_code,
-        reason = "writes past std's locks, and ends the process without its destructors"
+        reason = "writes past std's locks, keeps back signals, and ends without destructors"
     )
 )]
 
+#[cfg(target_os = "linux")]
+use core::marker::PhantomData;
 use core::time::Duration;
 use std::fs;
 use std::io::{self, Write};
@@ -118,6 +120,82 @@ impl Write for StandardError {
 unsafe extern "C" {
     fn write(file: core::ffi::c_int, bytes: *const core::ffi::c_void, length: usize) -> isize;
     fn _exit(code: core::ffi::c_int) -> !;
+}
+
+/// Runs `work`, which writes reports, and keeps back the signals that writing may send us: a full
+/// file's and a broken pipe's. By default they end the process, which would not have got them
+/// without the report. Writing then fails with an error.
+#[cfg(target_os = "linux")]
+pub(crate) fn undisturbed<R>(work: impl FnOnce() -> R) -> R {
+    let _kept_back = KeptBack::new();
+    work()
+}
+
+/// Elsewhere we do not call the system.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn undisturbed<R>(work: impl FnOnce() -> R) -> R {
+    work()
+}
+
+/// The two signals are blocked on this thread, as long as this is there.
+#[cfg(target_os = "linux")]
+struct KeptBack {
+    /// What the thread has blocked otherwise.
+    before: libc::sigset_t,
+    /// Those of the two that did not wait already, and so are of our own doing if they wait now.
+    ours: libc::sigset_t,
+    /// Of the thread that has blocked them.
+    of_this_thread: PhantomData<*mut ()>,
+}
+
+#[cfg(target_os = "linux")]
+impl KeptBack {
+    fn new() -> Self {
+        let none = || {
+            // SAFETY: an array of numbers; `sigemptyset` makes the same.
+            unsafe { core::mem::zeroed::<libc::sigset_t>() }
+        };
+        let (mut both, mut ours, mut waiting, mut before) = (none(), none(), none(), none());
+        // SAFETY: a place for a set.
+        unsafe { libc::sigpending(&raw mut waiting) };
+        for signal in [libc::SIGPIPE, libc::SIGXFSZ] {
+            // SAFETY: a set, and a signal that there is.
+            unsafe { libc::sigaddset(&raw mut both, signal) };
+            // SAFETY: as above.
+            if unsafe { libc::sigismember(&raw const waiting, signal) } == 0 {
+                // SAFETY: as above.
+                unsafe { libc::sigaddset(&raw mut ours, signal) };
+            }
+        }
+        // SAFETY: a set, and a place for one.
+        unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const both, &raw mut before) };
+        Self {
+            before,
+            ours,
+            of_this_thread: PhantomData,
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for KeptBack {
+    fn drop(&mut self) {
+        let at_once = libc::timespec {
+            tv_sec: 0,
+            tv_nsec: 0,
+        };
+        let (ours, info) = (&raw const self.ours, core::ptr::null_mut());
+        // SAFETY: a set, nobody who wants to know more, and a time; it takes what waits.
+        while unsafe { libc::sigtimedwait(ours, info, &raw const at_once) } > 0 {}
+        // SAFETY: the set that the thread had.
+        unsafe {
+            libc::pthread_sigmask(
+                libc::SIG_SETMASK,
+                &raw const self.before,
+                core::ptr::null_mut(),
+            )
+        };
+    }
 }
 
 /// Ends the process at once, but for what is in standard output.
