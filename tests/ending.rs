@@ -377,6 +377,37 @@ fn no_signal_of_what_we_write_ends_the_program() {
     }
 }
 
+/// Bug prevented: a program without symbols is told that the runtime's blocks are
+/// leaks and that suppressions match nothing, and not why.
+fn a_program_without_names_is_told_so() {
+    const NOTE: &str = "note: the program's functions have no names, ";
+    let folder = folder("stripped");
+    let (code, said, _) = run("leaks", "leaks,exit=23", &folder);
+    assert_eq!(code, Some(23), "{said}");
+    assert!(said.contains(FOUND) && !said.contains(NOTE), "{said}");
+    // What a program is run by is not in its sections, and all names are.
+    let mut program = fs::read(std::env::current_exe().expect("a path")).expect("a program");
+    for sections in [0x28..0x30, 0x3C..0x40] {
+        program[sections].fill(0);
+    }
+    let path = folder.join("program");
+    fs::copy(std::env::current_exe().expect("a path"), &path).expect("a copy");
+    fs::write(&path, program).expect("a program");
+    let child = Command::new(&path)
+        .env(PART, "leaks")
+        .env("HEAPLEDGER", "leaks,exit=23,suppress=leaky_here")
+        .current_dir(&folder)
+        .stderr(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn();
+    let (code, said, _) = ended(child.expect("it runs"));
+    fs::remove_file(&path).expect("ours");
+    assert_eq!(code, Some(23), "{said}");
+    assert!(said.contains("4,444 bytes in 1 block, "), "{said}");
+    assert_eq!(said.matches(NOTE).count(), 1, "{said}");
+    assert!(said.contains("strip = \"debuginfo\""), "{said}");
+}
+
 fn main() -> ExitCode {
     if let Ok(part) = std::env::var(PART) {
         return program(&part);
@@ -387,5 +418,6 @@ fn main() -> ExitCode {
         a_guard_flushes_standard_output_or_goes_on_without,
         without_memory_for_a_report_a_program_ends_as_it_would,
         no_signal_of_what_we_write_ends_the_program,
+        a_program_without_names_is_told_so,
     ])
 }

@@ -305,6 +305,8 @@ impl Check {
         is_process: bool,
         growth: impl Fn(u32, &Group) -> Option<Growth>,
     ) {
+        // Otherwise there is nothing to name.
+        report.nameless = !survivors.is_empty() && !symbols.has_names();
         for (node, group) in by_node(survivors) {
             let Some(growth) = growth(node, &group) else {
                 continue;

@@ -47,9 +47,13 @@
 //! With line tables only (`debug = "line-tables-only"`, `debug = 1`) the lines
 //! are the same, but an inlined function has its bare name, which is what
 //! [suppressions](Check::suppress) then see. Without debug information there
-//! are no lines at all. Names are looked up when a check has failed: of a library
-//! that was closed by then there may be none, or, where another has been opened in
-//! its place, that one's.
+//! are no lines at all. A program that is stripped of its symbols has no names
+//! either (`strip = true`; `strip = "debuginfo"` leaves them): suppressions match
+//! nothing then, what the runtime keeps is not told apart, and reports say so.
+//!
+//! Names are looked up when a check has failed: of a library that was closed by
+//! then there may be none, or, where another has been opened in its place, that
+//! one's.
 //!
 //! # With other threads
 //!

@@ -51,6 +51,10 @@ pub struct LeakReport {
     pub runtime: Held,
     /// Blocks and bytes at sites that a suppression names.
     pub suppressed: Held,
+    /// Whether the program's functions have no names, as when it was stripped of
+    /// its symbols. Then suppressions match nothing, and blocks that are the
+    /// runtime's or the harness's are among the leaks.
+    pub nameless: bool,
     /// What could not be recorded. When it is not empty, the figures are too
     /// low or stacks are short.
     pub incomplete: Incomplete,
@@ -256,6 +260,7 @@ impl LeakReport {
             harness: Held::default(),
             runtime: Held::default(),
             suppressed: Held::default(),
+            nameless: false,
             incomplete: Incomplete {
                 blocks: lost.blocks,
                 frames: lost.frames,
@@ -376,6 +381,7 @@ impl fmt::Debug for LeakReport {
             .field("harness", &self.harness)
             .field("runtime", &self.runtime)
             .field("suppressed", &self.suppressed)
+            .field("nameless", &self.nameless)
             .field("incomplete", &self.incomplete)
             .finish()
     }
@@ -507,6 +513,16 @@ fn notes(f: &mut fmt::Formatter<'_>, report: &LeakReport) -> fmt::Result {
         note(
             f,
             format_args!("{} {what} with {bytes} {are} suppressed", Grouped(blocks)),
+        )?;
+    }
+    if report.nameless {
+        note(
+            f,
+            format_args!(
+                "the program's functions have no names, so suppressions match nothing, and what \
+                 the standard library keeps is counted as leaked: do not strip symbols (`strip = \
+                 \"debuginfo\"` is fine)"
+            ),
         )?;
     }
     if report.incomplete.blocks > 0 {

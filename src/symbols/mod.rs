@@ -78,6 +78,21 @@ impl Symbols {
         }
     }
 
+    /// Whether the program's functions have names. They have none when it was
+    /// stripped of them, or when its file cannot be read.
+    pub(crate) fn has_names(&self) -> bool {
+        // One that is a part of the program for certain.
+        let own = Self::has_names as fn(&Self) -> bool as *mut core::ffi::c_void;
+        let mut has_one = false;
+        (self.door)(&mut || {
+            // As if it was called from behind its first byte.
+            backtrace::resolve(own.wrapping_byte_add(1), |symbol| {
+                has_one |= symbol.name().is_some();
+            });
+        });
+        has_one
+    }
+
     /// All that was looked up, by address.
     pub fn into_known(self) -> HashMap<u64, Vec<Frame>> {
         self.known
