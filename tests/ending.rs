@@ -23,6 +23,8 @@ static HEAP: heapledger::TrackingAllocator<Refusing> =
 
 /// Says to this binary which program it is.
 const PART: &str = "HEAPLEDGER_TEST_PART";
+/// And what `HEAPLEDGER` is for the program that it starts.
+const VALUE: &str = "HEAPLEDGER_TEST_VALUE";
 
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -130,6 +132,9 @@ fn program(part: &str) -> ExitCode {
             thread::sleep(Duration::from_millis(300));
         }
         "has a signal of its own" => has_a_signal_of_its_own(),
+        "starts the first of a namespace" => return starts_the_first_of_a_namespace(),
+        "forks into a namespace" => forks_into_a_namespace(false),
+        "forks into a namespace and is signalled" => forks_into_a_namespace(true),
         other => panic!("no program {other:?}"),
     }
     ExitCode::from(OWN_CODE)
@@ -195,6 +200,52 @@ fn has_a_signal_of_its_own() {
     unsafe { libc::raise(libc::SIGPIPE) };
     report();
     assert_eq!(broken_pipe(), (true, true));
+}
+
+/// The program that it starts has the number 1.
+fn starts_the_first_of_a_namespace() -> ExitCode {
+    // SAFETY: it has no other thread.
+    if unsafe { libc::unshare(libc::CLONE_NEWPID) } != 0 {
+        println!("skipped");
+        return ExitCode::SUCCESS;
+    }
+    let value = std::env::var(VALUE).expect("a value");
+    let status = Command::new(std::env::current_exe().expect("a path"))
+        .env(
+            PART,
+            std::env::var("HEAPLEDGER_TEST_FIRST").expect("a part"),
+        )
+        .env("HEAPLEDGER", value)
+        .status()
+        .expect("it runs");
+    let code = status.code().and_then(|code| u8::try_from(code).ok());
+    ExitCode::from(code.expect("no signal"))
+}
+
+/// Has a child with its own number, which ends by `exit`.
+fn forks_into_a_namespace(signal: bool) {
+    assert_eq!(std::process::id(), 1);
+    // SAFETY: changes nothing but where children are.
+    assert_eq!(unsafe { libc::unshare(libc::CLONE_NEWPID) }, 0);
+    // SAFETY: there is one thread beside ours at most, which holds nothing while it sleeps.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        assert_eq!(std::process::id(), 1);
+        leaky_here();
+        if signal {
+            // SAFETY: a signal to this thread; there is a handler. The first of a namespace gets
+            // only what it has a handler for.
+            unsafe { libc::raise(libc::SIGUSR2) };
+        }
+        std::process::exit((OWN_CODE + 1).into());
+    }
+    let mut status = 0;
+    // SAFETY: `status` is a place for the answer; the child is ours.
+    let waited = unsafe { libc::waitpid(child, &raw mut status, 0) };
+    assert_eq!(
+        (waited, libc::WEXITSTATUS(status)),
+        (child, i32::from(OWN_CODE + 1))
+    );
 }
 
 // --- what the tests need
@@ -408,6 +459,47 @@ fn a_program_without_names_is_told_so() {
     assert!(said.contains("strip = \"debuginfo\""), "{said}");
 }
 
+/// Bug prevented: a child that has its parent's number, as in a namespace of its
+/// own, is taken for the parent.
+fn a_forked_child_with_its_parents_number_is_a_child() {
+    let folder = folder("namespace");
+    let first = |part: &str, value: &str| {
+        let mut command = command("starts the first of a namespace", "", &folder);
+        command.env("HEAPLEDGER_TEST_FIRST", part).env(VALUE, value);
+        let (code, said, output) = ended(command.spawn().expect("it runs"));
+        (output.as_str() != "skipped\n").then(|| {
+            assert_eq!(code, Some(OWN_CODE), "{value}: {said}");
+            said
+        })
+    };
+    // Only the child leaks, and it gives no verdict.
+    let Some(said) = first("forks into a namespace", "leaks,exit=23") else {
+        println!("skipped: only root can make a namespace");
+        return;
+    };
+    assert_eq!(said, "");
+    for (name, expected) in [
+        ("p.folded", ["p-1-fork1.folded", "p.folded"]),
+        ("q-{pid}.folded", ["q-1-fork1.folded", "q-1.folded"]),
+    ] {
+        let value = format!("profile,every=1,file={name}");
+        assert_eq!(first("forks into a namespace", &value).as_deref(), Some(""));
+        for name in expected {
+            let report = fs::read_to_string(folder.join(name)).expect("a report");
+            assert_eq!(
+                report.contains("leaky_here"),
+                name.contains("fork"),
+                "{name}"
+            );
+        }
+    }
+    assert_eq!(names_in(&folder).len(), 4);
+    let value = "profile,signal=USR2,at=signal,file=s.folded";
+    let said = first("forks into a namespace and is signalled", value);
+    let line = "heapledger: no report on a signal in the child of a fork\n";
+    assert_eq!(said.as_deref(), Some(line));
+}
+
 fn main() -> ExitCode {
     if let Ok(part) = std::env::var(PART) {
         return program(&part);
@@ -419,5 +511,6 @@ fn main() -> ExitCode {
         without_memory_for_a_report_a_program_ends_as_it_would,
         no_signal_of_what_we_write_ends_the_program,
         a_program_without_names_is_told_so,
+        a_forked_child_with_its_parents_number_is_a_child,
     ])
 }

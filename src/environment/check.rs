@@ -4,6 +4,7 @@ use std::path::Path;
 
 use once_cell::sync::OnceCell;
 
+use crate::environment::owner::Owner;
 use crate::environment::settings::LeaksWanted;
 use crate::leaks::{Process, ProcessGuard};
 use crate::sync::Mutex;
@@ -19,11 +20,10 @@ struct Check {
     /// None when it is over.
     guard: Mutex<Option<ProcessGuard>>,
     /// The process that began it; another is its child.
-    pid: u32,
+    owner: Owner,
 }
 
 pub(super) fn start(wanted: LeaksWanted, folder: &Path) -> Result<(), String> {
-    let pid = std::process::id();
     let mut check = Process::new();
     let said = wanted.suppressions.iter().map(String::as_str);
     for pattern in BEFORE_MAIN.into_iter().chain(said) {
@@ -33,20 +33,20 @@ pub(super) fn start(wanted: LeaksWanted, folder: &Path) -> Result<(), String> {
         check = check.exit_code(code);
     }
     if let Some(name) = wanted.file {
-        check = check.to_file(name.from(folder).path(pid, 1, false));
+        let pid = std::process::id();
+        check = check.to_file(name.from(folder).path(&pid.to_string(), 1, false));
     }
     let guard = check.start().map_err(|error| error.to_string())?;
     let guard = Mutex::new(Some(guard));
     // Only `start` fills it, and it runs once.
-    drop(CHECK.set(Check { guard, pid }));
+    let owner = Owner::here();
+    drop(CHECK.set(Check { guard, owner }));
     Ok(())
 }
 
 /// Whether this process is to give a verdict.
 pub(super) fn is_ours() -> bool {
-    CHECK
-        .get()
-        .is_some_and(|check| check.pid == std::process::id())
+    CHECK.get().is_some_and(|check| check.owner.is_here())
 }
 
 /// Gives the verdict, and the code that the process is to end with when that says it.

@@ -11,10 +11,12 @@ use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
 use std::io;
 
+use once_cell::sync::OnceCell;
+
+use crate::environment::owner::Owner;
 use crate::environment::settings::Signal;
 use crate::environment::{VARIABLE, check, work};
 use crate::record;
-use crate::sync::{AtomicU32, Ordering};
 
 /// What the loader calls before `main`, after the C library's own beginnings and std's.
 // `used` is kept through the linking of a library into a program, also by all kinds of LTO.
@@ -126,7 +128,7 @@ unsafe impl Sync for Post {}
 static POST: Post = Post(UnsafeCell::new(MaybeUninit::uninit()));
 
 /// The process that has the helper.
-static OWNER: AtomicU32 = AtomicU32::new(0);
+static OWNER: OnceCell<Owner> = OnceCell::new();
 
 /// Only posts: nothing else may be done where a signal has interrupted.
 extern "C" fn on_signal(_: c_int) {
@@ -134,9 +136,8 @@ extern "C" fn on_signal(_: c_int) {
     let errno = unsafe { libc::__errno_location() };
     // SAFETY: as above.
     let before = unsafe { *errno };
-    // SAFETY: takes nothing, and may be called in a handler.
-    let pid = unsafe { libc::getpid() };
-    if pid.cast_unsigned() == OWNER.load(Ordering::Relaxed) {
+    // Set before this handler was installed, and so only loaded; nobody is waited for.
+    if OWNER.get().is_some_and(|owner| owner.is_here()) {
         // SAFETY: initialised before this handler was installed; may be called in a handler.
         unsafe { libc::sem_post(POST.0.get().cast()) };
     } else {
@@ -168,7 +169,8 @@ fn listen(signal: Signal) -> io::Result<()> {
     };
     // SAFETY: its own memory, not yet used by anybody: for this process, and at nothing.
     checked(unsafe { libc::sem_init(POST.0.get().cast(), 0, 0) })?;
-    OWNER.store(std::process::id(), Ordering::Relaxed);
+    // Only `start` comes here, and it runs once.
+    let _ = OWNER.set(Owner::here());
     without_signals(|| {
         std::thread::Builder::new()
             .name(String::from("heapledger"))

@@ -73,7 +73,8 @@
 //!   same when it is built so; `{pid}` keeps the reports apart.
 //! - A child of `fork` that ends by `exit` writes a report of its own. Where the
 //!   name has no `{pid}` its number is put before the ending, so that it never
-//!   writes over its parent's. It has no thread for the signal, and says so.
+//!   writes over its parent's; one that has its parent's own number, in a pid
+//!   namespace, is `{pid}-fork1` there. It has no thread for the signal, and says so.
 //!   It gives no verdict on leaks, as it has all that its parent had.
 //! - Set-user-id programs, and all that gain rights by being started, do not
 //!   heed the variable, and say so: it would let others write files.
@@ -87,6 +88,7 @@ mod check;
 )]
 mod door;
 mod names;
+mod owner;
 mod settings;
 mod work;
 

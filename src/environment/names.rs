@@ -33,15 +33,15 @@ impl Name {
         &self.text
     }
 
-    /// The path of the process's report number `n`. A name that tells no
-    /// processes apart gets the number of one that is `forked`.
-    pub(super) fn path(&self, pid: u32, n: u64, forked: bool) -> PathBuf {
+    /// The path of report number `n` of the process with this number. A name that
+    /// tells no processes apart gets the number of one that is `forked`.
+    pub(super) fn path(&self, pid: &str, n: u64, forked: bool) -> PathBuf {
         let text = if forked && !self.text.contains("{pid}") {
             &with_pid(&self.text)
         } else {
             &self.text
         };
-        let text = text.replace("{pid}", &pid.to_string());
+        let text = text.replace("{pid}", pid);
         self.folder.join(text.replace("{n}", &n.to_string()))
     }
 
@@ -85,8 +85,8 @@ mod tests {
         ];
         for (name, own, forked) in table {
             let name = Name::new(name).expect("a name");
-            assert_eq!(name.path(7, 3, false), Path::new(own));
-            assert_eq!(name.path(7, 3, true), Path::new(forked));
+            assert_eq!(name.path("7", 3, false), Path::new(own));
+            assert_eq!(name.path("7", 3, true), Path::new(forked));
         }
     }
 
@@ -102,10 +102,10 @@ mod tests {
         ];
         for folder in folders.map(|folder| Path::new(OsStr::from_bytes(folder))) {
             let here = Name::new("{n}/heap.txt").expect("a name").from(folder);
-            assert_eq!(here.path(7, 3, false), folder.join("3/heap.txt"));
-            assert_eq!(here.path(7, 3, true), folder.join("3/heap-7.txt"));
+            assert_eq!(here.path("7", 3, false), folder.join("3/heap.txt"));
+            assert_eq!(here.path("7", 3, true), folder.join("3/heap-7.txt"));
             let elsewhere = Name::new("/else/where/{pid}").expect("a name").from(folder);
-            assert_eq!(elsewhere.path(7, 3, true), Path::new("/else/where/7"));
+            assert_eq!(elsewhere.path("7", 3, true), Path::new("/else/where/7"));
         }
     }
 }

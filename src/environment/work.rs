@@ -4,6 +4,7 @@ use std::path::Path;
 
 use once_cell::sync::OnceCell;
 
+use crate::environment::owner::Owner;
 use crate::environment::settings::{Order, Report, Signal, Wanted, parse};
 use crate::environment::{VARIABLE, check};
 use crate::leaks::way_out::{self, NoReport};
@@ -18,7 +19,7 @@ struct Running {
     profiler: Profiler,
     reports: Vec<Report>,
     /// The process that began it; another is its child.
-    pid: u32,
+    owner: Owner,
     reported: AtomicU64,
     /// Held while a report is written: one of them may be the last, at exit.
     writing: Mutex<()>,
@@ -70,7 +71,7 @@ fn start(wanted: Wanted, folder: &Path) -> Result<Moments, String> {
     let running = Running {
         profiler,
         reports: wanted.reports.into_iter().map(bound).collect(),
-        pid: std::process::id(),
+        owner: Owner::here(),
         reported: AtomicU64::new(0),
         writing: Mutex::new(()),
     };
@@ -98,8 +99,8 @@ impl Running {
     }
 
     fn report(&self) {
-        let pid = std::process::id();
-        let forked = pid != self.pid;
+        let forked = !self.owner.is_here();
+        let number = self.owner.number_here();
         // In a child the lock may be held by a thread that is not there, and no other writes.
         let _one_at_a_time = (!forked).then(|| self.writing.lock());
         let n = self.reported.fetch_add(1, Ordering::Relaxed) + 1;
@@ -107,7 +108,7 @@ impl Running {
         // It is now or never: who reads it later has not the process.
         profile.symbolize();
         for Report { name, format } in &self.reports {
-            if let Err(error) = profile.save(name.path(pid, n, forked), *format) {
+            if let Err(error) = profile.save(name.path(&number, n, forked), *format) {
                 tell(&error.to_string());
             }
         }

@@ -7,7 +7,7 @@
 //! neither a thread there nor more than `exec` in such a child.
 
 #[cfg(not(loom))]
-pub(crate) use real::{me, watch};
+pub(crate) use real::{epoch, me, watch};
 
 /// Whether two threads' words are of one epoch.
 #[inline]
@@ -53,9 +53,10 @@ mod real {
         }
     }
 
-    /// The epoch's part of a word: 31 bits, never 0.
+    /// The epoch's part of a word: 31 bits, never 0. One more in the child of each
+    /// fork after the first recording; may be called in a signal handler.
     #[inline]
-    fn epoch() -> u64 {
+    pub(crate) fn epoch() -> u64 {
         u64::from(EPOCH.load(Ordering::Relaxed))
     }
 

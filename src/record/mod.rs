@@ -88,6 +88,8 @@ mod zone;
 
 #[cfg(not(loom))]
 pub(crate) use blocks::{New, allocated, concerns, freed, may_concern};
+#[cfg(all(not(loom), target_os = "linux"))]
+pub(crate) use fork::epoch as forks;
 #[cfg(not(loom))]
 pub(crate) use hooks::{Lost, frames, mapped, note_site, prepare_sites};
 #[cfg(not(loom))]
