@@ -5,12 +5,10 @@
 //! recorded. The system gives addresses; a page of memory comes with the first
 //! write to it. So growing is writing a little further: nothing moves, nothing
 //! is freed under a reader, and no call that could fail is left on the path.
-//!
-//! Two facts about the system that this stands on:
-//! - [`System`] zeroes a block of an alignment above 16 by writing to all of
-//!   it, which would commit it; so we ask for alignment 16 and round up here;
-//! - glibc takes blocks above 32 MiB straight from the kernel, where they are
-//!   zero already. Smaller ones may be recycled and zeroed by writing.
+//! What the system must do, and not do, for that is in `memory`.
+
+#[cfg(not(loom))]
+mod memory;
 
 #[cfg(not(loom))]
 pub(crate) use real::{Part, Zone};
@@ -27,12 +25,12 @@ pub(crate) unsafe trait Cell: crate::arena::Zeroed + Sync + 'static {
 
 #[cfg(not(loom))]
 mod real {
-    use core::alloc::{GlobalAlloc, Layout};
     use core::fmt;
     use core::marker::PhantomData;
-    use std::alloc::System;
+    use core::ptr::NonNull;
 
     use super::Cell;
+    use super::memory::Memory;
     use crate::record::lock::Lock;
     use crate::sync::{AtomicPtr, AtomicU64, Ordering};
 
@@ -43,9 +41,9 @@ mod real {
     pub(crate) struct Zone<T> {
         /// All of them; their number, once it is not 0, stays.
         all: Part<T>,
-        /// What `System` gave, and the size asked of it.
-        block: AtomicPtr<u8>,
-        block_size: AtomicU64,
+        /// The memory that they are in, and its size.
+        memory: AtomicPtr<u8>,
+        memory_size: AtomicU64,
         opening: Lock,
         cells: PhantomData<T>,
     }
@@ -62,8 +60,8 @@ mod real {
             const { assert!(size_of::<T>() > 0) };
             Self {
                 all: Part::new(),
-                block: AtomicPtr::new(core::ptr::null_mut()),
-                block_size: AtomicU64::new(0),
+                memory: AtomicPtr::new(core::ptr::null_mut()),
+                memory_size: AtomicU64::new(0),
                 opening: Lock::new(),
                 cells: PhantomData,
             }
@@ -76,32 +74,29 @@ mod real {
                 return true;
             }
             // Taken over from a thread that a fork has left behind, too: it can have got no
-            // further than to a block that nobody knows of.
+            // further than to memory that nobody knows of.
             let Some(_one) = self.opening.acquire() else {
                 return false;
             };
             if self.is_open() {
                 return true;
             }
-            let Some(layout) = size_of::<T>()
+            let Some(memory) = size_of::<T>()
                 .checked_mul(len)
                 .and_then(|bytes| bytes.checked_add(Self::ALIGN))
-                .and_then(|bytes| Layout::from_size_align(bytes, 16).ok())
+                .and_then(Memory::ask)
             else {
                 return false;
             };
-            let block = from_system(layout);
-            if block.is_null() {
-                return false;
-            }
-            let base = block.map_addr(|address| address.next_multiple_of(Self::ALIGN));
-            self.block.store(block, Ordering::Relaxed);
-            self.block_size
-                .store(layout.size() as u64, Ordering::Relaxed);
-            // SAFETY: the block has room for so many cells behind its beginning rounded up to their
+            let (start, size) = memory.into_raw();
+            self.memory.store(start.as_ptr(), Ordering::Relaxed);
+            self.memory_size.store(size as u64, Ordering::Relaxed);
+            let first = start.as_ptr();
+            let first = first.map_addr(|address| address.next_multiple_of(Self::ALIGN));
+            // SAFETY: the memory has room for so many cells behind its beginning rounded up to their
             // alignment; they are zero, which is valid (`Cell`), and nothing moves or frees them
             // before this is dropped, or uses them but as cells.
-            unsafe { self.all.place(base.cast(), len) };
+            unsafe { self.all.place(first.cast(), len) };
             true
         }
 
@@ -202,12 +197,11 @@ mod real {
 
     impl<T> Drop for Zone<T> {
         fn drop(&mut self) {
-            let block = self.block.load(Ordering::Relaxed);
-            let size = usize::try_from(self.block_size.load(Ordering::Relaxed)).unwrap_or(0);
-            if let (false, Ok(layout)) = (block.is_null(), Layout::from_size_align(size, 16)) {
-                // SAFETY: it came from `System` with this layout; no borrow of a cell is left,
-                // since `self` is borrowed exclusively, and cells need no drop.
-                unsafe { System.dealloc(block, layout) };
+            let size = usize::try_from(self.memory_size.load(Ordering::Relaxed)).unwrap_or(0);
+            if let Some(start) = NonNull::new(self.memory.load(Ordering::Relaxed)) {
+                // SAFETY: both from `into_raw`; no borrow of a cell is left, since `self` is borrowed
+                // exclusively, and cells need no drop.
+                drop(unsafe { Memory::from_raw(start, size) });
             }
         }
     }
@@ -218,15 +212,6 @@ mod real {
                 .field("len", &self.all.len.load(Ordering::Relaxed))
                 .finish_non_exhaustive()
         }
-    }
-
-    fn from_system(layout: Layout) -> *mut u8 {
-        #[cfg(test)]
-        if super::scarcity::refuses() {
-            return core::ptr::null_mut();
-        }
-        // SAFETY: the layout is never empty: it has room to round up.
-        unsafe { System.alloc_zeroed(layout) }
     }
 }
 
