@@ -520,8 +520,11 @@ fn incomplete_with(left: u64) {
     assert!(report.to_string().contains("could not be recorded"));
 }
 
+/// Addresses for the smallest table that is worth it, and as many for the program.
+const ENOUGH_FOR_SOME: u64 = 24 << 20;
+
 fn with_room_for_some_the_report_says_that_it_is_incomplete() {
-    incomplete_with(40 << 20);
+    incomplete_with(ENOUGH_FOR_SOME);
 }
 
 fn with_a_gibibyte_of_addresses_all_is_recorded() {
@@ -540,7 +543,7 @@ fn what_one_check_could_not_record_does_not_fail_another() {
         }
     };
     // From the first check on there is little room.
-    incomplete_with(40 << 20);
+    incomplete_with(ENOUGH_FOR_SOME);
     thread::scope(|threads| {
         threads.spawn(|| {
             let other = Check::new().start();

@@ -7,6 +7,7 @@
 mod support;
 
 use std::hint::black_box;
+use std::mem::MaybeUninit;
 use std::process::{Command, ExitCode};
 
 use heapledger::leaks::{self, Check};
@@ -20,6 +21,9 @@ fn main() -> ExitCode {
         memory_that_the_c_library_fills_is_none_of_the_recorder_s,
         what_the_recorder_may_need_is_not_locked,
         huge_pages_are_for_the_program_s_memory,
+        a_program_with_few_addresses_gets_what_it_needs_beside_a_check,
+        a_program_with_few_addresses_gets_what_it_needs_beside_a_profile,
+        half_of_the_addresses_are_left_or_all_when_there_are_too_few,
     ])
 }
 
@@ -94,4 +98,82 @@ fn huge_pages_are_for_the_program_s_memory() {
     drop(blocks);
     assert!(check.finish().is_ok());
     assert!(memory < 96 * MIB, "{memory}");
+}
+
+// ------------------------------------------------------- addresses are few
+
+/// Lets the process have so many addresses and no more, as `ulimit -v` does.
+fn limit_addresses(soft: u64) {
+    let mut limit = MaybeUninit::uninit();
+    // SAFETY: a place for the limit.
+    let failed = unsafe { libc::getrlimit(libc::RLIMIT_AS, limit.as_mut_ptr()) };
+    assert_eq!(failed, 0);
+    // SAFETY: filled in above.
+    let mut limit: libc::rlimit = unsafe { limit.assume_init() };
+    limit.rlim_cur = soft.min(limit.rlim_max);
+    // SAFETY: only reads the limit.
+    let failed = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
+    assert_eq!(failed, 0);
+}
+
+/// What a program needs that lives well with a tenth of the addresses that it has.
+fn need_a_hundred_mebibytes() {
+    let mut all = Vec::with_capacity(100);
+    for got in 0..100 {
+        let mut mebibyte = Vec::<u8>::new();
+        let refused = mebibyte.try_reserve_exact(1 << 20).is_err();
+        assert!(!refused, "refused after {got} MiB");
+        all.push(mebibyte);
+    }
+}
+
+const FEW: u64 = 1_000_000 * 1024;
+
+/// Bug prevented: the recorder takes the largest range that the system gives, and of the
+/// addresses that a user has limited next to none are left for the program.
+fn a_program_with_few_addresses_gets_what_it_needs_beside_a_check() {
+    limit_addresses(FEW);
+    let checked = leaks::check(need_a_hundred_mebibytes);
+    assert!(checked.is_ok());
+}
+
+/// Bug prevented: the same, and what comes after it takes of the rest.
+fn a_program_with_few_addresses_gets_what_it_needs_beside_a_profile() {
+    limit_addresses(FEW);
+    for interval in [1, 1 << 20] {
+        let profiler = Profiler::builder().sample_every(interval).start();
+        let profiler = profiler.expect("room for it");
+        need_a_hundred_mebibytes();
+        drop(profiler);
+    }
+}
+
+/// Bug prevented: a start that fails keeps what it had got until then; one that does not
+/// leaves the program less than it takes itself.
+fn half_of_the_addresses_are_left_or_all_when_there_are_too_few() {
+    const LEFT: &str = "HEAPLEDGER_TEST_LEFT";
+    // A process for each, as what is open once stays so.
+    let Ok(left) = std::env::var(LEFT) else {
+        for left in [
+            0, 2, 5, 10, 15, 20, 30, 40, 50, 70, 100, 200, 500, 1_500, 4_000,
+        ] {
+            let mut again = Command::new(std::env::current_exe().expect("a file"));
+            let status = again.env(LEFT, left.to_string()).status();
+            assert!(status.expect("a child").success(), "with {left} MiB left");
+        }
+        return;
+    };
+    let left: u64 = left.parse().expect("a number");
+    let left = left * MIB;
+    // What is learned of the program once.
+    drop(black_box(std::backtrace::Backtrace::force_capture()));
+    let before = status("VmSize");
+    limit_addresses(before + left);
+    let started = Profiler::builder().every_allocation().start();
+    limit_addresses(libc::RLIM_INFINITY);
+    let taken = status("VmSize") - before;
+    println!("of {left} taken: {taken}, {:?}", started.is_ok());
+    // Some of it is not the recorder's alone: the C library's heap, for one.
+    let allowed = if started.is_ok() { left / 2 } else { 0 };
+    assert!(taken <= allowed + MIB, "{taken} of {left}: {started:?}");
 }

@@ -3,12 +3,15 @@
 
 use crate::ledger::Slot;
 use crate::record::clock;
+use crate::record::fork;
 use crate::record::loader;
 use crate::record::profiling;
 use crate::record::recording::{self, Tag};
 use crate::record::table::{DEFAULT_RECORDS, Table};
+use crate::record::tally::Tally;
 use crate::record::tree::{DEFAULT_NODES, Tree};
 use crate::record::visits::{self, Thread};
+use crate::record::zone::leaving_as_much;
 use crate::sync::{AtomicU64, Ordering};
 use crate::unwind;
 
@@ -87,18 +90,28 @@ impl Lost {
     }
 }
 
-/// Makes room for records; `false` when there is no memory for any. A recording
-/// without room for stacks still counts. Behind the [`loader`]'s door.
-pub(super) fn make_room() -> bool {
+/// Makes room for records and their stacks, and for what a profile adds up, if there is to
+/// be one. `false`, and nothing has changed, when there is no memory for all of it. Behind
+/// the [`loader`]'s door.
+pub(super) fn make_room(tally: Option<&Tally>) -> bool {
     clock::start();
-    let records = TABLE.open(DEFAULT_RECORDS);
-    TREE.open(DEFAULT_NODES);
-    records > 0
-}
-
-/// How many nodes the tree is opened for.
-pub(super) fn nodes() -> u32 {
-    TREE.room()
+    fork::watch();
+    let plots = leaving_as_much(|halvings| {
+        let table = TABLE.plots(DEFAULT_RECORDS, halvings)?;
+        let tree = TREE.plots(DEFAULT_NODES, halvings)?;
+        let sums = match tally {
+            Some(tally) => Some(tally.plots(tree.nodes(), halvings)?),
+            None => None,
+        };
+        Some(((table, tree), sums))
+    });
+    plots.is_some_and(|((table, tree), sums)| {
+        TABLE.open_with(table)
+            && TREE.open_with(tree)
+            && tally
+                .zip(sums)
+                .is_none_or(|(tally, sums)| tally.open_with(sums))
+    })
 }
 
 /// The time as records keep it, read once in a while.
@@ -145,7 +158,7 @@ pub(crate) fn prepare_sites() {
     visits::quietly(|| {
         loader::ask(|| {
             unwind::prime();
-            make_room();
+            make_room(None);
         });
         visits::prepare();
     });

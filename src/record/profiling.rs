@@ -18,7 +18,7 @@ use crate::installed;
 use crate::ledger::{self, Slot};
 use crate::record::clock;
 use crate::record::everywhere;
-use crate::record::hooks::{self, Lost, TABLE};
+use crate::record::hooks::{Lost, TABLE};
 use crate::record::recording::{self, Recording};
 use crate::record::sampler::{self, BUCKETS, Weighed};
 use crate::record::stand_in;
@@ -310,10 +310,7 @@ impl Profiling {
 
     fn start_alone(interval: u64) -> Result<Self, Error> {
         // Also for samples: it makes ready all that a capture needs.
-        let recording = Recording::start_apart()?;
-        if !visits::quietly(|| TALLY.open(hooks::nodes())) {
-            return Err(Error::no_memory());
-        }
+        let recording = Recording::start_with(&TALLY)?;
         let id = recording.id();
         let lost = Lost::now();
         if LEFT_OVER.load(Ordering::Relaxed) != 0 {

@@ -23,6 +23,7 @@ use crate::record::lock::Guard;
 use crate::record::look::LOOK;
 use crate::record::rehearsal;
 use crate::record::table::Record;
+use crate::record::tally::Tally;
 use crate::record::visits::{self, Visit};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
 use crate::unwind;
@@ -379,18 +380,23 @@ impl Recording {
     pub(crate) fn start() -> Result<Self, Error> {
         // Else it would be of nothing, and find nothing wrong.
         visits::at_leisure()?;
-        Self::start_in(|| visits::here()?.current())
+        Self::start_in(|| visits::here()?.current(), None)
     }
 
     /// The same for one that all threads will be in, who are not in the calling thread's.
     pub(super) fn start_apart() -> Result<Self, Error> {
-        Self::start_in(|| None)
+        Self::start_in(|| None, None)
     }
 
-    fn start_in(parent: fn() -> Option<Tag>) -> Result<Self, Error> {
+    /// The same for a profile, with room for what that adds up.
+    pub(super) fn start_with(tally: &Tally) -> Result<Self, Error> {
+        Self::start_in(|| None, Some(tally))
+    }
+
+    fn start_in(parent: fn() -> Option<Tag>, tally: Option<&Tally>) -> Result<Self, Error> {
         installed::require()?;
         visits::possible()?;
-        let recording = Self::open_in(parent())?;
+        let recording = Self::open_in(parent(), tally)?;
         recording.calibrate();
         Ok(recording)
     }
@@ -414,14 +420,14 @@ impl Recording {
 
     #[cfg(test)]
     pub(super) fn open() -> Result<Self, Error> {
-        Self::open_in(visits::here().and_then(visits::Thread::current))
+        Self::open_in(visits::here().and_then(visits::Thread::current), None)
     }
 
-    fn open_in(parent: Option<Tag>) -> Result<Self, Error> {
+    fn open_in(parent: Option<Tag>, tally: Option<&Tally>) -> Result<Self, Error> {
         visits::quietly(|| {
             let has_room = loader::ask(|| {
                 unwind::prime();
-                hooks::make_room()
+                hooks::make_room(tally)
             });
             if !has_room {
                 return Err(Error::no_memory());

@@ -31,7 +31,7 @@ use core::fmt;
 use crate::arena::Zeroed;
 use crate::record::lock::{Guard, Lock};
 use crate::record::look::{Look, UNIT};
-use crate::record::zone::{Cell, Zone};
+use crate::record::zone::{Asked, Cell, Plot, Zone, leaving_as_much};
 use crate::sync::{AtomicPtr, AtomicU32, AtomicU64, Ordering};
 
 /// Units of the longest run.
@@ -90,6 +90,18 @@ unsafe impl Cell for Unit {}
 struct Range {
     links: Zone<Link>,
     units: Zone<Unit>,
+}
+
+/// Memory that a range can be opened with.
+struct Plots {
+    links: Plot<Link>,
+    units: Plot<Unit>,
+}
+
+impl Asked for Plots {
+    fn bytes(&self) -> usize {
+        self.links.bytes().saturating_add(self.units.bytes())
+    }
 }
 
 /// A place among the units.
@@ -350,12 +362,10 @@ impl Room {
         let Some(range) = self.ranges.get(at as usize) else {
             return false;
         };
-        let mut wanted = units_of(at as usize);
-        while !range.open(wanted) {
-            if wanted <= SMALLEST {
-                return false;
-            }
-            wanted /= 2;
+        let wanted = units_of(at as usize);
+        let plots = leaving_as_much(|halvings| range.plots(wanted >> halvings));
+        if !plots.is_some_and(|plots| range.open(plots)) {
+            return false;
         }
         // In this order, so Release: a thread that vanishes in between leaves nothing that is
         // lent twice, or where nobody looks.
@@ -405,13 +415,23 @@ impl Room {
 }
 
 impl Range {
-    /// Makes it so many units; `false` when there is no memory.
-    fn open(&self, units: u32) -> bool {
-        // The links first: too many of them do no harm when there is no room for the units. They
-        // may be of an earlier time, when there was room for fewer.
-        self.links.open(units as usize)
-            && usize::try_from(self.links.len())
-                .is_ok_and(|links| self.units.open(links.min(units as usize)))
+    /// Asks for the memory of so many units; `None` when there is none, and for fewer than a
+    /// range has.
+    fn plots(&self, units: u32) -> Option<Plots> {
+        if units < SMALLEST {
+            return None;
+        }
+        // The links may be of a thread that a fork has left behind, which had room for fewer.
+        let links = self.links.plot(units as usize)?;
+        let units = self.units.plot(links.len().min(units as usize))?;
+        Some(Plots { links, units })
+    }
+
+    /// Makes it units of this memory; `false` when somebody else does not come to an end with
+    /// that.
+    fn open(&self, plots: Plots) -> bool {
+        // The links first: too many of them do no harm while there are no units.
+        self.links.open(plots.links) && self.units.open(plots.units)
     }
 
     /// The first unit to be lent: at a multiple of half of what the range is, so that as many

@@ -6,12 +6,22 @@
 //! write to it. So growing is writing a little further: nothing moves, nothing
 //! is freed under a reader, and no call that could fail is left on the path.
 //! What the system must do, and not do, for that is in `memory`.
+//!
+//! Where addresses are few (`ulimit -v`), all that we may ever need is all that the
+//! program has. So what belongs together is asked for together, as *plots*, and is
+//! made zones of only when there is as much again, which stays the program's:
+//!
+//! ```text
+//!   plots, and as much again ──── there ───▶ zones, for ever
+//!      ▲                     └─── not ─────▶ given back ──▶ half as much of each
+//!      └────────────────────────────────────────────────────┘
+//! ```
 
 #[cfg(not(loom))]
 mod memory;
 
 #[cfg(not(loom))]
-pub(crate) use real::{Part, Zone};
+pub(crate) use real::{Asked, Part, Plot, Zone, leaving_as_much};
 
 /// Zeroed cells that any thread may write: every field is an atomic.
 ///
@@ -36,6 +46,61 @@ mod real {
 
     /// What every zone starts at a multiple of, at least: a cache line.
     const LINE: usize = 64;
+
+    /// How often everything is halved at most.
+    const HALVINGS: u32 = 12;
+
+    /// What has been asked of the system together.
+    pub(crate) trait Asked {
+        /// How many bytes it has given.
+        fn bytes(&self) -> usize;
+    }
+
+    impl<A: Asked, B: Asked> Asked for (A, B) {
+        fn bytes(&self) -> usize {
+            self.0.bytes().saturating_add(self.1.bytes())
+        }
+    }
+
+    impl<A: Asked> Asked for Option<A> {
+        fn bytes(&self) -> usize {
+            self.as_ref().map_or(0, Asked::bytes)
+        }
+    }
+
+    /// What `ask` gives for the fewest halvings, but not if it is more than what is left:
+    /// a program whose addresses are few needs them itself. `None` when there is nothing so
+    /// small.
+    pub(crate) fn leaving_as_much<A: Asked>(ask: impl Fn(u32) -> Option<A>) -> Option<A> {
+        let leaves_as_much = |asked: &A| match asked.bytes() {
+            0 => true,
+            // Given back at once.
+            bytes => Memory::ask(bytes).is_some(),
+        };
+        (0..=HALVINGS).find_map(|halvings| ask(halvings).filter(leaves_as_much))
+    }
+
+    /// Memory for a zone, which is the zone's once that is [opened](Zone::open) with it.
+    #[derive(Debug)]
+    pub(crate) struct Plot<T> {
+        /// Invariant: zero, and with room for `len` cells, aligned as a zone's are.
+        memory: Option<Memory>,
+        len: usize,
+        cells: PhantomData<T>,
+    }
+
+    impl<T> Plot<T> {
+        /// How many cells there is room for: those of the zone, if that is open.
+        pub(crate) fn len(&self) -> usize {
+            self.len
+        }
+    }
+
+    impl<T> Asked for Plot<T> {
+        fn bytes(&self) -> usize {
+            self.memory.as_ref().map_or(0, Memory::size)
+        }
+    }
 
     /// A range of `T`, empty until it is opened, and then the same for ever.
     pub(crate) struct Zone<T> {
@@ -67,12 +132,32 @@ mod real {
             }
         }
 
-        /// Makes it `len` cells; `false` when there is no memory. A zone that is
-        /// open stays as it is; and one of no cells is never open.
-        pub(crate) fn open(&self, len: usize) -> bool {
-            if self.is_open() || len == 0 {
+        /// Asks for the memory of `len` cells; `None` when there is none. For a zone that
+        /// is open, and for no cells, none is needed.
+        pub(crate) fn plot(&self, len: usize) -> Option<Plot<T>> {
+            let open = self.all.len();
+            let memory = if open > 0 || len == 0 {
+                None
+            } else {
+                let bytes = size_of::<T>().checked_mul(len)?;
+                Some(Memory::ask(bytes.checked_add(Self::ALIGN)?)?)
+            };
+            let len = if open > 0 { open } else { len };
+            Some(Plot {
+                memory,
+                len,
+                cells: PhantomData,
+            })
+        }
+
+        /// Makes it the cells of this memory; `false` when somebody else does not come to an
+        /// end with that. A zone that is open stays as it is; and one of no cells is never
+        /// open.
+        pub(crate) fn open(&self, plot: Plot<T>) -> bool {
+            let Plot { memory, len, .. } = plot;
+            let Some(memory) = memory else {
                 return true;
-            }
+            };
             // Taken over from a thread that a fork has left behind, too: it can have got no
             // further than to memory that nobody knows of.
             let Some(_one) = self.opening.acquire() else {
@@ -81,21 +166,14 @@ mod real {
             if self.is_open() {
                 return true;
             }
-            let Some(memory) = size_of::<T>()
-                .checked_mul(len)
-                .and_then(|bytes| bytes.checked_add(Self::ALIGN))
-                .and_then(Memory::ask)
-            else {
-                return false;
-            };
             let (start, size) = memory.into_raw();
             self.memory.store(start.as_ptr(), Ordering::Relaxed);
             self.memory_size.store(size as u64, Ordering::Relaxed);
             let first = start.as_ptr();
             let first = first.map_addr(|address| address.next_multiple_of(Self::ALIGN));
-            // SAFETY: the memory has room for so many cells behind its beginning rounded up to their
-            // alignment; they are zero, which is valid (`Cell`), and nothing moves or frees them
-            // before this is dropped, or uses them but as cells.
+            // SAFETY: a plot's memory has room for so many cells behind its beginning rounded up to
+            // their alignment; they are zero, which is valid (`Cell`), and nothing moves or frees
+            // them before this is dropped, or uses them but as cells.
             unsafe { self.all.place(first.cast(), len) };
             true
         }

@@ -142,7 +142,8 @@ fn what_follows_the_end_of_a_full_range_is_not_lent() {
         assert!(!take(left.clamp(1, LONGEST)).is_null());
     }
     assert_eq!(fresh(), Number::new(at + 1, 0));
-    assert!(room.ranges[at + 1].open(LARGEST));
+    let next = &room.ranges[at + 1];
+    assert!(next.plots(LARGEST).is_some_and(|plots| next.open(plots)));
     room.look.held(|| assert!(take(1).is_null()));
     let block = take(1);
     assert!(room.look.looks_at(block) && room.ranges[at + 1].place(0).addr() != block.addr());
@@ -189,8 +190,8 @@ fn a_run_stays_for_sizes_that_take_as_many_units() {
 #[test]
 fn a_system_without_memory_is_asked_again_later() {
     let room = room();
-    // None; and only for the links.
-    for granted in [0, 1] {
+    // None; only for the links; and none for the program.
+    for granted in [0, 1, 2] {
         scarcity::after(granted, || {
             assert!(!room.open() && room.take(100, original(1)).is_null());
         });
@@ -204,7 +205,8 @@ fn a_system_without_memory_is_asked_again_later() {
 fn a_range_has_no_more_units_than_links() {
     let room = room();
     let first = room.ranges.first().expect("there are some");
-    assert!(first.links.open(SMALLEST as usize));
+    let plot = first.links.plot(SMALLEST as usize);
+    assert!(plot.is_some_and(|plot| first.links.open(plot)));
     let longest = SMALLEST as usize / LONGEST;
     for n in 0..3 * longest {
         let block = room.take(LONGEST * UNIT, original(n));

@@ -27,13 +27,15 @@ pub(crate) use shard::Amend;
 use shard::Shard;
 pub use shard::TableLosses;
 
-use crate::record::zone::Zone;
+use crate::record::zone::{Asked, Plot, Zone, leaving_as_much};
 
 const SHARDS: usize = 64;
 /// Blocks whose addresses differ above this bit only by chance share a shard.
 const REGION_BITS: u32 = 18;
 /// Records a shard has room for at least: four times 256 KiB of the smallest blocks.
 const LEAST_ROOM: u64 = 1 << 16;
+/// The least that is worth opening a table for.
+const SCARCE_ROOM: u64 = LEAST_ROOM / 16;
 /// How much more than its share a shard may take, as addresses are not spread evenly.
 const SKEW: u64 = 4;
 /// Records copied out of a shard under one lock.
@@ -50,6 +52,19 @@ pub struct Table {
     lines: Zone<Line>,
 }
 
+/// Memory that a table can be opened with.
+#[derive(Debug)]
+pub(crate) struct Plots {
+    lines: Plot<Line>,
+    entries: Plot<Entry>,
+}
+
+impl Asked for Plots {
+    fn bytes(&self) -> usize {
+        self.lines.bytes().saturating_add(self.entries.bytes())
+    }
+}
+
 impl Table {
     /// A table without room: nothing is kept until it is opened.
     pub const fn new() -> Self {
@@ -60,30 +75,38 @@ impl Table {
         }
     }
 
-    /// Makes room for about `records` records, or for as many as the system has
-    /// addresses for: half as many, and so on. A shard may take four times its
-    /// share of them and has room for 65,536 at least. Returns the room of all
-    /// shards together; 0 when there is no memory. An open table stays as it is.
-    /// Not for use inside the allocator.
+    /// Makes room for about `records` records. A shard may take four times its
+    /// share of them and has room for 65,536 at least. Where the system has not as many
+    /// addresses, and as many again for the program, it is room for half as many, and so
+    /// on. Returns the room of all shards together; 0 when there is no memory. An open
+    /// table stays as it is. Not for use inside the allocator.
     pub fn open(&self, records: u64) -> u64 {
         crate::record::fork::watch();
-        let mut wanted = (records / SHARDS as u64)
-            .saturating_mul(SKEW)
-            .clamp(LEAST_ROOM, shard::MOST);
-        while !self.open_shards(wanted) {
-            if wanted <= LEAST_ROOM / 16 {
-                return 0;
-            }
-            wanted /= 2;
+        if let Some(plots) = leaving_as_much(|halvings| self.plots(records, halvings)) {
+            self.open_with(plots);
         }
         self.room()
     }
 
-    fn open_shards(&self, room: u64) -> bool {
+    /// Asks for the memory of about so many records, halved so often.
+    pub(crate) fn plots(&self, records: u64, halvings: u32) -> Option<Plots> {
+        let wanted = (records / SHARDS as u64)
+            .saturating_mul(SKEW)
+            .clamp(LEAST_ROOM, shard::MOST);
+        let room = (wanted >> halvings).max(SCARCE_ROOM);
         let all =
             |each: u64| usize::try_from(each).map_or(usize::MAX, |n| n.saturating_mul(SHARDS));
+        Some(Plots {
+            lines: self.lines.plot(all(index::lines_for(room)))?,
+            entries: self.entries.plot(all(room))?,
+        })
+    }
+
+    /// Makes room of this memory; `false` when somebody else does not come to an end with
+    /// that. As [`open`](Self::open).
+    pub(crate) fn open_with(&self, plots: Plots) -> bool {
         // The lines first: too many of them do no harm when there is no room for the entries.
-        if !(self.lines.open(all(index::lines_for(room))) && self.entries.open(all(room))) {
+        if !(self.lines.open(plots.lines) && self.entries.open(plots.entries)) {
             return false;
         }
         let (lines, entries) = (self.lines.all(), self.entries.all());

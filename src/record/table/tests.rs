@@ -188,7 +188,8 @@ fn what_does_not_fit_is_refused_and_counted() {
 /// Bug prevented: recording before there is room, or when there never was any.
 #[test]
 fn without_memory_nothing_is_kept_and_nothing_else_happens() {
-    for granted in 0..2 {
+    // None; for one of two zones; and for both, but none for the program.
+    for granted in 0..3 {
         let table = Table::new();
         assert_eq!(scarcity::after(granted, || table.open(1 << 24)), 0);
         assert!(!table.insert(16, &record(1)));

@@ -33,7 +33,7 @@ use crate::record::fork;
 use crate::record::lock::{Guard, Lock};
 use crate::record::sampler::Weighed;
 use crate::record::timeline::Peak;
-use crate::record::zone::Zone;
+use crate::record::zone::{Asked, Plot, Zone};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// The cells for all stacks and groups.
@@ -44,6 +44,19 @@ const GROUPS: usize = 4;
 
 /// The cells of one stack, by group.
 type Cells<'a> = [Option<&'a Cell>; GROUPS];
+
+/// Memory that a tally can be opened with.
+#[derive(Debug)]
+pub(super) struct Plots {
+    index: Plot<Index>,
+    cells: Plot<Cell>,
+}
+
+impl Asked for Plots {
+    fn bytes(&self) -> usize {
+        self.index.bytes().saturating_add(self.cells.bytes())
+    }
+}
 
 /// Cells by node and group.
 #[derive(Debug)]
@@ -68,21 +81,19 @@ impl Tally {
         }
     }
 
-    /// Makes room; `false` when there is no memory. Not for use inside the
-    /// allocator.
-    pub(super) fn open(&self, nodes: u32) -> bool {
-        // First: there can be fewer cells, but not fewer nodes.
-        if !self.index.open(nodes as usize * GROUPS) {
-            return false;
-        }
-        let mut cells = CELLS;
-        while !self.cells.open(cells) {
-            if cells < 1 << 10 {
-                return false;
-            }
-            cells /= 2;
-        }
-        true
+    /// Asks for the memory of the stacks of so many nodes, with as many cells as are
+    /// usual, halved so often: there can be fewer cells, but not fewer nodes.
+    pub(super) fn plots(&self, nodes: usize, halvings: u32) -> Option<Plots> {
+        Some(Plots {
+            index: self.index.plot(nodes.checked_mul(GROUPS)?)?,
+            cells: self.cells.plot(CELLS >> halvings)?,
+        })
+    }
+
+    /// Makes room of this memory; `false` when somebody else does not come to an end with
+    /// that. Not for use inside the allocator.
+    pub(super) fn open_with(&self, plots: Plots) -> bool {
+        self.index.open(plots.index) && self.cells.open(plots.cells)
     }
 
     /// Forgets all figures.
@@ -277,6 +288,13 @@ mod tests {
     use crate::record::timeline::Highest;
     use crate::sync::{AtomicI64, Ordering};
 
+    fn tally() -> Tally {
+        let tally = Tally::new();
+        let plots = tally.plots(1 << 16, 0);
+        assert!(plots.is_some_and(|plots| tally.open_with(plots)));
+        tally
+    }
+
     /// Runs on a thread of this group.
     fn in_group(group: u64, run: impl FnOnce() + Send) {
         if fork::me() % GROUPS as u64 == group {
@@ -292,8 +310,7 @@ mod tests {
     fn what_a_stack_has_is_read_at_one_moment_for_all_groups() {
         const BETWEEN: u32 = 20_000;
         const UNDER_WAY: u8 = 4;
-        let tally = Tally::new();
-        assert!(tally.open(1 << 16));
+        let tally = tally();
         let peak = AtomicI64::new(1);
         let next_peak = || peak.fetch_add(1, Ordering::Relaxed);
         // The cells of one stack, far apart.
@@ -341,8 +358,7 @@ mod tests {
     /// and nothing is said to be lost.
     #[test]
     fn a_stack_that_gets_another_cell_while_all_are_read_is_there_once() {
-        let tally = Tally::new();
-        assert!(tally.open(1 << 10));
+        let tally = tally();
         in_group(1, || tally.came_itself(7, 10, || 0));
         in_group(2, || tally.came_itself(8, 10, || 0));
         let figures = tally.figures(|| 0);
@@ -362,8 +378,7 @@ mod tests {
         const THREADS: usize = 4;
         const BLOCKS: usize = 3_000;
         for _ in 0..50 {
-            let (tally, highest) = (Tally::new(), Highest::new());
-            assert!(tally.open(1 << 10));
+            let (tally, highest) = (tally(), Highest::new());
             let live = Mutex::new(0);
             let start = Barrier::new(THREADS);
             let work = || {
@@ -395,8 +410,7 @@ mod tests {
     /// blocks when the first one looks for a peak, and the second one's is in no share.
     #[test]
     fn what_is_told_after_a_peak_as_high_as_the_last_is_in_it() {
-        let (tally, highest) = (Tally::new(), Highest::new());
-        assert!(tally.open(1 << 10));
+        let (tally, highest) = (tally(), Highest::new());
         for node in [10, 11] {
             tally.came_itself(node, 10, || highest.peak());
             highest.note(0, 120);

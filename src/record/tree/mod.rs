@@ -35,6 +35,8 @@ use chains::{FIRST_CHAINS, hash};
 
 use crate::record::lock::Lock;
 use crate::record::zone::Zone;
+#[cfg(not(loom))]
+use crate::record::zone::{Asked, Plot, leaving_as_much};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// The node that every stack begins at.
@@ -68,6 +70,29 @@ pub struct Tree {
     /// Chains in use; written by insertions that split, read by all.
     chains: AtomicU32,
     writers: Writers,
+}
+
+/// Memory that a tree can be opened with.
+#[cfg(not(loom))]
+#[derive(Debug)]
+pub(crate) struct Plots {
+    heads: Plot<Head>,
+    nodes: Plot<Node>,
+}
+
+#[cfg(not(loom))]
+impl Plots {
+    /// For how many nodes it is.
+    pub(crate) fn nodes(&self) -> usize {
+        self.nodes.len()
+    }
+}
+
+#[cfg(not(loom))]
+impl Asked for Plots {
+    fn bytes(&self) -> usize {
+        self.heads.bytes().saturating_add(self.nodes.bytes())
+    }
 }
 
 /// What only insertions touch, away from what every hit reads.
@@ -114,21 +139,35 @@ impl Tree {
         }
     }
 
-    /// Makes room for `nodes` nodes, or for as many as the system has addresses
-    /// for: half as many, and so on. Returns for how many; 0 when there is no
-    /// memory. An open tree stays as it is. Not for use inside the allocator.
+    /// Makes room for `nodes` nodes; where the system has not as many addresses, and as
+    /// many again for the program, for half as many, and so on. Returns for how many; 0
+    /// when there is no memory. An open tree stays as it is. Not for use inside the
+    /// allocator.
     #[cfg(not(loom))]
     pub fn open(&self, nodes: u32) -> u32 {
         crate::record::fork::watch();
-        let mut wanted = nodes.clamp(LEAST_NODES, u32::MAX / 4);
-        // The heads first: too many of them do no harm when there is no room for the nodes.
-        while !(self.heads.open(chains::heads_for(wanted)) && self.nodes.open(wanted as usize)) {
-            if wanted <= LEAST_NODES {
-                return 0;
-            }
-            wanted = (wanted / 2).max(LEAST_NODES);
+        if let Some(plots) = leaving_as_much(|halvings| self.plots(nodes, halvings)) {
+            self.open_with(plots);
         }
         self.room()
+    }
+
+    /// Asks for the memory of so many nodes, halved so often.
+    #[cfg(not(loom))]
+    pub(crate) fn plots(&self, nodes: u32, halvings: u32) -> Option<Plots> {
+        let nodes = (nodes >> halvings).clamp(LEAST_NODES, u32::MAX / 4);
+        Some(Plots {
+            heads: self.heads.plot(chains::heads_for(nodes))?,
+            nodes: self.nodes.plot(nodes as usize)?,
+        })
+    }
+
+    /// Makes room of this memory; `false` when somebody else does not come to an end with
+    /// that. As [`open`](Self::open).
+    #[cfg(not(loom))]
+    pub(crate) fn open_with(&self, plots: Plots) -> bool {
+        // The heads first: too many of them do no harm when there is no room for the nodes.
+        self.heads.open(plots.heads) && self.nodes.open(plots.nodes)
     }
 
     /// The child of `parent` for a call that returns to `return_address`, made

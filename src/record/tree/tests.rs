@@ -135,7 +135,8 @@ fn what_does_not_fit_is_overflow_and_is_counted_once_a_stack() {
 /// Bug prevented: recording before there is room, or when there never was any.
 #[test]
 fn without_memory_every_stack_is_overflow() {
-    for granted in 0..2 {
+    // None; for one of two zones; and for both, but none for the program.
+    for granted in 0..3 {
         let tree = Tree::new();
         assert_eq!(scarcity::after(granted, || tree.open(1 << 20)), 0);
         assert_eq!(tree.child(ROOT, 1), OVERFLOW);

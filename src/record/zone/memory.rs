@@ -41,6 +41,11 @@ impl Memory {
         Some(Self { start, size })
     }
 
+    /// How many there are.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
     /// Gives them up to whoever holds their address and number.
     pub(super) fn into_raw(self) -> (NonNull<u8>, usize) {
         let raw = (self.start, self.size);
@@ -58,6 +63,9 @@ impl Memory {
 }
 
 impl Drop for Memory {
+    // To be seen where it is used: what holds memory there drops it, too, if something unwinds,
+    // and the compiler must know that this does not.
+    #[inline]
     fn drop(&mut self) {
         // SAFETY: the invariant; nothing uses it after this.
         unsafe { system::give_back(self.start, self.size) };
@@ -102,6 +110,7 @@ mod system {
     ///
     /// # Safety
     /// It came from there, with this size, and nobody uses it after this.
+    #[inline]
     pub(super) unsafe fn give_back(start: NonNull<u8>, size: usize) {
         keeping_errno(|| {
             // SAFETY: the caller: a mapping of this size, which is whole, and nobody's from now on.
@@ -111,6 +120,7 @@ mod system {
 
     /// Does what may change `errno`, which a program may read after it has allocated or freed:
     /// zones are opened inside of that, too.
+    #[inline]
     fn keeping_errno<R>(change: impl FnOnce() -> R) -> R {
         // SAFETY: takes nothing; the place is the calling thread's, for as long as that lives.
         let errno = unsafe { libc::__errno_location() };
@@ -142,6 +152,7 @@ mod system {
     ///
     /// # Safety
     /// It came from there, with this size, and nobody uses it after this.
+    #[inline]
     pub(super) unsafe fn give_back(start: NonNull<u8>, size: usize) {
         if let Some(layout) = layout(size) {
             // SAFETY: the caller: it came from `System` with this layout.
