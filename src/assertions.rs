@@ -348,16 +348,31 @@ impl fmt::Display for Requests<'_> {
 /// A line for each request: where it came from.
 #[cfg(feature = "profile")]
 fn write_sites(f: &mut fmt::Formatter<'_>, trace: &Trace) -> fmt::Result {
+    // Looking up names is our own work: what is kept of it for the next time is nobody's leak.
+    let sites = crate::record::quietly(|| sites(trace));
+    if !sites.is_empty() {
+        f.write_str("\n  sites:")?;
+    }
+    for (size, place) in sites {
+        write!(f, "\n{:>12} at {place}", Grouped(size as u64))?;
+    }
+    Ok(())
+}
+
+/// The size of each request, and where it came from.
+#[cfg(feature = "profile")]
+fn sites(trace: &Trace) -> Vec<(usize, String)> {
     let mut symbols = crate::record::symbols();
-    f.write_str("\n  sites:")?;
-    for (request, site) in trace.kept() {
+    let place = |(request, site)| {
         let size = match request {
             Request::Allocate(size) | Request::Resize(_, size) | Request::Refused(size) => size,
         };
         let stack = symbols.stack(&crate::record::frames(site).0).trimmed();
-        if let Some(place) = stack.iter().find(|frame| frame.is_user()).or(stack.first()) {
-            write!(f, "\n{:>12} at {}", Grouped(size as u64), place.location())?;
-        }
-    }
-    Ok(())
+        let place = stack
+            .iter()
+            .find(|frame| frame.is_user())
+            .or(stack.first())?;
+        Some((size, place.location().clone()))
+    };
+    trace.kept().filter_map(place).collect()
 }
