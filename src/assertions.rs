@@ -372,7 +372,7 @@ fn sites(trace: &Trace) -> Vec<(usize, String)> {
             .iter()
             .find(|frame| frame.is_user())
             .or(stack.first())?;
-        Some((size, place.location().clone()))
+        Some((size, place.location()))
     };
     trace.kept().filter_map(place).collect()
 }
