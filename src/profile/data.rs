@@ -227,6 +227,10 @@ impl Lifetimes {
 /// [`Stats`]; the block itself moves there, so `live` shows a
 /// growing vector where it grew last.
 ///
+/// In a sampled profile the numbers of blocks are estimates with fractions. What is
+/// rounded off one stack goes to the next, so that sums over stacks are right; a stack's
+/// own number may be one more or less than its estimate.
+///
 /// ```
 /// # #[global_allocator]
 /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
