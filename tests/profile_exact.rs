@@ -35,6 +35,7 @@ fn main() -> ExitCode {
         a_growing_vector_shows_where_it_grew,
         what_a_check_records_is_in_the_profile_too,
         what_an_older_check_records_is_in_the_profile_too,
+        what_an_older_check_records_and_shrinks_stays_in_the_profile,
         what_others_do_during_a_profile_is_no_leak_of_the_check_around_it,
         times_are_right_in_a_program_that_seldom_allocates,
         a_reset_leaves_the_warm_up_out,
@@ -76,6 +77,27 @@ fn what_an_older_check_records_is_in_the_profile_too() {
     let report = guard.finish().expect_err("two are alive");
     assert_eq!((report.blocks(), report.bytes()), (2, 100_000));
     assert_eq!(report.incomplete, Incomplete::default());
+}
+
+/// Bug prevented: blocks of a check that is older than the profile leave the profile by chance
+/// when they are shrunk, as samples do.
+fn what_an_older_check_records_and_shrinks_stays_in_the_profile() {
+    let outcome = leaks::check(|| {
+        let mut kept = Vec::with_capacity(100);
+        let profiler = start();
+        for _ in 0..100 {
+            let mut shrunk: Vec<u8> = black_box(Vec::with_capacity(1_000));
+            shrunk.shrink_to(1);
+            kept.push(shrunk);
+        }
+        let profile = profiler.finish();
+        assert_eq!((profile.live().blocks, profile.live().bytes), (100, 100));
+        let resized = profile.stacks.iter().map(|stack| stack.reallocations);
+        assert_eq!(resized.sum::<u64>(), 100);
+    });
+    if let Err(report) = outcome {
+        panic!("{report}");
+    }
 }
 
 /// Bug prevented: what threads that are in no check leave alive during a profile is told as

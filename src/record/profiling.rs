@@ -228,7 +228,8 @@ impl Current {
 
     /// Whether a sample stays one when it is resized.
     pub(super) fn stays(self, thread: &Thread, old: u64, new: u64) -> bool {
-        new >= old || {
+        // What is there for itself was not chosen by its size.
+        new >= old || self.is_every() || {
             let p = |size| sampler::probability(size, self.interval);
             thread.line.happens(p(new) / p(old))
         }
