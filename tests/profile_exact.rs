@@ -11,7 +11,7 @@ use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
 use std::hint::{black_box, spin_loop};
 use std::process::ExitCode;
 use std::sync::Barrier;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         what_others_do_during_a_profile_is_no_leak_of_the_check_around_it,
         times_are_right_in_a_program_that_seldom_allocates,
         a_reset_leaves_the_warm_up_out,
+        a_reset_beside_busy_threads_begins_the_times_again,
         a_second_profile_at_once_and_an_interval_of_zero_are_errors,
         ten_thousand_starts_beside_eight_threads_leave_the_books_balanced,
         a_thread_that_is_in_no_visit_is_recorded_and_named,
@@ -413,6 +414,35 @@ fn a_reset_leaves_the_warm_up_out() {
     drop(new);
 }
 
+/// Bug prevented: a thread that allocates while the profile begins again notes how long the
+/// last one has been under way, and the new one's timeline is empty until it is as old.
+fn a_reset_beside_busy_threads_begins_the_times_again() {
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let mut profiler = start();
+        let busy = || {
+            while !done.load(SeqCst) {
+                drop(black_box(vec![1_u8; 100]));
+            }
+        };
+        let threads = [scope.spawn(busy), scope.spawn(busy)];
+        let times: Vec<_> = (0..20)
+            .map(|_| {
+                thread::sleep(Duration::from_millis(60));
+                profiler.reset().expect("it goes on");
+                let profile = profiler.snapshot();
+                let last = profile.timeline.last().expect("its beginning").at_ms;
+                (profile.duration, last.max(profile.peak.at_ms))
+            })
+            .collect();
+        done.store(true, SeqCst);
+        drop(threads);
+        for (duration, last) in times {
+            assert!(Duration::from_millis(last) <= duration + Duration::from_millis(20));
+        }
+    });
+}
+
 fn a_second_profile_at_once_and_an_interval_of_zero_are_errors() {
     let first = start();
     let error = Profiler::builder().start().expect_err("there is one");
@@ -433,7 +463,7 @@ fn a_second_profile_at_once_and_an_interval_of_zero_are_errors() {
 /// ended, and is freed with another layout, or counted in the next profile.
 fn ten_thousand_starts_beside_eight_threads_leave_the_books_balanced() {
     let before = HEAP.stats();
-    let done = std::sync::atomic::AtomicBool::new(false);
+    let done = AtomicBool::new(false);
     thread::scope(|scope| {
         let work_on = || {
             while !done.load(std::sync::atomic::Ordering::Relaxed) {

@@ -39,8 +39,6 @@ static DENSE_BELOW: AtomicU64 = AtomicU64::new(32 * 1024);
 /// A thread that allocates without a sample looks around after so many bytes, or half an
 /// interval. What samples say of a peak is no more exact.
 const LOOK_EVERY: u64 = 256 * 1024;
-/// When it began, on the recorder's clock.
-static BEGAN_MS: AtomicU64 = AtomicU64::new(0);
 /// Whether there is one, or one is being made or ended.
 static TAKEN: AtomicU32 = AtomicU32::new(0);
 
@@ -64,6 +62,8 @@ pub(crate) struct Profiling {
     id: u32,
     lost: Lost,
     began: std::time::Instant,
+    /// The same on the recorder's clock.
+    began_ms: u64,
 }
 
 /// What the recorder knows at one moment.
@@ -267,9 +267,9 @@ impl Current {
     /// Looks how much is alive, after something was allocated.
     pub(super) fn look_around(slot: &Slot, now_ms: u64) {
         let live = ledger::live_as_seen_by(slot);
-        let since = now_ms.saturating_sub(BEGAN_MS.load(Ordering::Relaxed));
-        HIGHEST.note(since, live);
-        TIMELINE.note(since, live);
+        // On the recorder's clock: who is late for the last profile may be told of this one.
+        HIGHEST.note(now_ms, live);
+        TIMELINE.note(now_ms, live);
     }
 }
 
@@ -330,6 +330,7 @@ impl Profiling {
             id,
             lost,
             began: std::time::Instant::now(),
+            began_ms: clock::now(),
         };
         profiling.begin(interval)?;
         Ok(profiling)
@@ -339,7 +340,6 @@ impl Profiling {
         HIGHEST.clear();
         TIMELINE.clear();
         TALLY.clear(HIGHEST.peak());
-        BEGAN_MS.store(clock::now(), Ordering::Relaxed);
         // Release: the last profile's end.
         ID.store(self.id, Ordering::Release);
         INTERVAL.store(interval, Ordering::Release);
@@ -383,8 +383,8 @@ impl Profiling {
         Snapshot {
             stacks,
             duration: self.duration(),
-            timeline: TIMELINE.moments(),
-            highest: HIGHEST.moment(),
+            timeline: TIMELINE.moments(self.began_ms),
+            highest: HIGHEST.moment(self.began_ms),
             sizes,
             lost: Lost::now().since(&self.lost),
         }

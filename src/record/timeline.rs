@@ -11,7 +11,10 @@ use crate::sync::{AtomicI64, AtomicU64, Ordering};
 /// The most moments that are kept.
 const MOMENTS: usize = 1_024;
 
-/// A time in milliseconds since the start, and the bytes alive then.
+/// A time in milliseconds since the profile's beginning, and the bytes alive then.
+///
+/// Kept as of the recorder's clock: what is since the beginning is for who reads to say, as a
+/// thread may come with a moment while a profile begins.
 pub(crate) type Moment = (u64, u64);
 
 /// Which of the peaks.
@@ -98,15 +101,16 @@ impl Timeline {
         usize::try_from(self.len.load(Ordering::Relaxed)).unwrap_or(MOMENTS)
     }
 
-    /// The moments, oldest first.
-    pub(super) fn moments(&self) -> Vec<Moment> {
+    /// The moments, oldest first. None is before the beginning: of a thread that came late with
+    /// one, it is at 0.
+    pub(super) fn moments(&self, began_ms: u64) -> Vec<Moment> {
         let mut moments = Vec::with_capacity(MOMENTS + 1);
         let _guard = self.lock.acquire();
         let pairs = self.times.iter().zip(&self.bytes).take(self.len());
-        moments
-            .extend(pairs.map(|(time, bytes)| {
-                (time.load(Ordering::Relaxed), bytes.load(Ordering::Relaxed))
-            }));
+        moments.extend(pairs.map(|(time, bytes)| {
+            let since = time.load(Ordering::Relaxed).saturating_sub(began_ms);
+            (since, bytes.load(Ordering::Relaxed))
+        }));
         moments
     }
 }
@@ -175,12 +179,10 @@ impl Highest {
     }
 
     /// When it was, and how high.
-    pub(super) fn moment(&self) -> Moment {
+    pub(super) fn moment(&self, began_ms: u64) -> Moment {
         let live = self.peak() >> TIE_BITS;
-        (
-            self.at_ms.load(Ordering::Relaxed),
-            u64::try_from(live).unwrap_or(0),
-        )
+        let since = self.at_ms.load(Ordering::Relaxed).saturating_sub(began_ms);
+        (since, u64::try_from(live).unwrap_or(0))
     }
 }
 
@@ -205,22 +207,22 @@ mod tests {
             (8, 101, true),
             (9, 1 << 46, true),
         ] {
-            let (before, moment) = (highest.peak(), highest.moment());
+            let (before, moment) = (highest.peak(), highest.moment(0));
             highest.note(now, live);
             if is_one {
-                assert_eq!(highest.moment(), (now, live.cast_unsigned()));
+                assert_eq!(highest.moment(0), (now, live.cast_unsigned()));
                 assert!(!names.contains(&highest.peak()));
                 names.push(highest.peak());
             } else {
-                assert_eq!((highest.peak(), highest.moment()), (before, moment));
+                assert_eq!((highest.peak(), highest.moment(0)), (before, moment));
             }
         }
         (0..=TIES).for_each(|_| highest.note(10, 1 << 46));
         let last = highest.peak();
         highest.note(11, 1 << 46);
-        assert_eq!((highest.peak(), highest.moment()), (last, (10, 1 << 46)));
+        assert_eq!((highest.peak(), highest.moment(0)), (last, (10, 1 << 46)));
         highest.note(12, (1 << 46) + 1);
-        assert!(highest.peak() > last && highest.moment() == (12, (1 << 46) + 1));
+        assert!(highest.peak() > last && highest.moment(0) == (12, (1 << 46) + 1));
     }
 
     /// Bug prevented: a server that is up for weeks fills its memory with moments.
@@ -230,10 +232,28 @@ mod tests {
         for minute in 0..30 * 24 * 60 {
             timeline.note(minute * 60_000, i64::try_from(minute).expect("small"));
         }
-        let moments = timeline.moments();
+        let moments = timeline.moments(0);
         assert!(moments.len() <= MOMENTS && moments.len() > MOMENTS / 4);
         assert_eq!(moments.first(), Some(&(0, 0)));
         assert!(moments.last().expect("some").0 > 29 * 24 * 60 * 60_000);
         assert!(moments.is_sorted());
+    }
+
+    /// Bug prevented: a thread that comes late with a moment of the last profile puts off the
+    /// next one's until it is as old, or is told as far ahead of its end.
+    #[test]
+    fn who_is_late_for_the_last_profile_does_not_disturb_the_next_one() {
+        let (timeline, highest) = (Timeline::new(), Highest::new());
+        timeline.note(50_000, 1);
+        timeline.clear();
+        highest.clear();
+        for (now, live) in [(99_990, 5), (100_000, 6), (100_001, 7), (100_003, 8)] {
+            timeline.note(now, live);
+            highest.note(now, live);
+        }
+        let expected = [(0, 5), (0, 6), (1, 7), (3, 8)];
+        assert_eq!(timeline.moments(100_000), expected);
+        assert_eq!(highest.moment(100_000), (3, 8));
+        assert_eq!(highest.moment(200_000), (0, 8));
     }
 }

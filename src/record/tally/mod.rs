@@ -399,7 +399,7 @@ mod tests {
             });
             let mut all = tally.figures(|| highest.peak());
             let share = all.next().expect("a stack").1.share.bytes;
-            let (_, most) = highest.moment();
+            let (_, most) = highest.moment(0);
             let most = f64::from(i32::try_from(most).expect("few"));
             // Each thread may have told of one block before it was counted, or after.
             assert!((share - most).abs() <= 8.0, "{share} of {most}");
