@@ -36,6 +36,7 @@ fn main() -> ExitCode {
         what_a_check_records_is_in_the_profile_too,
         what_an_older_check_records_is_in_the_profile_too,
         what_an_older_check_records_and_shrinks_stays_in_the_profile,
+        what_a_check_inside_a_profile_leaves_outlives_the_check_around_it,
         what_others_do_during_a_profile_is_no_leak_of_the_check_around_it,
         times_are_right_in_a_program_that_seldom_allocates,
         a_reset_leaves_the_warm_up_out,
@@ -99,6 +100,25 @@ fn what_an_older_check_records_and_shrinks_stays_in_the_profile() {
     if let Err(report) = outcome {
         panic!("{report}");
     }
+}
+
+/// Bug prevented: a check that is older than the profile takes with it, when it ends, what a
+/// check inside the profile has recorded, and that is alive.
+fn what_a_check_inside_a_profile_leaves_outlives_the_check_around_it() {
+    let (mut profiler, mut kept) = (None, None);
+    let outer = leaks::check(|| {
+        profiler = Some(start());
+        let inner = leaks::check(|| kept = Some(black_box(vec![1_u8; 33_333])));
+        assert_eq!(inner.expect_err("it is alive").bytes(), 33_333);
+    });
+    assert_eq!(outer.expect_err("it is still alive").bytes(), 33_333);
+    let profiler = profiler.expect("the check has run");
+    let live = profiler.snapshot().live();
+    assert_eq!((live.blocks, live.bytes), (1, 33_333));
+    drop(kept);
+    let profile = profiler.finish();
+    assert!(profile.live().is_zero());
+    assert_eq!(profile.incomplete, Incomplete::default());
 }
 
 /// Bug prevented: what threads that are in no check leave alive during a profile is told as

@@ -405,6 +405,35 @@ impl Drop for Profiling {
     }
 }
 
+/// Lets a profile of everything keep what it has of these recordings, in order, which are over:
+/// checks that began inside of it, and are part of one that is older. Their numbers, by which the
+/// profile has their blocks, are about to leave the table.
+pub(super) fn keep_blocks_of(numbers: &[u32]) {
+    let is_every = |profile: &Current| profile.is_every();
+    let Some(profile) = current().filter(is_every) else {
+        return;
+    };
+    if !numbers.iter().any(|id| profile.has_recording(*id)) {
+        return;
+    }
+    TABLE.amend(|record| {
+        let is_theirs = numbers.binary_search(&record.recording).is_ok();
+        if is_theirs && !record.sampled && profile.has(record) {
+            Amend::Replace(Record {
+                sampled: true,
+                ..*record
+            })
+        } else {
+            Amend::Keep
+        }
+    });
+    // It may have looked for its samples already. The next one has none: its recording waits for
+    // the books, which the caller has.
+    if !profile.is_under_way() {
+        forget_samples();
+    }
+}
+
 /// Takes the samples of a profile that is over out of the table.
 fn forget_samples() {
     let is_done = TABLE.amend(forget);

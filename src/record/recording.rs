@@ -21,6 +21,7 @@ use crate::record::hooks::{self, Lost, TABLE};
 use crate::record::loader::{self, Door};
 use crate::record::lock::Guard;
 use crate::record::look::LOOK;
+use crate::record::profiling;
 use crate::record::rehearsal;
 use crate::record::table::Record;
 use crate::record::tally::Tally;
@@ -524,6 +525,7 @@ impl Recording {
                 // They are alive for the parent too, which will look for these numbers.
                 TABLE.for_each_of(is_mine, keep);
             } else {
+                profiling::keep_blocks_of(&mine);
                 TABLE.drain_of(is_mine, keep);
             }
             if let Some(office) = &mut office {
