@@ -15,7 +15,8 @@
 //! A check sees the thread that it runs on, and those to which it is
 //! [carried](carry). Other tests may run beside it, and may run checks of their
 //! own. A check inside a check has its own verdict; what it leaves alive is
-//! alive for the outer one too. Where two checks are on one thread, a block
+//! alive for the outer one too, unless that one ends first: until then it is the
+//! inner one's alone. Where two checks are on one thread, a block
 //! belongs to the inner one. It stays of the check that it was born in, whoever
 //! frees or resizes it; a block that is older than all of them is no leak, however
 //! large it becomes, but [`Check::run_steady`] finds it when it goes on growing.
