@@ -176,8 +176,9 @@ pub(super) fn forget_resized(was: &Record) {
 /// Nobody else knows the block, so nobody looks for it now.
 #[cold]
 fn settle_recording(block: *mut u8, thread: &Thread, record: &mut Record, mut tag: Tag) {
+    let born_in = tag;
     while !(tag.is_under_way() || tag.is_wanted()) {
-        let current = thread.current();
+        let current = heir(thread.current(), everywhere::tag(), born_in);
         record.recording = current.map_or(NOBODY, |tag| tag.id);
         put(block, record);
         match current {
@@ -185,6 +186,16 @@ fn settle_recording(block: *mut u8, thread: &Thread, record: &mut Record, mut ta
             None => break,
         }
     }
+}
+
+/// Whose a block is that was born in a recording which is over: of the one that the thread is in
+/// now, unless that is the one of `everyone` and has begun since. It did not see the block.
+fn heir(current: Option<Tag>, everyone: Option<Tag>, born_in: Tag) -> Option<Tag> {
+    current.filter(|now| {
+        let is_everyone_s = everyone.is_some_and(|everyone| everyone.id == now.id);
+        let is_younger = now.id.wrapping_sub(born_in.id).cast_signed() > 0;
+        !(is_everyone_s && is_younger)
+    })
 }
 
 /// [`allocated`], whatever is under way.
@@ -400,7 +411,9 @@ pub(crate) fn concerns(block: *mut u8, layout: Layout) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{As, Current, Record, TABLE, Tag, enter_recorded, profiling, strike_for, visits};
+    use super::{
+        As, Current, Record, TABLE, Tag, enter_recorded, heir, profiling, strike_for, visits,
+    };
     use crate::record::recording::Recording;
     use crate::record::visits::Visit;
     use crate::sync::Mutex;
@@ -510,6 +523,22 @@ mod tests {
             assert_eq!(enter_late(is_new, [alone]), Some(other.id()));
             assert!(TABLE.remove(BLOCK.addr()).is_some());
         }
+    }
+
+    /// Bug prevented: a block of a recording that has ended meanwhile is in the total of a
+    /// profile that has begun since, but not among what was counted in its time.
+    #[test]
+    fn a_block_is_not_of_a_profile_that_is_younger() {
+        let recordings = [open(), open(), open()];
+        let [before, ended, since] = recordings.each_ref().map(Recording::tag);
+        let of = |current: Tag, everyone| heir(Some(current), everyone, ended).map(|tag| tag.id);
+        assert_eq!(of(since, Some(since)), None);
+        // It was under way when the block was made.
+        assert_eq!(of(before, Some(before)), Some(before.id));
+        // A check has what its threads tell of while it is under way.
+        assert_eq!(of(since, None), Some(since.id));
+        assert_eq!(of(since, Some(before)), Some(since.id));
+        assert!(heir(None, Some(since), ended).is_none());
     }
 
     /// Bug prevented: what one profile has recorded and the next one sees freed is
