@@ -200,7 +200,7 @@ impl Current {
     #[inline]
     pub(super) fn came(self, thread: &Thread, node: u32, size: u64) {
         if self.is_every() {
-            TALLY.came_itself(node, size, || HIGHEST.peak());
+            TALLY.came_itself(self.id, node, size, || HIGHEST.peak());
             thread.sizes.count(self.id, size, &Weighed::exact(size));
         } else {
             self.came_as_sample(thread, node, size);
@@ -211,19 +211,19 @@ impl Current {
     #[inline(never)]
     fn came_as_sample(self, thread: &Thread, node: u32, size: u64) {
         let weighed = self.weigh(size);
-        TALLY.came(node, &weighed, || HIGHEST.peak());
+        TALLY.came(self.id, node, &weighed, || HIGHEST.peak());
         thread.sizes.count(self.id, size, &weighed);
     }
 
     /// Enters that a block has been resized by so many bytes.
     pub(super) fn resized(self, node: u32, growth: u64) {
-        TALLY.resized(node, &self.weigh(growth));
+        TALLY.resized(self.id, node, &self.weigh(growth));
     }
 
     /// The same of one that is of this node from now on.
     pub(super) fn regrown(self, node: u32, growth: u64, size: u64) {
         let (growth, size) = (self.weigh(growth), self.weigh(size));
-        TALLY.regrown(node, &growth, &size, || HIGHEST.peak());
+        TALLY.regrown(self.id, node, &growth, &size, || HIGHEST.peak());
     }
 
     /// Whether a sample stays one when it is resized.
@@ -237,12 +237,14 @@ impl Current {
 
     /// Enters that a block belongs to this node from now on.
     pub(super) fn joined(self, node: u32, size: u64) {
-        TALLY.joined(node, &self.weigh(size), || HIGHEST.peak());
+        TALLY.joined(self.id, node, &self.weigh(size), || HIGHEST.peak());
     }
 
     /// Enters that a block is not of its node any more.
     pub(super) fn left(self, record: &Record) {
-        TALLY.left(record.node, &self.weigh(record.size), || HIGHEST.peak());
+        TALLY.left(self.id, record.node, &self.weigh(record.size), || {
+            HIGHEST.peak()
+        });
     }
 
     /// Enters that a block was freed.
@@ -250,7 +252,7 @@ impl Current {
     pub(super) fn freed(self, record: &Record) {
         if self.is_every() {
             let life = clock::glance().saturating_sub(record.birth);
-            TALLY.freed_itself(record.node, record.size, life, || HIGHEST.peak());
+            TALLY.freed_itself(self.id, record.node, record.size, life, || HIGHEST.peak());
         } else {
             self.sample_freed(record);
         }
@@ -261,7 +263,7 @@ impl Current {
     fn sample_freed(self, record: &Record) {
         let life = clock::look_ms().saturating_sub(record.birth);
         let weighed = self.weigh(record.size);
-        TALLY.freed(record.node, &weighed, life, || HIGHEST.peak());
+        TALLY.freed(self.id, record.node, &weighed, life, || HIGHEST.peak());
     }
 
     /// Looks how much is alive, after something was allocated.
@@ -339,7 +341,7 @@ impl Profiling {
     fn begin(&self, interval: u64) -> Result<(), Error> {
         HIGHEST.clear();
         TIMELINE.clear();
-        TALLY.clear(HIGHEST.peak());
+        TALLY.clear(self.id, HIGHEST.peak());
         // Release: the last profile's end.
         ID.store(self.id, Ordering::Release);
         INTERVAL.store(interval, Ordering::Release);

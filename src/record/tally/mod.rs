@@ -21,6 +21,10 @@
 //! a group has cells of its own, and a stack's figures are the sums over its cells: in
 //! one alone more may have been freed than was allocated.
 //!
+//! A thread may be late: it has seen a profile under way that is over when it has the cell's
+//! lock. So each change says which profile it is of, and one that is not of the profile whose
+//! figures these are is left out.
+//!
 //! Figures are kept as `f64`: weights of samples are no whole numbers, and whole
 //! numbers are exact in it up to 2^53.
 
@@ -64,6 +68,8 @@ pub(super) struct Tally {
     /// One group's after the other.
     index: Zone<Index>,
     cells: Zone<Cell>,
+    /// Whose figures they are.
+    profile: AtomicU32,
     used: AtomicU32,
     making: Lock,
     /// Changes that could not be entered.
@@ -75,6 +81,7 @@ impl Tally {
         Self {
             index: Zone::new(),
             cells: Zone::new(),
+            profile: AtomicU32::new(0),
             used: AtomicU32::new(0),
             making: Lock::new(),
             lost: AtomicU64::new(0),
@@ -96,8 +103,13 @@ impl Tally {
         self.index.open(plots.index) && self.cells.open(plots.cells)
     }
 
-    /// Forgets all figures.
-    pub(super) fn clear(&self, peak: Peak) {
+    /// Forgets all figures; those that come are this profile's.
+    pub(super) fn clear(&self, profile: u32, peak: Peak) {
+        // First, so that who changes a cell after it was cleared sees it; and while no cell is
+        // made, which would not be cleared.
+        let making = self.making.acquire();
+        self.profile.store(profile, Ordering::Relaxed);
+        drop(making);
         for cell in self.used_cells() {
             cell.clear(peak);
         }
@@ -111,55 +123,63 @@ impl Tally {
 
     /// A new block. As all of these, it asks for the last peak's name when nobody else can
     /// change the stack's cell: names that were got before could come in another order.
-    pub(super) fn came(&self, node: u32, weighed: &Weighed, peak: impl Fn() -> Peak) {
-        self.with(node, |cell| cell.came(weighed, peak()));
+    pub(super) fn came(&self, profile: u32, node: u32, weighed: &Weighed, peak: impl Fn() -> Peak) {
+        self.with(profile, node, |cell| cell.came(weighed, peak()));
     }
 
     /// The same of one that stands for itself: compiled for that, as it is on the way of each
     /// block in a profile of everything.
     #[inline]
-    pub(super) fn came_itself(&self, node: u32, size: u64, peak: impl Fn() -> Peak) {
-        self.with(node, |cell| cell.came_itself(size, peak()));
+    pub(super) fn came_itself(&self, profile: u32, node: u32, size: u64, peak: impl Fn() -> Peak) {
+        self.with(profile, node, |cell| cell.came_itself(size, peak()));
     }
 
     /// A block that has grown, or shrunk, by what is `weighed`.
-    pub(super) fn resized(&self, node: u32, weighed: &Weighed) {
-        self.with(node, |cell| cell.resized(weighed));
+    pub(super) fn resized(&self, profile: u32, node: u32, weighed: &Weighed) {
+        self.with(profile, node, |cell| cell.resized(weighed));
     }
 
     /// The same of one that belongs to this node from now on, with what it is now.
     pub(super) fn regrown(
         &self,
+        profile: u32,
         node: u32,
         growth: &Weighed,
         whole: &Weighed,
         peak: impl Fn() -> Peak,
     ) {
-        self.with(node, |cell| {
+        self.with(profile, node, |cell| {
             cell.resized(growth);
             cell.joined(whole, peak());
         });
     }
 
     /// A block that belongs to this node from now on.
-    pub(super) fn joined(&self, node: u32, weighed: &Weighed, peak: impl Fn() -> Peak) {
-        self.with(node, |cell| cell.joined(weighed, peak()));
+    pub(super) fn joined(
+        &self,
+        profile: u32,
+        node: u32,
+        weighed: &Weighed,
+        peak: impl Fn() -> Peak,
+    ) {
+        self.with(profile, node, |cell| cell.joined(weighed, peak()));
     }
 
     /// A block that does not belong to this node any more.
-    pub(super) fn left(&self, node: u32, weighed: &Weighed, peak: impl Fn() -> Peak) {
-        self.with(node, |cell| cell.left(weighed, peak()));
+    pub(super) fn left(&self, profile: u32, node: u32, weighed: &Weighed, peak: impl Fn() -> Peak) {
+        self.with(profile, node, |cell| cell.left(weighed, peak()));
     }
 
     /// A block that was freed after a life of so many milliseconds.
     pub(super) fn freed(
         &self,
+        profile: u32,
         node: u32,
         weighed: &Weighed,
         life_ms: u32,
         peak: impl Fn() -> Peak,
     ) {
-        self.with(node, |cell| {
+        self.with(profile, node, |cell| {
             cell.left(weighed, peak());
             cell.ended(life_ms);
         });
@@ -167,8 +187,15 @@ impl Tally {
 
     /// The same of one that stands for itself, as above.
     #[inline]
-    pub(super) fn freed_itself(&self, node: u32, size: u64, life_ms: u32, peak: impl Fn() -> Peak) {
-        self.with(node, |cell| {
+    pub(super) fn freed_itself(
+        &self,
+        profile: u32,
+        node: u32,
+        size: u64,
+        life_ms: u32,
+        peak: impl Fn() -> Peak,
+    ) {
+        self.with(profile, node, |cell| {
             cell.left_itself(size, peak());
             cell.ended(life_ms);
         });
@@ -221,11 +248,15 @@ impl Tally {
     }
 
     #[inline]
-    fn with(&self, node: u32, change: impl FnOnce(&Cell)) {
+    fn with(&self, profile: u32, node: u32, change: impl FnOnce(&Cell)) {
         let me = fork::me();
-        let done = self
-            .cell(node, me)
-            .is_some_and(|cell| cell.locked(me, || change(cell)));
+        let done = self.cell(node, me).is_some_and(|cell| {
+            cell.locked(me, || {
+                if self.profile.load(Ordering::Relaxed) == profile {
+                    change(cell);
+                }
+            })
+        });
         if !done {
             self.lost.fetch_add(1, Ordering::Relaxed);
         }
@@ -282,7 +313,7 @@ mod tests {
 
     use parking_lot::Mutex;
 
-    use super::{GROUPS, Tally};
+    use super::{GROUPS, StackFigures, Tally};
     use crate::record::fork;
     use crate::record::sampler::Weighed;
     use crate::record::timeline::Highest;
@@ -314,11 +345,11 @@ mod tests {
         let peak = AtomicI64::new(1);
         let next_peak = || peak.fetch_add(1, Ordering::Relaxed);
         // The cells of one stack, far apart.
-        in_group(0, || tally.came_itself(7, 1, || 0));
+        in_group(0, || tally.came_itself(0, 7, 1, || 0));
         in_group(0, || {
-            (100..100 + BETWEEN).for_each(|node| tally.came_itself(node, 1, || 0));
+            (100..100 + BETWEEN).for_each(|node| tally.came_itself(0, node, 1, || 0));
         });
-        in_group(1, || tally.freed_itself(7, 1, 0, || 0));
+        in_group(1, || tally.freed_itself(0, 7, 1, 0, || 0));
         assert_eq!(tally.cells_of(7).iter().flatten().count(), 2);
         let (send, receive) = mpsc::sync_channel(UNDER_WAY.into());
         let mut most: f64 = 0.0;
@@ -326,7 +357,7 @@ mod tests {
             scope.spawn(|| {
                 in_group(0, || {
                     for _ in 0..200_000 {
-                        tally.came_itself(7, 1, next_peak);
+                        tally.came_itself(0, 7, 1, next_peak);
                         send.send(()).expect("somebody frees");
                     }
                     drop(send);
@@ -335,7 +366,7 @@ mod tests {
             let freeing = scope.spawn(|| {
                 in_group(1, || {
                     for () in receive {
-                        tally.freed_itself(7, 1, 0, next_peak);
+                        tally.freed_itself(0, 7, 1, 0, next_peak);
                     }
                 });
             });
@@ -359,11 +390,11 @@ mod tests {
     #[test]
     fn a_stack_that_gets_another_cell_while_all_are_read_is_there_once() {
         let tally = tally();
-        in_group(1, || tally.came_itself(7, 10, || 0));
-        in_group(2, || tally.came_itself(8, 10, || 0));
+        in_group(1, || tally.came_itself(0, 7, 10, || 0));
+        in_group(2, || tally.came_itself(0, 8, 10, || 0));
         let figures = tally.figures(|| 0);
-        in_group(0, || tally.came_itself(7, 20, || 0));
-        in_group(3, || tally.came_itself(8, 20, || 0));
+        in_group(0, || tally.came_itself(0, 7, 20, || 0));
+        in_group(3, || tally.came_itself(0, 8, 20, || 0));
         let totals: Vec<_> = figures
             .map(|(node, figures)| (node, figures.total.bytes))
             .collect();
@@ -384,14 +415,14 @@ mod tests {
             let work = || {
                 start.wait();
                 for _ in 0..BLOCKS {
-                    tally.came_itself(7, 1, || highest.peak());
+                    tally.came_itself(0, 7, 1, || highest.peak());
                     let mut live = live.lock();
                     *live += 1;
                     highest.note(0, *live);
                 }
                 for _ in 0..BLOCKS {
                     *live.lock() -= 1;
-                    tally.freed_itself(7, 1, 0, || highest.peak());
+                    tally.freed_itself(0, 7, 1, 0, || highest.peak());
                 }
             };
             thread::scope(|scope| {
@@ -412,11 +443,11 @@ mod tests {
     fn what_is_told_after_a_peak_as_high_as_the_last_is_in_it() {
         let (tally, highest) = (tally(), Highest::new());
         for node in [10, 11] {
-            tally.came_itself(node, 10, || highest.peak());
+            tally.came_itself(0, node, 10, || highest.peak());
             highest.note(0, 120);
         }
         for node in [10, 11] {
-            tally.freed_itself(node, 10, 0, || highest.peak());
+            tally.freed_itself(0, node, 10, 0, || highest.peak());
         }
         let figures = tally.figures(|| highest.peak());
         let share: f64 = figures.map(|(_, figures)| figures.share.bytes).sum();
@@ -429,8 +460,41 @@ mod tests {
     fn what_was_lost_stays_lost_when_the_figures_are_cleared() {
         // Without room, every change is lost.
         let tally = Tally::new();
-        tally.came(7, &Weighed::exact(1), || 1);
-        tally.clear(2);
+        tally.came(0, 7, &Weighed::exact(1), || 1);
+        tally.clear(0, 2);
         assert_eq!(tally.lost(), 1);
+    }
+
+    /// Bug prevented: a thread that has seen a profile under way, and comes to the figures when
+    /// the next one has begun, frees there what was never allocated.
+    #[test]
+    fn who_is_late_for_the_last_profile_changes_nothing_of_the_next_one() {
+        let tally = tally();
+        let one = Weighed::exact(10);
+        let all = |profile| {
+            tally.came(profile, 7, &one, || 0);
+            tally.came_itself(profile, 7, 10, || 0);
+            tally.resized(profile, 7, &one);
+            tally.regrown(profile, 7, &one, &one, || 0);
+            tally.joined(profile, 7, &one, || 0);
+            tally.left(profile, 7, &one, || 0);
+            tally.freed(profile, 7, &one, 5, || 0);
+            tally.freed_itself(profile, 7, 10, 5, || 0);
+        };
+        let figures = || tally.figures(|| 0).next().expect("a stack").1;
+        let has = |figures: &StackFigures| (figures.total.blocks > 0.0, figures.freed > 0);
+        tally.clear(1, 0);
+        all(1);
+        assert_eq!(has(&figures()), (true, true));
+        tally.clear(2, 0);
+        all(1);
+        let left = figures();
+        let weighed = [left.total, left.share].map(|of| (of.blocks, of.bytes));
+        assert_eq!(weighed, [(0.0, 0.0); 2]);
+        assert_eq!((left.resizes, left.freed, left.life_ms), (0.0, 0, 0));
+        // Nor is it lost.
+        assert_eq!(tally.lost(), 0);
+        all(2);
+        assert_eq!(has(&figures()), (true, true));
     }
 }
