@@ -11,6 +11,7 @@ use std::panic;
 use std::process::ExitCode;
 use std::sync::Barrier;
 use std::thread;
+use std::time::{Duration, Instant};
 
 use heapledger::TrackingAllocator;
 use heapledger::leaks::{self, Check, LeakReport};
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         a_check_in_the_recorders_own_work_does_not_pass,
         who_is_in_no_check_leaves_a_resized_block_its_line,
         an_assertion_that_fails_leaks_nothing,
+        no_block_is_older_than_the_check_that_it_was_born_in,
     ])
 }
 
@@ -159,4 +161,20 @@ fn an_assertion_that_fails_leaks_nothing() {
     let checked = leaks::check(|| assert!(panic::catch_unwind(failing).is_err()));
     drop(panic::take_hook());
     assert!(checked.is_ok(), "{checked:?}");
+}
+
+/// Bug prevented: blocks have the time of the last look at the clock, which may have been long
+/// before the check began.
+fn no_block_is_older_than_the_check_that_it_was_born_in() {
+    assert!(leaks::check(|| ()).is_ok());
+    thread::sleep(Duration::from_millis(500));
+    let before = Instant::now();
+    let report = leaks::check(|| leak(1)).expect_err("a leak");
+    // Whole milliseconds of another clock.
+    let most = before.elapsed().as_millis() + 2;
+    let oldest = report.sites.iter().map(|site| site.oldest_ms).max();
+    assert!(
+        oldest.is_some_and(|ms| u128::from(ms) <= most),
+        "{report} within {most} ms"
+    );
 }

@@ -280,8 +280,9 @@ impl Check {
         runs: u32,
         growth: impl Fn(u32, &Group) -> Option<Growth>,
     ) -> Result<(), LeakReport> {
-        let mut symbols = record::symbols();
+        // First: whoever looks up names elsewhere is waited for.
         let end = Instant::now();
+        let mut symbols = record::symbols();
         await_ending_threads(|| scene.survivors(), &mut symbols);
         let is_process = scene.is_process();
         let (mut survivors, lost) = scene.finish();

@@ -411,10 +411,11 @@ impl fmt::Display for LeakReport {
         let (blocks, sites) = (self.blocks(), self.sites.len() as u64);
         write!(
             f,
-            "{} {} leaked, {} bytes, at {} {}",
+            "{} {} leaked, {} {}, at {} {}",
             Grouped(blocks),
             plural(blocks, "block", "blocks"),
             Grouped(self.bytes()),
+            plural(self.bytes(), "byte", "bytes"),
             Grouped(sites),
             plural(sites, "site", "sites"),
         )?;
@@ -438,10 +439,11 @@ impl fmt::Display for LeakReport {
             let bytes: u64 = rest.iter().map(|site| site.bytes).sum();
             write!(
                 f,
-                "\n\n... and {} more {} with {} bytes",
+                "\n\n... and {} more {} with {} {}",
                 Grouped(rest.len() as u64),
                 plural(rest.len() as u64, "site", "sites"),
                 Grouped(bytes),
+                plural(bytes, "byte", "bytes"),
             )?;
         }
         notes(f, self)
@@ -452,8 +454,9 @@ impl fmt::Display for LeakSite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{} bytes in {} {}, ",
+            "{} {} in {} {}, ",
             Grouped(self.bytes),
+            plural(self.bytes, "byte", "bytes"),
             Grouped(self.blocks),
             plural(self.blocks, "block", "blocks"),
         )?;

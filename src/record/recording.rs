@@ -433,6 +433,8 @@ impl Recording {
             if !has_room {
                 return Err(Error::no_memory());
             }
+            // Blocks are as old as somebody's last look says, which may have been long before.
+            clock::look();
             let mut office = office().ok_or(Error::busy())?;
             let entry = match office.free.pop() {
                 Some(entry) => entry,
