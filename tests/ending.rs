@@ -7,7 +7,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::fs;
 use std::hint::black_box;
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -15,7 +15,11 @@ use std::time::{Duration, Instant};
 
 use heapledger::leaks::Process;
 
+#[path = "support/folders.rs"]
+mod folders;
 mod support;
+
+use folders::{folder, names_in};
 
 #[global_allocator]
 static HEAP: heapledger::TrackingAllocator<Refusing> =
@@ -250,16 +254,6 @@ fn forks_into_a_namespace(signal: bool) {
 
 // --- what the tests need
 
-/// A folder of its own for each case, empty at first.
-fn folder(name: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("ending-{name}"));
-    if folder.exists() {
-        fs::remove_dir_all(&folder).expect("an old one goes");
-    }
-    fs::create_dir_all(&folder).expect("a folder");
-    folder
-}
-
 fn command(part: &str, value: &str, folder: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("a path"));
     command
@@ -304,16 +298,6 @@ fn code_of(output: &Output) -> Option<u8> {
     u8::try_from(output.status.code()?).ok()
 }
 
-fn names_in(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).expect("a folder");
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.expect("an entry").file_name())
-        .map(|name| name.into_string().expect("text"))
-        .collect();
-    names.sort();
-    names
-}
-
 const FOUND: &str = "heapledger: 1 block leaked, 4,444 bytes, at 1 site\n";
 
 // --- the cases
@@ -321,7 +305,7 @@ const FOUND: &str = "heapledger: 1 block leaked, 4,444 bytes, at 1 site\n";
 /// Bug prevented: the end waits for all of C's streams, and so for whoever types
 /// something to a thread that is in `getchar`; or what was written is lost.
 fn a_thread_that_waits_for_input_in_c_does_not_hold_up_the_end() {
-    let folder = folder("reads");
+    let folder = folder("ending-reads");
     for (value, expected) in [("leaks", OWN_CODE), ("leaks,exit=23", 23)] {
         let (code, said, output) = run("reads in C", value, &folder);
         assert_eq!(code, Some(expected), "{value}: {said}");
@@ -334,7 +318,7 @@ fn a_thread_that_waits_for_input_in_c_does_not_hold_up_the_end() {
 
 /// Bug prevented: the end waits for a lock that a thread of the program keeps.
 fn a_thread_that_keeps_a_stream_does_not_hold_up_the_end() {
-    let folder = folder("keeps");
+    let folder = folder("ending-keeps");
     for part in ["keeps stdout", "keeps stderr"] {
         for (value, expected) in [("leaks", OWN_CODE), ("leaks,exit=23", 23)] {
             let (code, said, _) = run(part, value, &folder);
@@ -350,7 +334,7 @@ fn a_thread_that_keeps_a_stream_does_not_hold_up_the_end() {
 /// Bug prevented: a guard with an exit code waits for the lock of standard output
 /// for ever, or has what is in it lost when the thread has the lock itself.
 fn a_guard_flushes_standard_output_or_goes_on_without() {
-    let folder = folder("guards");
+    let folder = folder("ending-guards");
     let (code, said, _) = run("guards and keeps stdout", "", &folder);
     assert_eq!(code, Some(23), "{said}");
     assert!(said.contains("4,444 bytes in 1 block, "), "{said}");
@@ -372,7 +356,7 @@ fn without_memory_for_a_report_a_program_ends_as_it_would() {
         let more = more.and_then(|more| more.parse::<u32>().ok());
         more.is_some_and(|more| (64..10_000).contains(&more))
     };
-    let folder = folder("memory");
+    let folder = folder("ending-memory");
     let table = [
         ("has no memory", "leaks", OWN_CODE, LEAKS),
         ("has no memory", "leaks,exit=23", 23, LEAKS),
@@ -402,7 +386,7 @@ fn without_memory_for_a_report_a_program_ends_as_it_would() {
 /// Bug prevented: the signal of a full file or a broken pipe, which the program
 /// would not have got without us, ends it.
 fn no_signal_of_what_we_write_ends_the_program() {
-    let folder = folder("signals");
+    let folder = folder("ending-signals");
     for (value, expected) in [
         ("leaks,file=l.txt", OWN_CODE),
         ("leaks,exit=23,file=l.txt", 23),
@@ -432,7 +416,7 @@ fn no_signal_of_what_we_write_ends_the_program() {
 /// leaks and that suppressions match nothing, and not why.
 fn a_program_without_names_is_told_so() {
     const NOTE: &str = "note: the program's functions have no names, ";
-    let folder = folder("stripped");
+    let folder = folder("ending-stripped");
     let (code, said, _) = run("leaks", "leaks,exit=23", &folder);
     assert_eq!(code, Some(23), "{said}");
     assert!(said.contains(FOUND) && !said.contains(NOTE), "{said}");
@@ -462,7 +446,7 @@ fn a_program_without_names_is_told_so() {
 /// Bug prevented: a child that has its parent's number, as in a namespace of its
 /// own, is taken for the parent.
 fn a_forked_child_with_its_parents_number_is_a_child() {
-    let folder = folder("namespace");
+    let folder = folder("ending-namespace");
     let first = |part: &str, value: &str| {
         let mut command = command("starts the first of a namespace", "", &folder);
         command.env("HEAPLEDGER_TEST_FIRST", part).env(VALUE, value);

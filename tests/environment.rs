@@ -12,14 +12,18 @@ use std::hint::black_box;
 use std::io::{Read, Write};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
+#[path = "support/folders.rs"]
+mod folders;
 mod support;
+
+use folders::{folder, names_in};
 
 #[global_allocator]
 static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
@@ -167,16 +171,6 @@ fn forks(signal: bool) {
 
 // --- what the tests need
 
-/// A folder of its own for each case, empty at first.
-fn folder(name: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("environment-{name}"));
-    if folder.exists() {
-        fs::remove_dir_all(&folder).expect("an old one goes");
-    }
-    fs::create_dir_all(&folder).expect("a folder");
-    folder
-}
-
 fn command(part: &str, value: Option<&str>, folder: &Path) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("a path"));
     command.env(PART, part).env_remove("HEAPLEDGER");
@@ -200,16 +194,6 @@ fn run(part: &str, value: &str, folder: &Path) -> (Option<u8>, String, Output) {
 /// None when a signal has ended it.
 fn code_of(output: &Output) -> Option<u8> {
     u8::try_from(output.status.code()?).ok()
-}
-
-fn names_in(folder: &Path) -> Vec<String> {
-    let entries = fs::read_dir(folder).expect("a folder");
-    let mut names: Vec<String> = entries
-        .map(|entry| entry.expect("an entry").file_name())
-        .map(|name| name.into_string().expect("text"))
-        .collect();
-    names.sort();
-    names
 }
 
 /// Live bytes of what was planted, in a report of folded stacks.
@@ -257,7 +241,7 @@ fn signal(child: &Child, signal: i32) {
 /// Bug prevented: a report at exit that is not there, empty or of another
 /// format, because the main thread's locals are gone or names cannot be found.
 fn each_format_is_written_at_exit() {
-    let folder = folder("formats");
+    let folder = folder("environment-formats");
     let value =
         "profile,every=allocation,file=a.html,file=a.txt,file=a.json,file=a.pb.gz,file=a.folded";
     let (code, said, _) = run("returns", value, &folder);
@@ -294,7 +278,7 @@ fn every_way_through_exit_writes_the_report_and_keeps_the_exit_code() {
         ("panics", 101),
     ];
     for (part, expected) in ends {
-        let folder = folder("ends");
+        let folder = folder("environment-ends");
         let (code, said, _) = run(part, "profile,every=1,file={pid}.folded", &folder);
         assert_eq!(code, Some(expected), "{part}: {said}");
         let names = names_in(&folder);
@@ -305,7 +289,7 @@ fn every_way_through_exit_writes_the_report_and_keeps_the_exit_code() {
 
 /// Bug prevented: samples that are never drawn, as nobody has called the threads.
 fn samples_are_the_default_and_are_estimates() {
-    let folder = folder("samples");
+    let folder = folder("environment-samples");
     let (code, said, _) = run("returns", "profile,format=text", &folder);
     assert_eq!((code, said.as_str()), (Some(OWN_CODE), ""));
     let names = names_in(&folder);
@@ -329,7 +313,7 @@ fn samples_are_the_default_and_are_estimates() {
 fn a_name_is_bound_to_the_folder_of_the_start() {
     // Where a folder has braces, or no text for a name, as well.
     for name in [&b"plain"[..], b"{n}{", b"\xFF"] {
-        let folder = folder("moves").join(OsStr::from_bytes(name));
+        let folder = folder("environment-moves").join(OsStr::from_bytes(name));
         fs::create_dir(&folder).expect("a folder");
         let (code, said, _) = run("moves", "profile,every=1,file=m-{n}.folded", &folder);
         assert_eq!((code, said.as_str()), (Some(OWN_CODE), ""));
@@ -340,7 +324,7 @@ fn a_name_is_bound_to_the_folder_of_the_start() {
 /// Bug prevented: a signal that kills the program, is lost, or whose reports are
 /// written over each other.
 fn signals_write_numbered_reports_while_the_program_runs() {
-    let folder = folder("signals");
+    let folder = folder("environment-signals");
     let value = "profile,every=1,signal=USR2,file=r-{n}.json,file=r-{n}.folded";
     let mut child = command("listens", Some(value), &folder)
         .stdin(Stdio::piped())
@@ -409,7 +393,7 @@ fn signals_write_numbered_reports_while_the_program_runs() {
 
 /// Bug prevented: `at=signal` that writes at exit all the same.
 fn a_program_that_is_never_signalled_writes_nothing_when_only_signals_count() {
-    let folder = folder("never");
+    let folder = folder("environment-never");
     let (code, said, _) = run("returns", "profile,at=signal,signal=HUP", &folder);
     assert_eq!((code, said.as_str()), (Some(OWN_CODE), ""));
     assert!(names_in(&folder).is_empty());
@@ -418,7 +402,7 @@ fn a_program_that_is_never_signalled_writes_nothing_when_only_signals_count() {
 /// Bug prevented: a slip of the pen that is ignored without a word, or that
 /// stops the program.
 fn a_bad_setting_is_told_in_one_line_and_the_program_goes_on() {
-    let folder = folder("bad");
+    let folder = folder("environment-bad");
     let table = [
         ("profiel", "accepted are profile, leaks and off"),
         ("profile,evry=1", "every, file, format, at and signal"),
@@ -451,7 +435,7 @@ fn a_bad_setting_is_told_in_one_line_and_the_program_goes_on() {
 /// Bug prevented: a report that is lost in silence, or that costs the program
 /// its own exit code.
 fn a_file_that_cannot_be_written_is_named_and_nothing_else_changes() {
-    let folder = folder("unwritable");
+    let folder = folder("environment-unwritable");
     let value = "profile,every=1,file=no/such/heap.txt,file=good.folded";
     let (code, said, _) = run("returns", value, &folder);
     assert_eq!(code, Some(OWN_CODE));
@@ -467,7 +451,7 @@ fn a_file_that_cannot_be_written_is_named_and_nothing_else_changes() {
 /// Bug prevented: the child of a fork writes its report over its parent's.
 fn a_forked_child_writes_a_report_of_its_own() {
     for (name, file) in [("fork", "f.folded"), ("fork-pid", "f-{pid}.folded")] {
-        let folder = folder(name);
+        let folder = folder(&format!("environment-{name}"));
         let (code, said, output) = run("forks", &format!("profile,every=1,file={file}"), &folder);
         assert_eq!((code, said.as_str()), (Some(OWN_CODE), ""));
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
@@ -485,7 +469,7 @@ fn a_forked_child_writes_a_report_of_its_own() {
 
 /// Bug prevented: the child's signal is a report of the parent's, or hangs.
 fn a_forked_child_says_that_it_has_no_thread_for_the_signal() {
-    let folder = folder("fork-signal");
+    let folder = folder("environment-fork-signal");
     let value = "profile,every=1,signal=USR2,at=signal,file=f-{n}.folded";
     let (code, said, _) = run("forks and is signalled", value, &folder);
     assert_eq!(code, Some(OWN_CODE));
@@ -499,7 +483,7 @@ fn a_forked_child_says_that_it_has_no_thread_for_the_signal() {
 /// Bug prevented: a program that nobody wants to profile has a thread, a file
 /// or a word more.
 fn without_the_variable_there_is_no_thread_and_no_file() {
-    let folder = folder("unset");
+    let folder = folder("environment-unset");
     for value in [
         None,
         Some(""),
@@ -518,7 +502,7 @@ fn without_the_variable_there_is_no_thread_and_no_file() {
 
 /// Bug prevented: a program that leaks, and nobody hears of it.
 fn leaks_are_reported_at_exit_where_and_how_it_was_said() {
-    let folder = folder("leaks");
+    let folder = folder("environment-leaks");
     let (code, said, _) = run("leaks", "leaks", &folder);
     assert_eq!(code, Some(OWN_CODE), "its own: {said}");
     assert!(
@@ -544,7 +528,7 @@ fn leaks_are_reported_at_exit_where_and_how_it_was_said() {
 
 /// Bug prevented: std's own blocks, which no program can free, taken for leaks.
 fn a_program_without_leaks_is_told_nothing() {
-    let folder = folder("clean");
+    let folder = folder("environment-clean");
     let quiet = [
         ("is clean", "leaks,exit=23"),
         (
@@ -561,7 +545,7 @@ fn a_program_without_leaks_is_told_nothing() {
 }
 
 fn the_programs_own_profiler_is_told_that_there_is_one() {
-    let folder = folder("own");
+    let folder = folder("environment-own");
     let (code, said, _) = run("profiles itself", "profile,file=o.txt", &folder);
     assert_eq!((code, said.as_str()), (Some(OWN_CODE), ""));
     assert_eq!(names_in(&folder), ["o.txt"]);

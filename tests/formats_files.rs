@@ -11,8 +11,12 @@ use std::process::Command;
 use heapledger::HeapProfile;
 use heapledger::profile::{Format, Mode, Value};
 
+#[path = "support/folders.rs"]
+mod folders;
 #[path = "fixtures/sample_profile.rs"]
 mod sample_profile;
+
+use folders::{folder, names_in};
 
 const FORMATS: [Format; 5] = [
     Format::Text,
@@ -35,24 +39,6 @@ fn write(profile: &HeapProfile, format: Format, to: &mut dyn Write) -> io::Resul
         Format::Html => profile.write_html(to),
         other => panic!("{other:?} is not tested here"),
     }
-}
-
-/// A folder of its own for each test, empty at first.
-fn folder(name: &str) -> PathBuf {
-    let folder = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(name);
-    if folder.exists() {
-        fs::remove_dir_all(&folder).expect("an old one goes");
-    }
-    fs::create_dir_all(&folder).expect("a folder");
-    folder
-}
-
-fn names_in(folder: &PathBuf) -> Vec<String> {
-    let entries = fs::read_dir(folder).expect("a folder");
-    let names = entries.map(|entry| entry.expect("an entry").file_name());
-    names
-        .map(|name| name.into_string().expect("text"))
-        .collect()
 }
 
 /// Takes so many bytes and no more.

@@ -7,13 +7,15 @@
 
 #[path = "support/hostile.rs"]
 mod hostile;
+#[path = "support/limits.rs"]
+mod limits;
 #[path = "support/signal.rs"]
 mod signal;
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::hint::black_box;
-use std::mem::{MaybeUninit, forget};
+use std::mem::forget;
 use std::panic::catch_unwind;
 use std::process::ExitCode;
 use std::ptr::null_mut;
@@ -24,6 +26,7 @@ use std::time::{Duration, Instant};
 use heapledger::leaks::{self, Check, Incomplete, LeakReport};
 use heapledger::{Profiler, ScopeHandle, TrackingAllocator};
 use hostile::{run_on_a_stack_of, unwind, with_another_stack};
+use limits::limit_addresses;
 
 #[global_allocator]
 static HEAP: TrackingAllocator<Reserve> = TrackingAllocator::over(Reserve);
@@ -446,19 +449,6 @@ fn addresses_in_use() -> u64 {
         .and_then(|n| n.parse().ok())
         .expect("a number");
     pages * 4_096
-}
-
-fn limit_addresses(soft: u64) {
-    let mut limit = MaybeUninit::uninit();
-    // SAFETY: a place for the limit.
-    let failed = unsafe { libc::getrlimit(libc::RLIMIT_AS, limit.as_mut_ptr()) };
-    assert_eq!(failed, 0);
-    // SAFETY: filled in above.
-    let mut limit: libc::rlimit = unsafe { limit.assume_init() };
-    limit.rlim_cur = soft.min(limit.rlim_max);
-    // SAFETY: only reads the limit.
-    let failed = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
-    assert_eq!(failed, 0);
 }
 
 const PLANTED: usize = 100_000;

@@ -4,14 +4,16 @@
 #![allow(unsafe_code, reason = "sets what C programs set for their memory")]
 #![cfg(all(target_os = "linux", target_env = "gnu"))]
 
+#[path = "support/limits.rs"]
+mod limits;
 mod support;
 
 use std::hint::black_box;
-use std::mem::MaybeUninit;
 use std::process::{Command, ExitCode};
 
 use heapledger::leaks::{self, Check};
 use heapledger::{Profiler, TrackingAllocator};
+use limits::limit_addresses;
 
 #[global_allocator]
 static HEAP: TrackingAllocator = TrackingAllocator::new();
@@ -101,20 +103,6 @@ fn huge_pages_are_for_the_program_s_memory() {
 }
 
 // ------------------------------------------------------- addresses are few
-
-/// Lets the process have so many addresses and no more, as `ulimit -v` does.
-fn limit_addresses(soft: u64) {
-    let mut limit = MaybeUninit::uninit();
-    // SAFETY: a place for the limit.
-    let failed = unsafe { libc::getrlimit(libc::RLIMIT_AS, limit.as_mut_ptr()) };
-    assert_eq!(failed, 0);
-    // SAFETY: filled in above.
-    let mut limit: libc::rlimit = unsafe { limit.assume_init() };
-    limit.rlim_cur = soft.min(limit.rlim_max);
-    // SAFETY: only reads the limit.
-    let failed = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
-    assert_eq!(failed, 0);
-}
 
 /// What a program needs that lives well with a tenth of the addresses that it has.
 fn need_a_hundred_mebibytes() {

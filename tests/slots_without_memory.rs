@@ -8,6 +8,8 @@
     reason = "threads that have not touched the heap, limits and a full heap are C's to make"
 )]
 
+#[path = "support/limits.rs"]
+mod limits;
 mod support;
 
 use std::ffi::c_void;
@@ -17,6 +19,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use heapledger::{Error, Scope, TrackingAllocator, stats, try_thread_stats};
+use limits::limit_addresses;
 
 #[global_allocator]
 static HEAP: TrackingAllocator = TrackingAllocator::new();
@@ -87,16 +90,6 @@ extern "C" fn thread(_: *mut c_void) -> *mut c_void {
     drop(black_box(Box::new(black_box([1_u8; 100]))));
     look(&WITH);
     ptr::null_mut()
-}
-
-fn limit_addresses(soft: u64) {
-    let limit = libc::rlimit {
-        rlim_cur: soft,
-        rlim_max: libc::RLIM_INFINITY,
-    };
-    // SAFETY: only reads the limit.
-    let failed = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
-    assert_eq!(failed, 0);
 }
 
 /// Takes all of the C library's memory from 64 bytes on; a list through the blocks.
