@@ -43,7 +43,7 @@ use crate::stats::Stats;
 /// system and is not counted either. Looking up names is counted, though no
 /// profile or leak check shows it: with the feature `profile`, a leak check or an
 /// assertion that fails, and every format but pprof without names, reads debug
-/// information through the program's allocator, some 35 MB at the first use,
+/// information through the program's allocator, 35 to 45 MB at the first use,
 /// which are kept for the next.
 ///
 /// # One process, one ledger

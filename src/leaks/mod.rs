@@ -26,7 +26,7 @@
 //! on purpose after its first run (lazy statics, caches) is a leak to
 //! [`check`]: warm it up first, or use [`Check::run_steady`]. A check that fails
 //! looks up names, and reads debug information for that through the program's
-//! allocator: some 35 MB at the first use, kept for the next. The counters show
+//! allocator: 35 to 45 MB at the first use, kept for the next. The counters show
 //! them, and no check does.
 //!
 //! A child of `fork` can check, whatever the other threads of its parent were
