@@ -7,6 +7,7 @@ use crate::error::Error;
 use crate::installed;
 use crate::leaks::ending::await_ending_threads;
 use crate::leaks::report::{Growth, Held, LeakReport, LeakSite};
+use crate::leaks::steady::Half;
 use crate::leaks::suppress::Pattern;
 use crate::reading::or_panic;
 use crate::record::{self, Everyone, Lost, Recording, Survivor, Visit};
@@ -203,6 +204,12 @@ impl Check {
     /// all `runs` left, and how much of it the later half of them has
     /// [added](LeakSite::growth), which is what each further run will add.
     ///
+    /// A block that was alive after half of the runs, and is at another site after
+    /// all of them, since it was resized there, grows if it is larger than before:
+    /// so a buffer that several lines fill is found, too. Which block it was before
+    /// nobody knows; where several have left their sites meanwhile, it is taken for
+    /// the largest of them.
+    ///
     /// Blocks that are older, such as the buffer of a log or a queue, are looked at
     /// from the run on that makes them larger, unless a profile of every
     /// allocation is under way which they are older than, too.
@@ -246,40 +253,25 @@ impl Check {
         for _ in 0..warm_up {
             body();
         }
-        let guard = or_panic(self.try_start());
+        let mut guard = or_panic(self.try_start());
         guard.recording.adopt();
-        let mut half = HashMap::new();
+        let mut half = None;
         let mut look = || {
             half = record::quietly(|| {
                 await_ending_threads(|| guard.recording.survivors(), &mut record::symbols());
-                by_node(&guard.recording.survivors())
+                Some(Half::new(guard.recording.look()))
             });
         };
         run_and_look(&mut body, runs, &mut look);
-        guard.end(runs, |node, site| {
-            let before = half.get(&node)?;
-            // Either: larger buffers may have taken the place of more, smaller ones.
-            let has_grown = before.blocks < site.blocks || before.bytes < site.bytes;
-            has_grown.then(|| Growth {
-                blocks: site.blocks.saturating_sub(before.blocks),
-                bytes: site.bytes.saturating_sub(before.bytes),
-                runs: runs - runs / 2,
-            })
-        })
+        guard.end(Runs::Many(runs, half.as_ref()))
     }
 
     /// Ends a recording and says what it found.
     pub(super) fn conclude(&self, scene: Scene) -> Result<(), LeakReport> {
-        let all = |_, site: &Group| Some(Growth::of_one(site.blocks, site.bytes));
-        record::quietly(|| self.judge_end(scene, 1, all))
+        record::quietly(|| self.judge_end(scene, Runs::One))
     }
 
-    fn judge_end(
-        &self,
-        scene: Scene,
-        runs: u32,
-        growth: impl Fn(u32, &Group) -> Option<Growth>,
-    ) -> Result<(), LeakReport> {
+    fn judge_end(&self, scene: Scene, runs: Runs<'_>) -> Result<(), LeakReport> {
         // First: whoever looks up names elsewhere is waited for.
         let end = Instant::now();
         let mut symbols = record::symbols();
@@ -290,8 +282,8 @@ impl Check {
         for survivor in &mut survivors {
             survivor.age_ms = survivor.age_ms.saturating_sub(waited_ms);
         }
-        let mut report = LeakReport::empty(runs, &lost);
-        self.sort_into(&mut report, symbols, &survivors, is_process, growth);
+        let mut report = LeakReport::empty(runs.count(), &lost);
+        self.sort_into(&mut report, symbols, &survivors, is_process, runs);
         // What could not be recorded may have leaked: no check passes without having seen.
         let allowed = self.allows(&report) && report.incomplete.blocks == 0;
         if allowed { Ok(()) } else { Err(report) }
@@ -304,17 +296,25 @@ impl Check {
         mut symbols: Symbols,
         survivors: &[Survivor],
         is_process: bool,
-        growth: impl Fn(u32, &Group) -> Option<Growth>,
+        runs: Runs<'_>,
     ) {
         // Otherwise there is nothing to name.
         report.nameless = !survivors.is_empty() && !symbols.has_names();
-        for (node, group) in by_node(survivors) {
-            let Some(growth) = growth(node, &group) else {
-                continue;
-            };
+        let mut stack_of = |node| {
             let (addresses, _) = record::frames(node);
-            let whole = symbols.stack(&addresses);
+            symbols.stack(&addresses)
+        };
+        let mut grown = runs.growth(survivors, |node| stack_of(node).trimmed());
+        for (node, group) in by_node(survivors) {
+            let whole = stack_of(node);
             let stack = whole.trimmed();
+            let growth = match &mut grown {
+                None => Growth::of_one(group.blocks, group.bytes),
+                Some(grown) => match grown.get_mut(&stack) {
+                    Some(growth) => growth.take(),
+                    None => continue,
+                },
+            };
             if whole.is_output_capture() {
                 report.harness.add(&group);
             } else if is_process && whole.is_kept_by_std() {
@@ -405,18 +405,14 @@ impl LeakGuard {
     /// # drop(name);
     /// ```
     pub fn finish(self) -> Result<(), LeakReport> {
-        self.end(1, |_, site| Some(Growth::of_one(site.blocks, site.bytes)))
+        self.end(Runs::One)
     }
 
-    fn end(
-        self,
-        runs: u32,
-        growth: impl Fn(u32, &Group) -> Option<Growth>,
-    ) -> Result<(), LeakReport> {
+    fn end(self, runs: Runs<'_>) -> Result<(), LeakReport> {
         drop(self.visit);
         let (recording, settings) = (self.recording, self.settings);
         // The verdict is our own work: nothing of it is for an outer check to find.
-        record::quietly(|| settings.judge_end(Scene::Visited(recording), runs, growth))
+        record::quietly(|| settings.judge_end(Scene::Visited(recording), runs))
     }
 }
 
@@ -460,6 +456,40 @@ impl Scene {
 
     fn is_process(&self) -> bool {
         matches!(self, Self::Process(_))
+    }
+}
+
+/// What a check has run.
+#[derive(Clone, Copy, Debug)]
+enum Runs<'a> {
+    /// All that is alive counts.
+    One,
+    /// So many; what was alive in their middle.
+    Many(u32, Option<&'a Half>),
+}
+
+impl Runs<'_> {
+    fn count(self) -> u32 {
+        match self {
+            Self::One => 1,
+            Self::Many(runs, _) => runs,
+        }
+    }
+
+    /// What has grown where, if that is what counts.
+    fn growth(
+        self,
+        survivors: &[Survivor],
+        site: impl FnMut(u32) -> Vec<Frame>,
+    ) -> Option<HashMap<Vec<Frame>, Growth>> {
+        let Self::Many(runs, half) = self else {
+            return None;
+        };
+        Some(half.map_or_else(HashMap::new, |half| {
+            half.growth(survivors, runs - runs / 2, site, |stack| {
+                stack.iter().map(Frame::location).collect::<Vec<_>>()
+            })
+        }))
     }
 }
 

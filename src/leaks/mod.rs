@@ -107,6 +107,7 @@ mod check;
 mod ending;
 mod process;
 mod report;
+mod steady;
 mod suppress;
 pub(crate) mod way_out;
 

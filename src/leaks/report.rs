@@ -159,6 +159,15 @@ impl Growth {
         }
     }
 
+    /// The growth, and leaves none, by as many runs.
+    pub(super) fn take(&mut self) -> Self {
+        let none = Self {
+            runs: self.runs,
+            ..Self::default()
+        };
+        core::mem::replace(self, none)
+    }
+
     fn plus(self, other: Self) -> Self {
         Self {
             blocks: self.blocks + other.blocks,

@@ -119,6 +119,7 @@ pub(super) fn enter_recorded(
         birth,
         recording: tag.id,
         sampled: false,
+        seen: matches!(what, As::Resized(was) if was.seen),
     };
     let is_kept = match spot {
         Some(spot) => spot.insert(&record),
@@ -180,6 +181,8 @@ fn settle_recording(block: *mut u8, thread: &Thread, record: &mut Record, mut ta
     while !(tag.is_under_way() || tag.is_wanted()) {
         let current = heir(thread.current(), everywhere::tag(), born_in);
         record.recording = current.map_or(NOBODY, |tag| tag.id);
+        // It has seen others.
+        record.seen = false;
         put(block, record);
         match current {
             Some(current) => tag = current,
@@ -256,6 +259,7 @@ fn enter(
         birth,
         recording: tag.map_or(NOBODY, |tag| tag.id),
         sampled,
+        seen: false,
     };
     if !(record.sampled || tag.is_some()) || !keep(block, &record, tag, chosen) {
         if block != new.block {

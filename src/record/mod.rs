@@ -74,6 +74,8 @@ mod sampler;
 #[expect(unsafe_code, reason = "memory that stands for other blocks")]
 mod stand_in;
 #[cfg(not(loom))]
+mod survivor;
+#[cfg(not(loom))]
 mod table;
 #[cfg(not(loom))]
 mod tally;
@@ -103,13 +105,15 @@ pub(crate) use process::Everyone;
 #[cfg(not(loom))]
 pub(crate) use profiling::{Profiling, Snapshot, set_dense_below, unseen};
 #[cfg(not(loom))]
-pub(crate) use recording::{Key, Recording, Survivor};
+pub(crate) use recording::{Key, Recording};
 #[cfg(not(loom))]
 pub(crate) use resize::Resize;
 #[cfg(not(loom))]
 pub(crate) use sampler::Weighed;
 #[cfg(not(loom))]
 pub(crate) use stand_in::{count as stand_ins, refuse as refuse_stand_ins};
+#[cfg(not(loom))]
+pub(crate) use survivor::Survivor;
 #[cfg(not(loom))]
 pub use table::{DEFAULT_RECORDS, Record, Table, TableLosses};
 #[cfg(not(loom))]

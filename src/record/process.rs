@@ -2,7 +2,8 @@
 
 use crate::error::Error;
 use crate::record::hooks::Lost;
-use crate::record::recording::{Recording, Survivor};
+use crate::record::recording::Recording;
+use crate::record::survivor::Survivor;
 use crate::record::{everywhere, profiling};
 
 /// A recording that all threads are in. One at a time, and not beside a

@@ -23,6 +23,7 @@ use crate::record::lock::Guard;
 use crate::record::look::LOOK;
 use crate::record::profiling;
 use crate::record::rehearsal;
+use crate::record::survivor::{Survivor, see};
 use crate::record::table::Record;
 use crate::record::tally::Tally;
 use crate::record::visits::{self, Visit};
@@ -317,6 +318,8 @@ pub(crate) struct Recording {
     /// that one too.
     parent: Option<Tag>,
     lost: Lost,
+    /// Whether some of its blocks were [seen](Survivor::seen).
+    has_looked: bool,
     is_over: bool,
 }
 
@@ -334,14 +337,6 @@ impl Key {
     pub(crate) fn enter(self) -> Visit {
         Visit::open(self.0)
     }
-}
-
-/// A recorded block that is still alive.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Survivor {
-    pub(crate) node: u32,
-    pub(crate) size: u64,
-    pub(crate) age_ms: u32,
 }
 
 impl Entry {
@@ -362,16 +357,6 @@ impl Entry {
         // Release: the entry. One at a time does this, and none is ever taken off.
         ENTRIES.store(place.as_ptr(), Ordering::Release);
         Some(entry)
-    }
-}
-
-impl Survivor {
-    fn of(record: &Record, now_ms: u32) -> Self {
-        Self {
-            node: record.node,
-            size: record.size,
-            age_ms: now_ms.saturating_sub(record.birth),
-        }
     }
 }
 
@@ -455,6 +440,7 @@ impl Recording {
                 tag,
                 parent,
                 lost: Lost::by_anyone(),
+                has_looked: false,
                 is_over: false,
             })
         })
@@ -487,11 +473,24 @@ impl Recording {
             let now = clock::look_ms();
             let mine = office().map_or(vec![self.tag.id], |office| office.numbers(self.tag.id));
             let is_mine = |record: &Record| mine.binary_search(&record.recording).is_ok();
-            TABLE.for_each_of(is_mine, |_, record| {
-                survivors.push(Survivor::of(&record, now));
+            TABLE.for_each_of(is_mine, |block, record| {
+                survivors.push(Survivor::of(block, &record, now));
             });
             survivors
         })
+    }
+
+    /// The same, which will be told from what comes later: what is here now stays
+    /// [seen](Survivor::seen), wherever it is resized.
+    pub(crate) fn look(&mut self) -> Vec<Survivor> {
+        self.has_looked = true;
+        visits::quietly(|| {
+            let numbers = office().map_or(vec![self.tag.id], |office| office.numbers(self.tag.id));
+            see(&numbers, true);
+        });
+        let mut survivors = self.survivors();
+        survivors.retain(|survivor| survivor.seen);
+        survivors
     }
 
     /// Ends the recording and gives what is still alive, with what was lost.
@@ -522,10 +521,14 @@ impl Recording {
             let lost = self.lost(parent);
             let mut survivors = Vec::new();
             let is_mine = |record: &Record| mine.binary_search(&record.recording).is_ok();
-            let keep = |_, record: Record| survivors.push(Survivor::of(&record, now));
+            let keep = |block, record: Record| survivors.push(Survivor::of(block, &record, now));
             if parent.is_some() {
                 // They are alive for the parent too, which will look for these numbers.
                 TABLE.for_each_of(is_mine, keep);
+                if self.has_looked {
+                    // It has not seen them yet.
+                    see(&mine, false);
+                }
             } else {
                 profiling::keep_blocks_of(&mine);
                 TABLE.drain_of(is_mine, keep);

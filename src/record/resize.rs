@@ -210,6 +210,8 @@ impl Resize {
             birth: now.map_or_else(|| recent(thread, current), clock::ms),
             recording,
             sampled: stays || is_hit,
+            // Whoever adopts it has not looked at it yet.
+            seen: was.seen && was.recording == recording,
         };
         if let Some(profile) = current {
             if self.record.is_some() && profile.has(&was) {

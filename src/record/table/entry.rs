@@ -1,7 +1,7 @@
 //! A record of the live table, in 24 bytes.
 //!
 //! ```text
-//!   word 0    0 │ sampled: 1 │ size, high: 14 │ address: 48
+//!   word 0    seen: 1 │ sampled: 1 │ size, high: 14 │ address: 48
 //!             0 = no record; the rest then names the next free id
 //!   word 1    recording: 32  │ node: 32
 //!   word 2    size, low: 32  │ birth: 32
@@ -22,6 +22,8 @@ pub struct Record {
     pub birth: u32,
     /// Which recording it belongs to.
     pub recording: u32,
+    /// Whether the recording has looked at it; a resized block has been looked at, too.
+    pub seen: bool,
 }
 
 const ADDRESS_BITS: u32 = 48;
@@ -31,6 +33,7 @@ pub(crate) const ADDRESSES: u64 = 1 << ADDRESS_BITS;
 /// Sizes are below this.
 const SIZES: u64 = 1 << 46;
 const SAMPLED: u64 = 1 << 62;
+const SEEN: u64 = 1 << 63;
 
 /// A record as the table keeps it. To hand it on like that is cheap: it is
 /// written and read by whole words, as what is written in parts and read at once
@@ -45,8 +48,9 @@ impl Words {
         let size = record.size.min(SIZES - 1);
         let high = size >> 32 << ADDRESS_BITS;
         let sampled = u64::from(record.sampled) * SAMPLED;
+        let seen = u64::from(record.seen) * SEEN;
         Self([
-            sampled | high | address,
+            seen | sampled | high | address,
             u64::from(record.recording) << 32 | u64::from(record.node),
             size << 32 | u64::from(record.birth),
         ])
@@ -63,13 +67,14 @@ impl Words {
     #[inline]
     pub(crate) fn record(&self) -> Record {
         let [first, second, third] = &self.0;
-        let high = (first & !SAMPLED) >> ADDRESS_BITS;
+        let high = (first & !(SEEN | SAMPLED)) >> ADDRESS_BITS;
         Record {
             node: low_half(*second),
             size: high << 32 | third >> 32,
             sampled: first & SAMPLED != 0,
             birth: low_half(*third),
             recording: low_half(second >> 32),
+            seen: first & SEEN != 0,
         }
     }
 }
@@ -160,6 +165,7 @@ mod tests {
                     birth: !extreme,
                     recording: extreme.rotate_left(3),
                     sampled: extreme == 1,
+                    seen: size == 1,
                 };
                 let words = Words::of(ADDRESSES - 16, &record);
                 assert_eq!(words.address(), ADDRESSES - 16);

@@ -1,0 +1,303 @@
+//! What has grown between the middle of many runs and their end.
+//!
+//! ```text
+//!   in the middle    A: 100, 400    B: 64
+//!   at the end       A: 100 ───┐    B: -       C: 128, moved; 32, new
+//!                    as it was ┘        gone ────────┘
+//! ```
+//!
+//! Sites are compared. A block that is at another one because it was resized there is not
+//! compared there, but with what is gone where nothing has come for it. Which of that it
+//! was, nobody knows, so the largest is taken: what is reported as growth is.
+
+use core::cmp::Reverse;
+use core::hash::Hash;
+use std::collections::{HashMap, HashSet};
+
+use crate::leaks::report::Growth;
+use crate::record::Survivor;
+
+/// What was alive in the middle.
+#[derive(Debug)]
+pub(super) struct Half {
+    blocks: Vec<Survivor>,
+}
+
+/// The blocks of one site, then and now.
+#[derive(Debug, Default)]
+struct Site {
+    /// Those of the middle.
+    before: Sum,
+    /// The sizes of those of them that are not as they were, the largest first.
+    gone: Vec<u64>,
+    /// Those that are as they were, or new.
+    own: Sum,
+    /// The sizes of those that have been resized since, the smallest first.
+    resized: Vec<u64>,
+}
+
+/// Blocks and their bytes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Sum {
+    blocks: u64,
+    bytes: u64,
+}
+
+impl Sum {
+    fn add(&mut self, size: u64) {
+        self.blocks += 1;
+        self.bytes += size;
+    }
+}
+
+impl Site {
+    /// Takes back those resized blocks that have a place here, where as many are gone.
+    /// Gives the others' sizes.
+    fn settle(&mut self) -> Vec<u64> {
+        let places = self.places().min(self.resized.len());
+        let others = self.resized.split_off(places);
+        self.resized.iter().for_each(|&size| self.own.add(size));
+        others
+    }
+
+    /// How many are gone without another having come.
+    fn places(&self) -> usize {
+        let places = self.before.blocks.saturating_sub(self.own.blocks);
+        usize::try_from(places).unwrap_or(usize::MAX)
+    }
+
+    /// What there is more than before; `None` if that is nothing, or there was nothing.
+    fn growth(&self) -> Option<Sum> {
+        let (before, own) = (self.before, self.own);
+        // Either: larger buffers may have taken the place of more, smaller ones.
+        let has_grown = before.blocks < own.blocks || before.bytes < own.bytes;
+        (before.blocks > 0 && has_grown).then(|| Sum {
+            blocks: own.blocks.saturating_sub(before.blocks),
+            bytes: own.bytes.saturating_sub(before.bytes),
+        })
+    }
+}
+
+impl Half {
+    pub(super) fn new(blocks: Vec<Survivor>) -> Self {
+        Self { blocks }
+    }
+
+    /// What has grown until `now`, in the last so many runs; `site` tells where a node is,
+    /// and `order` which site comes first where that is all the same.
+    pub(super) fn growth<S: Clone + Eq + Hash, O: Ord>(
+        &self,
+        now: &[Survivor],
+        runs: u32,
+        mut site: impl FnMut(u32) -> S,
+        order: impl Fn(&S) -> O,
+    ) -> HashMap<S, Growth> {
+        let mut sites = self.sites(now, &mut site);
+        let mut grown: HashMap<S, Sum> = HashMap::new();
+        let mut homeless = Vec::new();
+        for (name, site) in &mut sites {
+            homeless.extend(site.settle().into_iter().map(|size| (size, name.clone())));
+            if let Some(growth) = site.growth() {
+                grown.insert(name.clone(), growth);
+            }
+        }
+        homeless.sort_by_cached_key(|(size, name)| (Reverse(*size), order(name)));
+        for (name, bytes) in grown_elsewhere(homeless, sites.values()) {
+            grown.entry(name).or_default().bytes += bytes;
+        }
+        let in_runs = |(name, sum): (S, Sum)| {
+            let Sum { blocks, bytes } = sum;
+            let growth = Growth {
+                blocks,
+                bytes,
+                runs,
+            };
+            (name, growth)
+        };
+        grown.into_iter().map(in_runs).collect()
+    }
+
+    fn sites<S: Eq + Hash>(
+        &self,
+        now: &[Survivor],
+        site: &mut impl FnMut(u32) -> S,
+    ) -> HashMap<S, Site> {
+        let key = |block: &Survivor| (block.block, block.node, block.size);
+        let before: HashSet<_> = self.blocks.iter().map(key).collect();
+        let seen = now.iter().filter(|block| block.seen);
+        let as_before: HashSet<_> = seen
+            .map(key)
+            .filter(|block| before.contains(block))
+            .collect();
+        // Nodes are one site when they look the same, as one that asks for a block and one that
+        // makes it larger.
+        let mut nodes: HashMap<u32, Site> = HashMap::new();
+        for block in &self.blocks {
+            let site = nodes.entry(block.node).or_default();
+            site.before.add(block.size);
+            if !as_before.contains(&key(block)) {
+                site.gone.push(block.size);
+            }
+        }
+        for block in now {
+            let site = nodes.entry(block.node).or_default();
+            if block.seen && !as_before.contains(&key(block)) {
+                site.resized.push(block.size);
+            } else {
+                site.own.add(block.size);
+            }
+        }
+        let mut sites: HashMap<S, Site> = HashMap::new();
+        for (node, part) in nodes {
+            sites.entry(site(node)).or_default().merge(part);
+        }
+        for site in sites.values_mut() {
+            site.gone.sort_unstable_by_key(|&size| Reverse(size));
+            site.resized.sort_unstable();
+        }
+        sites
+    }
+}
+
+impl Site {
+    fn merge(&mut self, part: Self) {
+        for (sum, more) in [(&mut self.before, part.before), (&mut self.own, part.own)] {
+            sum.blocks += more.blocks;
+            sum.bytes += more.bytes;
+        }
+        self.gone.extend(part.gone);
+        self.resized.extend(part.resized);
+    }
+}
+
+/// By how much blocks have grown, all together, that were resized where they have no place;
+/// the first are said to have grown most.
+fn grown_elsewhere<'a, S>(
+    homeless: Vec<(u64, S)>,
+    sites: impl Iterator<Item = &'a Site>,
+) -> Vec<(S, u64)> {
+    let (mut missed, mut replaced) = (Vec::new(), Vec::new());
+    for site in sites {
+        let (most, others) = site.gone.split_at(site.places().min(site.gone.len()));
+        missed.extend_from_slice(most);
+        replaced.extend_from_slice(others);
+    }
+    for sizes in [&mut missed, &mut replaced] {
+        sizes.sort_unstable_by_key(|&size| Reverse(size));
+    }
+    let were = missed.iter().chain(&replaced).take(homeless.len());
+    let before: u64 = were.sum();
+    let now: u64 = homeless.iter().map(|(size, _)| size).sum();
+    let mut growth = now.saturating_sub(before);
+    let share = |(size, name)| {
+        let bytes = growth.min(size);
+        growth -= bytes;
+        (name, bytes)
+    };
+    let mut shares: Vec<(S, u64)> = homeless.into_iter().map(share).collect();
+    shares.retain(|(_, bytes)| *bytes > 0);
+    shares
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Growth, Half, Survivor};
+
+    /// A block of this size at this place, born at a site or last resized there.
+    fn at(block: usize, node: u32, size: u64) -> Survivor {
+        Survivor {
+            node,
+            size,
+            age_ms: 0,
+            block,
+            seen: true,
+        }
+    }
+
+    /// One that is younger than the middle.
+    fn new(block: usize, node: u32, size: u64) -> Survivor {
+        Survivor {
+            seen: false,
+            ..at(block, node, size)
+        }
+    }
+
+    /// Site, blocks and bytes of what has grown. Nodes 10 to 19 are one site, and so on.
+    fn grown(before: &[Survivor], now: &[Survivor]) -> Vec<(u32, u64, u64)> {
+        let half = Half::new(before.to_vec());
+        let site = |node| node / 10;
+        let mut grown: Vec<_> = half
+            .growth(now, 5, site, |&site| site)
+            .into_iter()
+            .inspect(|(_, growth)| assert_eq!(growth.runs, 5))
+            .map(|(site, Growth { blocks, bytes, .. })| (site, blocks, bytes))
+            .collect();
+        grown.sort_unstable();
+        grown
+    }
+
+    /// Bug prevented: a block that was resized away is not missed where it was.
+    #[test]
+    fn what_was_resized_elsewhere_is_compared_with_what_is_gone() {
+        let before = [at(1, 10, 64), at(2, 20, 500)];
+        assert_eq!(
+            grown(&before, &[at(1, 30, 100), at(2, 20, 500)]),
+            [(3, 0, 36)]
+        );
+        assert_eq!(grown(&before, &[at(1, 30, 64), at(2, 20, 500)]), []);
+        // A new block has come where the other one was.
+        assert_eq!(
+            grown(&before, &[at(1, 30, 100), new(3, 20, 500)]),
+            [(3, 0, 36)]
+        );
+        // It may have been the other one.
+        assert_eq!(grown(&before, &[at(1, 30, 100)]), []);
+        // But not both of them.
+        let now = [at(1, 30, 100), at(2, 40, 700)];
+        assert_eq!(grown(&before, &now), [(4, 0, 236)]);
+    }
+
+    /// Bug prevented: what is replaced where as many come is taken for what was resized, as
+    /// long as something is missed elsewhere.
+    #[test]
+    fn what_is_missed_goes_before_what_is_replaced() {
+        let before = [at(1, 10, 64), at(2, 20, 500)];
+        let now = [at(9, 30, 100), new(2, 20, 500)];
+        assert_eq!(grown(&before, &now), [(3, 0, 36)]);
+        // All sites have as many as before, so it has come to them.
+        let now = [at(9, 30, 700), new(2, 20, 500), new(1, 10, 64)];
+        assert_eq!(grown(&before, &now), [(3, 0, 200)]);
+    }
+
+    /// Bug prevented: a block at its old site is a stranger there.
+    #[test]
+    fn what_was_resized_where_it_was_is_of_its_site() {
+        let before = [at(1, 10, 64), at(2, 10, 64)];
+        let now = [at(7, 11, 100), at(2, 10, 64)];
+        assert_eq!(grown(&before, &now), [(1, 0, 36)]);
+        let now = [at(7, 11, 100), at(2, 12, 20)];
+        assert_eq!(grown(&before, &now), []);
+        // One more than there was place for: the larger one is from elsewhere.
+        let now = [at(7, 11, 100), at(2, 10, 64), at(8, 11, 70)];
+        let before = [at(1, 10, 64), at(2, 10, 64), at(3, 20, 100)];
+        assert_eq!(grown(&before, &now), [(1, 0, 6)]);
+    }
+
+    /// Bug prevented: what is made once is growth, or new blocks of a known site are none.
+    #[test]
+    fn new_blocks_are_growth_at_sites_that_had_some() {
+        let before = [at(1, 10, 64)];
+        let now = [at(1, 10, 64), new(2, 11, 8), new(3, 50, 1_000)];
+        assert_eq!(grown(&before, &now), [(1, 1, 8)]);
+        assert_eq!(grown(&[], &now[1..]), []);
+        assert_eq!(grown(&before, &[]), []);
+    }
+
+    /// Bug prevented: a new block at an old one's address is taken for it.
+    #[test]
+    fn a_new_block_in_an_old_one_s_place_is_new() {
+        let before = [at(1, 10, 64), at(2, 20, 64)];
+        let now = [new(1, 20, 64), at(2, 20, 64)];
+        assert_eq!(grown(&before, &now), [(2, 1, 64)]);
+    }
+}
