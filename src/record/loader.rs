@@ -183,13 +183,13 @@ mod tests {
         let inside = door.enter().expect("nobody is in");
         door.close();
         door.reopen();
-        assert!(door.lock.is_held());
+        assert!(door.lock.is_taken());
         drop(inside);
-        assert!(!door.lock.is_held());
+        assert!(!door.lock.is_taken());
         // And the handlers may be called twice.
         door.close();
         door.close();
-        assert!(door.lock.is_held());
+        assert!(door.lock.is_taken());
         door.reopen();
         door.reopen();
         assert!(door.enter().is_some());

@@ -127,6 +127,21 @@ impl Lock {
         }
     }
 
+    /// Whether somebody holds it, or did when it was looked at.
+    #[cfg(not(loom))]
+    #[inline]
+    pub(crate) fn is_taken(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != 0
+    }
+
+    /// Whether the thread with this [word](fork::me) holds it.
+    #[cfg(not(loom))]
+    #[cold]
+    pub(crate) fn is_taken_by(&self, me: u64) -> bool {
+        let holder = self.0.load(Ordering::Relaxed) & !CONDEMNED;
+        fork::same_thread(holder, me)
+    }
+
     #[inline]
     fn take(&self, seen: u64, me: u64) -> bool {
         // Acquire: what the last holder wrote.
@@ -188,11 +203,6 @@ impl Lock {
             // When it fails, somebody has moved, and that is better news.
             let _ = self.take(seen, seen | CONDEMNED);
         }
-    }
-
-    #[cfg(all(test, not(loom)))]
-    pub(crate) fn is_held(&self) -> bool {
-        self.0.load(Ordering::Relaxed) != 0
     }
 
     /// Leaves the lock as a thread would that is gone after a fork.

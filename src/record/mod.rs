@@ -53,6 +53,8 @@ mod lock;
 )]
 mod look;
 #[cfg(not(loom))]
+mod moving;
+#[cfg(not(loom))]
 mod process;
 #[cfg(not(loom))]
 mod profiling;

@@ -18,7 +18,8 @@ use crate::installed;
 use crate::ledger::{self, Slot};
 use crate::record::clock;
 use crate::record::everywhere;
-use crate::record::hooks::{Lost, TABLE};
+use crate::record::hooks::{self, Lost, TABLE};
+use crate::record::moving;
 use crate::record::recording::{self, Recording};
 use crate::record::sampler::{self, BUCKETS, Weighed};
 use crate::record::stand_in;
@@ -368,6 +369,10 @@ impl Profiling {
         if let Some(slot) = ledger::own() {
             Current::look_around(slot, clock::now());
         }
+        let still = moving::stop();
+        if still.missed() > 0 {
+            hooks::lose_unseen(None);
+        }
         let mut stacks: HashMap<u32, StackFigures> = TALLY.figures(|| HIGHEST.peak()).collect();
         // Not from the tally: the table is what frees go by, so it cannot drift.
         TABLE.for_each(|_, record| {
@@ -376,6 +381,7 @@ impl Profiling {
                 stack.live = stack.live.plus(&current.weigh(record.size));
             }
         });
+        drop(still);
         self.snapshot_of(stacks)
     }
 

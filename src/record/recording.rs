@@ -21,6 +21,7 @@ use crate::record::hooks::{self, Lost, TABLE};
 use crate::record::loader::{self, Door};
 use crate::record::lock::Guard;
 use crate::record::look::LOOK;
+use crate::record::moving;
 use crate::record::profiling;
 use crate::record::rehearsal;
 use crate::record::survivor::{Survivor, see};
@@ -484,11 +485,17 @@ impl Recording {
     /// [seen](Survivor::seen), wherever it is resized.
     pub(crate) fn look(&mut self) -> Vec<Survivor> {
         self.has_looked = true;
-        visits::quietly(|| {
+        let still = visits::quietly(|| {
+            let still = moving::stop();
+            if still.missed() > 0 {
+                hooks::lose(self.tag.id);
+            }
             let numbers = office().map_or(vec![self.tag.id], |office| office.numbers(self.tag.id));
             see(&numbers, true);
+            still
         });
         let mut survivors = self.survivors();
+        drop(still);
         survivors.retain(|survivor| survivor.seen);
         survivors
     }
@@ -510,6 +517,8 @@ impl Recording {
                 Some(office) => office.still_open(self.parent),
                 None => self.parent.filter(|parent| parent.is_under_way()),
             };
+            // Before it is over: what comes back to the table then comes back as its own.
+            let still = moving::stop();
             let part = u64::from(self.tag.id) << 32 | parent.map_or(0, |p| u64::from(p.id));
             self.tag.entry.part.store(part, Ordering::Relaxed);
             // Release: what it was part of.
@@ -533,13 +542,19 @@ impl Recording {
                 profiling::keep_blocks_of(&mine);
                 TABLE.drain_of(is_mine, keep);
             }
+            let missed = Lost {
+                blocks: still.missed(),
+                ..Lost::default()
+            };
+            drop(still);
             if let Some(office) = &mut office {
                 office.free.push(self.tag.entry);
                 // Not below zero: in the child of a fork the books may be younger than the recording.
                 office.under_way = office.under_way.saturating_sub(1);
                 LOOK.watch_frees(office.under_way > 0);
             }
-            (survivors, lost.plus(&Lost::by_anyone().since(&self.lost)))
+            let by_anyone = Lost::by_anyone().since(&self.lost);
+            (survivors, lost.plus(&by_anyone).plus(&missed))
         })
     }
 

@@ -10,6 +10,7 @@ use crate::record::blocks::{
 };
 use crate::record::clock;
 use crate::record::hooks::{self, TABLE, capture};
+use crate::record::moving::{self, Moving};
 use crate::record::profiling::{self, Current, NOBODY};
 use crate::record::recording::{self, Tag, Wanting};
 use crate::record::stand_in;
@@ -17,13 +18,15 @@ use crate::record::table::Record;
 use crate::record::visits::{self, Thread};
 
 /// A block that is about to be resized, with what is known of it.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 pub(crate) struct Resize {
     block: *mut u8,
     /// The program's layout.
     given: Layout,
     new_size: usize,
     record: Option<Record>,
+    /// While it is not in the table.
+    moving: Option<Moving>,
     /// The profile that was under way when the record was taken out.
     profile: Option<Current>,
 }
@@ -34,7 +37,10 @@ impl Resize {
     #[inline(never)]
     pub(crate) fn begin(block: *mut u8, given: Layout, new_size: usize) -> Self {
         let mut resize = Self::unknown(block, given, new_size);
-        resize.record = TABLE.remove(block.addr());
+        if TABLE.may_have(block.addr()) {
+            resize.moving = moving::begin();
+            resize.record = TABLE.remove(block.addr());
+        }
         resize
     }
 
@@ -45,6 +51,7 @@ impl Resize {
             given,
             new_size,
             record: None,
+            moving: None,
             profile: profiling::current(),
         }
     }

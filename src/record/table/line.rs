@@ -78,9 +78,17 @@ fn low_byte(hash: u64) -> u8 {
 
 /// Positions in a line, as bits.
 #[derive(Clone, Debug)]
-pub(crate) struct Positions(u32);
+pub(crate) struct Positions(u16);
 
 impl Positions {
+    /// Those of the bits that a line has: sixteen, so that no place is looked up beyond it.
+    #[inline]
+    fn of(bits: u32) -> Self {
+        #[expect(clippy::cast_possible_truncation, reason = "a line has no more")]
+        let bits = bits as u16;
+        Self(bits)
+    }
+
     /// Whether there is none.
     #[inline]
     pub(crate) fn is_empty(&self) -> bool {
@@ -119,7 +127,7 @@ impl Line {
     /// have anything like it.
     #[inline]
     pub(crate) fn candidates(&self, mark: Mark) -> (Positions, bool) {
-        let like = Positions(machine::equal(self.tags(), mark.tag));
+        let like = Positions::of(machine::equal(self.tags(), mark.tag));
         (like, self.has_stray_like(mark))
     }
 
@@ -144,7 +152,7 @@ impl Line {
     /// The first position that is free.
     #[inline]
     pub(crate) fn free(&self) -> Option<u32> {
-        Positions(machine::equal(self.tags(), 0) & ALL).next()
+        Positions::of(machine::equal(self.tags(), 0) & ALL).next()
     }
 
     /// The id at a position; that of an empty one says nothing.

@@ -169,6 +169,14 @@ impl Table {
             .is_some_and(|shard| shard.remove(address, words))
     }
 
+    /// Whether the block at `address` may be there; asked without a lock.
+    #[inline]
+    pub(crate) fn may_have(&self, address: usize) -> bool {
+        let address = address as u64;
+        self.shard_of(address)
+            .is_some_and(|shard| shard.may_have(address))
+    }
+
     /// Takes out all records of one recording, shard by shard, and shows them to
     /// `visit`, which may allocate. `false` when a shard had to be left out
     /// (counted as busy).

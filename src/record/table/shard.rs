@@ -247,6 +247,23 @@ impl Shard {
         true
     }
 
+    /// Whether the record of an address may be here: `false` when it is not.
+    #[inline(never)]
+    pub(crate) fn may_have(&self, address: u64) -> bool {
+        let hash = hash(address);
+        // Acquire: as in `remove`.
+        let shape = self.shape.load(Ordering::Acquire);
+        if let Some(line) = self.line(home(hash, shape & LINES))
+            && (shape >> 32).is_multiple_of(2)
+        {
+            let (like, has_strays) = line.candidates(Mark::of(hash));
+            // Keeps the loads of the line before the second look.
+            fence(Ordering::Acquire);
+            return !like.is_empty() || has_strays || self.shape.load(Ordering::Relaxed) != shape;
+        }
+        true
+    }
+
     /// Takes the record of an address out, into `words` if they are wanted; whether
     /// there was one. Where few blocks are recorded there is none, and no lock is
     /// needed.

@@ -1,0 +1,127 @@
+//! Blocks that are between two places: taken out of the table, as they are being
+//! resized, and not put back yet.
+//!
+//! ```text
+//!   who resizes a block of the table        who looks at all there is
+//!     through the door                        shuts the door
+//!     lock of its own ──────────┐             all locks, in order
+//!     out of the table          │ or            table, part by part
+//!     inner `realloc`           │             all locks back
+//!     back into the table, at its new place
+//!     lock back ────────────────┘             opens the door
+//! ```
+//!
+//! Such a block is alive, and in no part of the table. Who decides by the table what is
+//! alive waits for it, and holds up who comes later.
+
+use crate::record::fork;
+use crate::record::hooks;
+use crate::record::lock::{Guard, Lock};
+use crate::record::profiling::NOBODY;
+
+/// More than threads that are likely to resize something at the same time. Two may have
+/// the same lock, and wait for one another.
+const LOCKS: usize = 64;
+
+/// On a cache line of its own.
+#[derive(Debug)]
+#[repr(align(64))]
+struct Apart(Lock);
+
+/// Shut by who looks. Otherwise a thread that does nothing but resize would take its lock
+/// again before anyone else gets it.
+static DOOR: Apart = Apart(Lock::new());
+static MOVING: [Apart; LOCKS] = [const { Apart(Lock::new()) }; LOCKS];
+
+/// That a block of the calling thread's may be between two places.
+pub(super) type Moving = Guard<'static>;
+
+/// Before a block is taken out, until it is put back. `None` in a signal handler that has
+/// interrupted somebody who looks, or who resizes; and when a look has taken far too long,
+/// which is counted as a loss: it may miss the block.
+#[inline]
+pub(super) fn begin() -> Option<Moving> {
+    let me = fork::me();
+    if DOOR.0.is_taken() {
+        drop(DOOR.0.acquire_by(me));
+    }
+    let index = usize::try_from(me % LOCKS as u64).unwrap_or(0);
+    let lock = &MOVING.get(index)?.0;
+    let guard = lock.acquire_by(me);
+    if guard.is_none() && !lock.is_taken_by(me) {
+        hooks::lose(NOBODY);
+    }
+    guard
+}
+
+/// That all blocks are where the table has them, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Still {
+    moving: [Option<Moving>; LOCKS],
+    // After them, so that all can be had by those who wait at the door.
+    _door: Option<Guard<'static>>,
+}
+
+/// Waits for all blocks that are between two places.
+pub(super) fn stop() -> Still {
+    // Without it, all takes longer.
+    let door = DOOR.0.acquire_patiently();
+    let moving = core::array::from_fn(|index| MOVING.get(index)?.0.acquire_patiently());
+    Still {
+        moving,
+        _door: door,
+    }
+}
+
+impl Still {
+    /// How many may not be where the table has them, as they were waited for in vain: that of
+    /// the calling thread, which a signal has interrupted, or of one that does not come to
+    /// an end.
+    pub(super) fn missed(&self) -> u64 {
+        self.moving.iter().filter(|guard| guard.is_none()).count() as u64
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+    use std::thread;
+
+    use super::{begin, stop};
+
+    /// Bug prevented: a block that is being resized is not waited for, or one that is
+    /// resized later is.
+    #[test]
+    fn who_looks_waits_for_what_is_under_way() {
+        let (moving, seen) = channel();
+        let (resume, paused) = channel::<()>();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                let guard = begin();
+                moving.send(guard.is_some()).expect("wanted");
+                paused.recv().expect("sent");
+                drop(guard);
+            });
+            assert!(seen.recv().expect("sent"));
+            let look = scope.spawn(|| stop().missed());
+            resume.send(()).expect("wanted");
+            assert_eq!(look.join().expect("fine"), 0);
+        });
+    }
+
+    /// Bug prevented: a signal handler waits for ever for what it has interrupted, or takes it
+    /// for done.
+    #[test]
+    fn a_handler_is_told_of_what_it_has_interrupted() {
+        let guard = begin();
+        assert!(guard.is_some());
+        assert_eq!(stop().missed(), 1);
+        drop(guard);
+        let still = stop();
+        assert_eq!(still.missed(), 0);
+        // Who looks resizes what it keeps.
+        assert!(begin().is_none());
+        drop(still);
+        assert!(begin().is_some());
+    }
+}
