@@ -360,6 +360,11 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
     unsafe fn free_cold(block: *mut u8, size: usize, align: usize, heap: &Self) {
         // SAFETY: the caller's `size` and `align` are those of a layout.
         let layout = unsafe { Layout::from_size_align_unchecked(size, align) };
+        // First, so that what the ledger still has is in its stack's share, whoever sees a new peak
+        // meanwhile.
+        if !ledger::try_freed(size) {
+            ledger::freed_cold(size);
+        }
         #[cfg(feature = "profile")]
         let block = if record::is_on() {
             // SAFETY: the caller: nobody uses the block after this.
@@ -367,9 +372,6 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
         } else {
             block
         };
-        if !ledger::try_freed(size) {
-            ledger::freed_cold(size);
-        }
         // SAFETY: the caller upholds the contract of `dealloc`; this block came from `inner` with
         // that layout: it is the caller's, or what the caller's stood for.
         unsafe { heap.inner.dealloc(block, layout) };

@@ -1,0 +1,119 @@
+//! What each stack had at the peak, while several threads work: with another order of the
+//! books, a block is in the peak and in no stack's share.
+#![cfg(feature = "profile")]
+
+mod support;
+
+use std::hint::{black_box, spin_loop};
+use std::process::ExitCode;
+use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::thread;
+
+use heapledger::{Profiler, TrackingAllocator};
+
+#[global_allocator]
+static HEAP: TrackingAllocator = TrackingAllocator::new();
+
+fn main() -> ExitCode {
+    support::main(cases![a_block_that_is_freed_beside_a_new_peak_is_in_it,])
+}
+
+const ROUNDS: usize = 1_000;
+/// Of one thread. Its changes are published at once.
+const LARGE: usize = 1 << 20;
+/// Of the other one, all together, which it keeps to itself.
+const SMALL: usize = STEPS * STEP;
+const STEPS: usize = 100;
+const STEP: usize = 16;
+
+/// Where the other thread is.
+struct Step(AtomicUsize);
+
+impl Step {
+    /// Waits until it is at this step of its [`STEPS`].
+    fn wait(&self, step: usize) {
+        while self.0.load(SeqCst) < step {
+            spin_loop();
+        }
+    }
+}
+
+/// In each round, one thread has a large block from the beginning, or makes one, and gives it to
+/// `work`, while another one makes peaks. One of them is the highest of the round and has the
+/// block: so must the shares in it, once.
+fn beside_peaks(
+    small: impl Fn(&Step) + Sync,
+    large: impl Fn() -> Vec<u8> + Sync,
+    work: impl Fn(Vec<u8>, &Step, usize) -> Vec<u8> + Sync,
+) {
+    let (barrier, step) = (Barrier::new(3), Step(AtomicUsize::new(0)));
+    let mut wrong = Vec::with_capacity(ROUNDS);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            for _ in 0..ROUNDS {
+                barrier.wait();
+                barrier.wait();
+                small(&step);
+                barrier.wait();
+            }
+        });
+        scope.spawn(|| {
+            for round in 0..ROUNDS {
+                barrier.wait();
+                let block = large();
+                barrier.wait();
+                let block = work(block, &step, round);
+                step.wait(STEPS);
+                drop(block);
+                barrier.wait();
+            }
+        });
+        for _ in 0..ROUNDS {
+            let profiler = Profiler::builder().every_allocation().start();
+            let profiler = profiler.expect("no other profile");
+            step.0.store(0, SeqCst);
+            for _ in 0..3 {
+                barrier.wait();
+            }
+            let share = profiler.finish().peak_amount().bytes;
+            if !(LARGE..=LARGE + 8 * SMALL).contains(&usize::try_from(share).expect("few")) {
+                wrong.push(share);
+            }
+        }
+    });
+    let (count, first) = (wrong.len(), &wrong[..wrong.len().min(8)]);
+    assert_eq!(count, 0, "of {ROUNDS}: {first:?}");
+}
+
+/// Each block is a new peak.
+fn rise(step: &Step) {
+    let mut kept = Vec::with_capacity(STEPS);
+    for now in 1..=STEPS {
+        kept.push(black_box([0_u8; STEP].to_vec()));
+        step.0.store(now, SeqCst);
+    }
+}
+
+fn with_capacity(bytes: usize) -> Vec<u8> {
+    black_box(Vec::with_capacity(bytes))
+}
+
+/// At one step or another.
+fn some_step(round: usize) -> usize {
+    STEPS / 4 + round % (STEPS / 2)
+}
+
+/// Bug prevented: the stack's figures have lost the block when the counters still have it, and
+/// the other thread's peak has it in no share.
+fn a_block_that_is_freed_beside_a_new_peak_is_in_it() {
+    beside_peaks(
+        rise,
+        || with_capacity(LARGE),
+        |block, step, round| {
+            step.wait(some_step(round));
+            drop(block);
+            Vec::new()
+        },
+    );
+}
