@@ -16,7 +16,11 @@ use heapledger::{Profiler, TrackingAllocator};
 static HEAP: TrackingAllocator = TrackingAllocator::new();
 
 fn main() -> ExitCode {
-    support::main(cases![a_block_that_is_freed_beside_a_new_peak_is_in_it,])
+    support::main(cases![
+        a_block_that_is_freed_beside_a_new_peak_is_in_it,
+        a_block_that_is_resized_beside_a_new_peak_is_in_it_once,
+        a_block_that_grows_where_it_is_beside_a_new_peak_is_in_it_once,
+    ])
 }
 
 const ROUNDS: usize = 1_000;
@@ -36,6 +40,10 @@ impl Step {
         while self.0.load(SeqCst) < step {
             spin_loop();
         }
+    }
+
+    fn is_last(&self) -> bool {
+        self.0.load(SeqCst) == STEPS
     }
 }
 
@@ -114,6 +122,39 @@ fn a_block_that_is_freed_beside_a_new_peak_is_in_it() {
             step.wait(some_step(round));
             drop(block);
             Vec::new()
+        },
+    );
+}
+
+/// Bug prevented: between the stack that it had and the one that it gets it is in neither, or
+/// in both.
+fn a_block_that_is_resized_beside_a_new_peak_is_in_it_once() {
+    beside_peaks(
+        rise,
+        || with_capacity(LARGE),
+        |mut block, step, _| {
+            while !step.is_last() {
+                block.reserve_exact(LARGE + STEP);
+                block.shrink_to(LARGE);
+            }
+            block
+        },
+    );
+}
+
+/// Bug prevented: the same of a stack that has it before and after.
+fn a_block_that_grows_where_it_is_beside_a_new_peak_is_in_it_once() {
+    beside_peaks(
+        rise,
+        || with_capacity(LARGE),
+        |mut block, step, _| {
+            for more in 1..=SMALL {
+                if step.is_last() {
+                    break;
+                }
+                block.reserve_exact(LARGE + more);
+            }
+            block
         },
     );
 }

@@ -144,23 +144,22 @@ fn settle(block: *mut u8, thread: &Thread, mut record: Record, tag: Tag, what: A
     if !tag.is_under_way() {
         settle_recording(block, thread, &mut record, tag);
     }
-    if let As::Resized(was) = what {
-        forget_resized(was);
-    }
     // One that has ended meanwhile is not there.
-    if let Some(profile) = profiling::current().filter(|profile| profile.has(&record)) {
-        tell(profile, thread, &record, what);
-    }
-}
-
-/// Tells the profile of a block's record.
-#[inline]
-fn tell(profile: Current, thread: &Thread, record: &Record, what: As<'_>) {
+    let Some(profile) = profiling::current() else {
+        return;
+    };
+    let is_its = profile.has(&record);
     match what {
-        As::New => profile.came(thread, record.node, record.size),
+        As::New if is_its => profile.came(thread, record.node, record.size),
+        As::New => {}
+        As::Resized(was) if is_its && profile.has(was) => profile.regrown(was, &record),
         As::Resized(was) => {
-            let growth = record.size.saturating_sub(was.size);
-            profile.regrown(record.node, growth, record.size);
+            forget_resized(was);
+            if is_its {
+                let growth = record.size.saturating_sub(was.size);
+                profile.resized(record.node, growth);
+                profile.joined(record.node, record.size);
+            }
         }
     }
 }

@@ -221,10 +221,12 @@ impl Current {
         TALLY.resized(self.id, node, &self.weigh(growth));
     }
 
-    /// The same of one that is of this node from now on.
-    pub(super) fn regrown(self, node: u32, growth: u64, size: u64) {
-        let (growth, size) = (self.weigh(growth), self.weigh(size));
-        TALLY.regrown(self.id, node, &growth, &size, || HIGHEST.peak());
+    /// The same of one that had the one record and has the other one now, both of this profile,
+    /// which records everything.
+    #[inline]
+    pub(super) fn regrown(self, was: &Record, now: &Record) {
+        let [was, now] = [was, now].map(|record| (record.node, record.size));
+        TALLY.regrown_itself(self.id, was, now, || HIGHEST.peak());
     }
 
     /// Whether a sample stays one when it is resized.
@@ -239,6 +241,12 @@ impl Current {
     /// Enters that a block belongs to this node from now on.
     pub(super) fn joined(self, node: u32, size: u64) {
         TALLY.joined(self.id, node, &self.weigh(size), || HIGHEST.peak());
+    }
+
+    /// Enters that a block that had the one record has the other one now, both of this profile.
+    pub(super) fn moved(self, was: &Record, now: &Record) {
+        let [was, now] = [was, now].map(|record| (record.node, self.weigh(record.size)));
+        TALLY.moved(self.id, &was, &now, || HIGHEST.peak());
     }
 
     /// Enters that a block is not of its node any more.

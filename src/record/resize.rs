@@ -221,11 +221,12 @@ impl Resize {
             seen: was.seen && was.recording == recording,
         };
         if let Some(profile) = current {
-            if self.record.is_some() && profile.has(&was) {
-                profile.left(&was);
-            }
-            if profile.has(&record) {
-                profile.joined(node, new);
+            let had = self.record.is_some() && profile.has(&was);
+            match (had, profile.has(&record)) {
+                (true, true) => profile.moved(&was, &record),
+                (true, false) => profile.left(&was),
+                (false, true) => profile.joined(node, new),
+                (false, false) => {}
             }
         }
         (recording != NOBODY || record.sampled).then_some(record)

@@ -181,6 +181,16 @@ impl Cell {
         self.live.add(-blocks, -bytes);
     }
 
+    /// [`resized`](Self::resized) and [`joined`](Self::joined) of such a block.
+    #[inline]
+    pub(super) fn regrown_itself(&self, growth: u64, size: u64, peak: Peak) {
+        self.look_at(peak);
+        self.total.bytes.add(Weighed::exact(growth).bytes);
+        self.resizes.add(1.0);
+        let Weighed { blocks, bytes, .. } = Weighed::exact(size);
+        self.live.add(blocks, bytes);
+    }
+
     #[inline]
     pub(super) fn ended(&self, life_ms: u32) {
         add(&self.freed, 1);
@@ -221,6 +231,12 @@ impl Cell {
     /// The lock, for who reads; `None` when it cannot be had.
     pub(super) fn hold(&self) -> Option<Guard<'_>> {
         self.lock.acquire()
+    }
+
+    /// The same for who knows his [word](fork::me).
+    #[inline]
+    pub(super) fn hold_by(&self, me: u64) -> Option<Guard<'_>> {
+        self.lock.acquire_by(me)
     }
 
     /// The figures, for who [holds](Self::hold) the lock.

@@ -139,19 +139,47 @@ impl Tally {
         self.with(profile, node, |cell| cell.resized(weighed));
     }
 
-    /// The same of one that belongs to this node from now on, with what it is now.
-    pub(super) fn regrown(
+    /// The same of one that stands for itself, was of the one node with the one size, and is of the
+    /// other from now on; [`moved`](Self::moved) as well.
+    #[inline]
+    pub(super) fn regrown_itself(
         &self,
         profile: u32,
-        node: u32,
-        growth: &Weighed,
-        whole: &Weighed,
+        was: (u32, u64),
+        now: (u32, u64),
         peak: impl Fn() -> Peak,
     ) {
-        self.with(profile, node, |cell| {
-            cell.resized(growth);
-            cell.joined(whole, peak());
+        let growth = now.1.saturating_sub(was.1);
+        let is_done = self.with_both(profile, [was.0, now.0], |old, new| {
+            let peak = peak();
+            old.left_itself(was.1, peak);
+            new.regrown_itself(growth, now.1, peak);
         });
+        if !is_done {
+            self.left(profile, was.0, &Weighed::exact(was.1), &peak);
+            self.resized(profile, now.0, &Weighed::exact(growth));
+            self.joined(profile, now.0, &Weighed::exact(now.1), &peak);
+        }
+    }
+
+    /// A block that was of the one node and is of the other from now on: in one step, so that in
+    /// each peak it is at one of them.
+    pub(super) fn moved(
+        &self,
+        profile: u32,
+        was: &(u32, Weighed),
+        now: &(u32, Weighed),
+        peak: impl Fn() -> Peak,
+    ) {
+        let is_done = self.with_both(profile, [was.0, now.0], |old, new| {
+            let peak = peak();
+            old.left(&was.1, peak);
+            new.joined(&now.1, peak);
+        });
+        if !is_done {
+            self.left(profile, was.0, &was.1, &peak);
+            self.joined(profile, now.0, &now.1, &peak);
+        }
     }
 
     /// A block that belongs to this node from now on.
@@ -262,6 +290,32 @@ impl Tally {
         }
     }
 
+    /// The same with the cells of two nodes at once, which may be one; `false`, and nothing is
+    /// done, when one of them has none.
+    #[inline]
+    fn with_both(&self, profile: u32, nodes: [u32; 2], change: impl FnOnce(&Cell, &Cell)) -> bool {
+        let me = fork::me();
+        let [Some(one), Some(other)] = nodes.map(|node| self.cell(node, me)) else {
+            return false;
+        };
+        let is_one = core::ptr::eq(one, other);
+        // Always in the same order: the cells of a group by their nodes. Who holds all of a node
+        // takes them by their groups, so nobody waits for who waits for him.
+        let [first, second] = if nodes.is_sorted() {
+            [one, other]
+        } else {
+            [other, one]
+        };
+        let held = first.hold_by(me);
+        let second = if is_one { None } else { second.hold_by(me) };
+        if held.is_none() || second.is_none() && !is_one {
+            self.lost.fetch_add(1, Ordering::Relaxed);
+        } else if self.profile.load(Ordering::Relaxed) == profile {
+            change(one, other);
+        }
+        true
+    }
+
     #[inline]
     fn cell(&self, node: u32, me: u64) -> Option<&Cell> {
         // The number of a thread is in the lower bits.
@@ -313,7 +367,7 @@ mod tests {
 
     use parking_lot::Mutex;
 
-    use super::{GROUPS, StackFigures, Tally};
+    use super::{CELLS, GROUPS, StackFigures, Tally};
     use crate::record::fork;
     use crate::record::sampler::Weighed;
     use crate::record::timeline::Highest;
@@ -401,6 +455,43 @@ mod tests {
         assert_eq!(totals, [(7, 30.0), (8, 30.0)]);
     }
 
+    /// Bug prevented: two threads that move blocks in opposite directions, or one that does and one
+    /// that reads all figures, wait for each other.
+    #[test]
+    fn blocks_are_moved_both_ways_beside_a_reader() {
+        let tally = tally();
+        let moves = |was, now| {
+            (0..20_000).for_each(|_| tally.regrown_itself(0, (was, 10), (now, 10), || 0));
+        };
+        thread::scope(|scope| {
+            let both = [(0, 7, 8), (0, 8, 7), (1, 7, 8), (1, 8, 7)];
+            let moving = both.map(|(group, was, now)| {
+                scope.spawn(move || in_group(group, move || moves(was, now)))
+            });
+            while moving.iter().any(|thread| !thread.is_finished()) {
+                tally.figures(|| 0).for_each(drop);
+            }
+        });
+        assert_eq!(tally.lost(), 0);
+    }
+
+    /// Bug prevented: a block that moves to a stack for which there is no cell stays at its old
+    /// one for ever.
+    #[test]
+    fn a_block_that_moves_to_a_stack_without_a_cell_leaves_its_own() {
+        let tally = Tally::new();
+        let plots = tally.plots(1 << 16, CELLS.ilog2());
+        assert!(plots.is_some_and(|plots| tally.open_with(plots)));
+        (0..2).for_each(|_| tally.came_itself(0, 7, 10, || 0));
+        let (was, now) = ((7, Weighed::exact(10)), (8, Weighed::exact(20)));
+        tally.moved(0, &was, &now, || 0);
+        tally.regrown_itself(0, (7, 10), (8, 20), || 0);
+        let figures: Vec<_> = tally.figures(|| 0).collect();
+        let shares: Vec<_> = figures.iter().map(|of| (of.0, of.1.share.bytes)).collect();
+        assert_eq!(shares, [(7, 0.0)]);
+        assert_eq!(tally.lost(), 3);
+    }
+
     /// Bug prevented: a thread that was told of the last peak, and held up before it could change
     /// the stack's figures, takes the older peak for a newer one: what the stack had at the last
     /// one is forgotten.
@@ -475,7 +566,8 @@ mod tests {
             tally.came(profile, 7, &one, || 0);
             tally.came_itself(profile, 7, 10, || 0);
             tally.resized(profile, 7, &one);
-            tally.regrown(profile, 7, &one, &one, || 0);
+            tally.moved(profile, &(7, one), &(7, one), || 0);
+            tally.regrown_itself(profile, (7, 10), (7, 10), || 0);
             tally.joined(profile, 7, &one, || 0);
             tally.left(profile, 7, &one, || 0);
             tally.freed(profile, 7, &one, 5, || 0);
