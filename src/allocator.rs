@@ -322,11 +322,13 @@ impl<A: GlobalAlloc> TrackingAllocator<A> {
         // SAFETY: the caller upholds the contract of `realloc`; this block came from `inner` with
         // that layout: it is the caller's, or what the caller's stands for.
         let moved = unsafe { self.inner.realloc(resize.original(), layout, new_size) };
-        enter_resized(moved, layout.size(), new_size);
         if moved.is_null() {
+            enter_resized(moved, layout.size(), new_size);
             resize.refused();
             return moved;
         }
+        ledger::resized_untold(layout.size(), new_size);
+        record::note_site(ledger::own());
         // SAFETY: just given by `inner`, and the caller has left its block.
         unsafe { resize.ended(moved) }
     }
@@ -431,6 +433,7 @@ fn entered_cold(block: *mut u8, layout: Layout, zeroed: bool) -> *mut u8 {
         // SAFETY: the ledger has just given it as the calling thread's.
         unsafe { record::allocated(new) }
     } else {
+        ledger::publish_due(slot);
         block
     };
     record::note_site(slot);

@@ -20,6 +20,8 @@ fn main() -> ExitCode {
         a_block_that_is_freed_beside_a_new_peak_is_in_it,
         a_block_that_is_resized_beside_a_new_peak_is_in_it_once,
         a_block_that_grows_where_it_is_beside_a_new_peak_is_in_it_once,
+        a_block_that_comes_beside_a_new_peak_is_in_it,
+        a_block_that_grows_much_beside_a_new_peak_is_in_it,
     ])
 }
 
@@ -103,6 +105,16 @@ fn rise(step: &Step) {
     }
 }
 
+/// No block is a peak, but for the first one after what others have made.
+fn sink(step: &Step) {
+    for now in 1..=STEPS {
+        drop(black_box(Vec::<u8>::with_capacity(
+            SMALL - (now - 1) * STEP,
+        )));
+        step.0.store(now, SeqCst);
+    }
+}
+
 fn with_capacity(bytes: usize) -> Vec<u8> {
     black_box(Vec::with_capacity(bytes))
 }
@@ -154,6 +166,28 @@ fn a_block_that_grows_where_it_is_beside_a_new_peak_is_in_it_once() {
                 }
                 block.reserve_exact(LARGE + more);
             }
+            block
+        },
+    );
+}
+
+/// Bug prevented: the counters have the block, and the other thread's peak, when its stack has
+/// not yet got it; and its own look finds no new peak, as the other thread has freed its block.
+fn a_block_that_comes_beside_a_new_peak_is_in_it() {
+    beside_peaks(sink, Vec::new, |_, step, round| {
+        step.wait(some_step(round));
+        with_capacity(LARGE)
+    });
+}
+
+/// Bug prevented: the same of what a block grows by.
+fn a_block_that_grows_much_beside_a_new_peak_is_in_it() {
+    beside_peaks(
+        sink,
+        || with_capacity(STEP),
+        |mut block, step, round| {
+            step.wait(some_step(round));
+            block.reserve_exact(LARGE);
             block
         },
     );

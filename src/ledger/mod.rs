@@ -49,13 +49,13 @@ mod trace;
 
 pub(crate) use figures::Figures;
 pub(crate) use slot::Slot;
-#[cfg(all(not(loom), feature = "profile"))]
-pub(crate) use thread::rests;
 #[cfg(not(loom))]
 pub(crate) use thread::{
     allocated_cold, freed_cold, is_own, own, own_or_error, refused, resized, try_allocated,
     try_freed,
 };
+#[cfg(all(not(loom), feature = "profile"))]
+pub(crate) use thread::{publish_due, resized_untold, rests};
 pub(crate) use trace::{Request, Trace};
 
 use crate::stats::Stats;

@@ -18,7 +18,8 @@
 //! one thread, `live` is the thread's own `published`, so the candidate is its
 //! `high`: exact. With several, what the *others* have not published is missing
 //! from `live`, and `high` may lie somewhat back in time: each thread accounts
-//! for an error of at most [`HELD_BACK`] bytes, either way.
+//! for an error of at most [`HELD_BACK`] bytes, either way. A block that is recorded is
+//! published when it has its record; until then it is as good as not there.
 
 use crate::sync::{AtomicI64, Ordering};
 

@@ -356,9 +356,18 @@ impl Slot {
         !self.trace.load(Ordering::Relaxed).is_null()
     }
 
-    /// Does what is due when `allocated_bytes` has reached `next_event`.
+    /// Does what is due when `allocated_bytes` has reached `next_event`. While every request
+    /// takes the cold path, publishing is left to who tells of it: [`publish_due`](Self::publish_due).
     #[inline]
     fn event(&self, request: Request, peak: &Peak) {
+        #[cfg(feature = "profile")]
+        if self.is_watched() || is_every() {
+            if self.is_traced() {
+                self.trace(request);
+            }
+            self.interrupt();
+            return;
+        }
         if self.is_publication_due() || self.is_traced() {
             self.tell(request, peak);
         }
@@ -370,6 +379,12 @@ impl Slot {
         if self.is_publication_due() {
             self.publish(peak);
         }
+        self.trace(request);
+    }
+
+    /// Shows the request to who wants to see it.
+    #[inline(never)]
+    fn trace(&self, request: Request) {
         Trace::record(self.trace.load(Ordering::Relaxed), request);
     }
 
@@ -443,15 +458,9 @@ impl Slot {
         )
     }
 
-    /// Brings the global figures up to date with this slot.
+    /// Brings the global figures up to date with this slot, and says when to do so next.
     pub(crate) fn publish(&self, peak: &Peak) {
-        let (net, _) = self.fold();
-        self.roof.set(self.allocated_bytes.own());
-        // A swap, not a load and a store: a signal handler that publishes in between must not
-        // make us add the same bytes twice.
-        let before = self.published.swap(net, Ordering::Relaxed);
-        let high = self.batch_high.swap(net, Ordering::Relaxed);
-        peak.publish(net.wrapping_sub(before), high.wrapping_sub(before));
+        self.bring_up_to_date(peak);
         // Not when it lies ahead: it may be earlier than the next batch because somebody has
         // asked for that, and must not be missed.
         if self.is_publication_due() {
@@ -459,6 +468,17 @@ impl Slot {
             self.arm();
         }
         // Else the mark stays as it is: after a free, nobody looks who has called.
+    }
+
+    /// Brings the global figures up to date with this slot.
+    fn bring_up_to_date(&self, peak: &Peak) {
+        let (net, _) = self.fold();
+        self.roof.set(self.allocated_bytes.own());
+        // A swap, not a load and a store: a signal handler that publishes in between must not
+        // make us add the same bytes twice.
+        let before = self.published.swap(net, Ordering::Relaxed);
+        let high = self.batch_high.swap(net, Ordering::Relaxed);
+        peak.publish(net.wrapping_sub(before), high.wrapping_sub(before));
     }
 
     /// When `allocated_bytes` reaches this, a publication is due.

@@ -430,3 +430,26 @@ fn a_block_of_any_size_ends_a_rest_that_it_reaches_beyond() {
         }
     }
 }
+
+/// Bug prevented: others see a block that is being recorded, and with it a new peak, before its
+/// stack has it; or it is never published.
+#[cfg(feature = "profile")]
+#[test]
+fn what_a_watched_slot_enters_is_published_when_it_was_told_of() {
+    let books = books();
+    let slot = claim(books);
+    slot.watch();
+    let mut live = 0;
+    for bytes in [BATCH, 10 * BATCH] {
+        allocate(books, slot, bytes);
+        assert_eq!(books.peak.live(), live);
+        slot.publish_due(&books.peak);
+        live += bytes.cast_signed();
+        assert_eq!((books.peak.live(), slot.unpublished()), (live, 0));
+        // Somebody may have called meanwhile.
+        assert!(!slot.try_allocate(0));
+    }
+    slot.unwatch();
+    allocate(books, slot, BATCH);
+    assert_eq!(slot.unpublished(), 0);
+}

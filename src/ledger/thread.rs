@@ -158,16 +158,30 @@ pub(crate) fn try_freed(size: usize) -> bool {
 /// done on the cold path, which a thread that is watched always takes.
 #[inline]
 pub(crate) fn resized(old: usize, new: usize) -> bool {
-    let slot = current();
-    let done = if new >= old {
-        slot.try_grow((new - old) as u64)
-    } else {
-        !slot.is_watched() && slot.try_shrink((old - new) as u64)
-    };
+    let done = try_resized(old, new);
     if !done {
         resized_cold(old, new);
     }
     !done
+}
+
+#[inline]
+fn try_resized(old: usize, new: usize) -> bool {
+    let slot = current();
+    if new >= old {
+        slot.try_grow((new - old) as u64)
+    } else {
+        !slot.is_watched() && slot.try_shrink((old - new) as u64)
+    }
+}
+
+/// The same of a block that somebody above is told of next, and who then
+/// [publishes](Slot::publish_due) what is due.
+#[cfg(feature = "profile")]
+pub(crate) fn resized_untold(old: usize, new: usize) {
+    if !try_resized(old, new) {
+        enter_resized(old, new);
+    }
 }
 
 /// Enters a request that the inner allocator answered with null.
@@ -181,7 +195,8 @@ pub(crate) fn refused(size: usize) {
 }
 
 /// Enters a new block of `size` bytes when [`try_allocated`] did not; gives the
-/// thread's slot, if it has one. For a cold function.
+/// thread's slot, if it has one. For a cold function, which then publishes what is
+/// due, when it has told of the block.
 #[inline]
 pub(crate) fn allocated_cold(size: usize) -> Option<&'static Slot> {
     let slot = own();
@@ -213,11 +228,32 @@ pub(crate) fn freed_cold(size: usize) {
 #[cold]
 #[inline(never)]
 fn resized_cold(old: usize, new: usize) {
+    let slot = enter_resized(old, new);
+    #[cfg(feature = "profile")]
+    publish_due(slot);
+    #[cfg(not(feature = "profile"))]
+    let _ = slot;
+}
+
+/// Enters it on the cold path; gives the thread's slot, if it has one.
+#[inline]
+fn enter_resized(old: usize, new: usize) -> Option<&'static Slot> {
     let request = Request::Resize(old, new);
-    match own() {
+    let slot = own();
+    match slot {
         Some(slot) if new >= old => slot.grow((new - old) as u64, request, &BOOKS.peak),
         Some(slot) => slot.shrink((old - new) as u64, request, &BOOKS.peak),
         None => BOOKS.resize_shared(old as u64, new as u64),
+    }
+    slot
+}
+
+/// Publishes what an entry of the calling thread, whose slot this is, has left to its caller.
+#[cfg(feature = "profile")]
+#[inline]
+pub(crate) fn publish_due(slot: Option<&'static Slot>) {
+    if let Some(slot) = slot {
+        slot.publish_due(&BOOKS.peak);
     }
 }
 

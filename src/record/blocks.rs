@@ -5,13 +5,16 @@
 //! move, because afterwards another thread may already own the address; and it
 //! is put back when the `realloc` fails.
 //!
+//! A block comes to its stack's figures before the ledger [publishes](Slot::publish_due) it, and
+//! leaves them after: so what others see in a new peak is in the shares of it, too.
+//!
 //! A small block that is chosen as a sample gets a [stand-in](stand_in) before
 //! anyone has seen it: the program works there, and the inner allocator goes on
 //! being asked about the block that it has given.
 
 use core::alloc::Layout;
 
-use crate::ledger::Slot;
+use crate::ledger::{self, Slot};
 use crate::record::clock;
 use crate::record::everywhere;
 use crate::record::hooks::{self, TABLE, capture, recent_ms};
@@ -203,6 +206,15 @@ fn heir(current: Option<Tag>, everyone: Option<Tag>, born_in: Tag) -> Option<Tag
 /// [`allocated`], whatever is under way.
 #[inline(never)]
 pub(super) fn allocated_anyhow(new: New) -> *mut u8 {
+    let block = recorded(new);
+    // Of who did not look around.
+    ledger::publish_due(new.slot);
+    block
+}
+
+/// Records a new block; gives the one that the program gets.
+#[inline]
+fn recorded(new: New) -> *mut u8 {
     let Some((slot, thread, tag, current)) = recorder() else {
         return new.block;
     };
@@ -341,9 +353,11 @@ pub(super) fn recent(thread: &Thread, current: Option<Current>) -> u32 {
     }
 }
 
-/// Looks how much is alive, for the profile; `now`, if the clock was looked at.
+/// Publishes what is due, and looks how much is alive, for the profile; `now`, if the clock was
+/// looked at. In this order: of two threads that do so at once, the later one sees both.
 #[inline]
-pub(super) fn look_around(slot: &Slot, current: Option<Current>, now: Option<u64>) {
+pub(super) fn look_around(slot: &'static Slot, current: Option<Current>, now: Option<u64>) {
+    ledger::publish_due(Some(slot));
     if let Some(current) = current {
         let look = || {
             if current.is_every() {

@@ -45,6 +45,7 @@ pub(super) fn ms(now: u64) -> u32 {
 
 /// The same, some milliseconds late: what costs no more than a look at the system's own
 /// last look.
+#[inline]
 pub(super) fn glance() -> u32 {
     let (start, recent) = (START.load(Ordering::Relaxed), recent());
     let now = ms(coarse_ns().saturating_sub(start) / 1_000_000);

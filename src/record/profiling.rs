@@ -187,11 +187,12 @@ impl Current {
     /// While samples are taken a thread comes by more often than it has a sample, to tell how
     /// much is alive: what it goes through then has gone from the caches since the last time.
     #[inline]
-    pub(super) fn passes(self, thread: &Thread, slot: &Slot) -> bool {
+    pub(super) fn passes(self, thread: &Thread, slot: &'static Slot) -> bool {
         let is_ahead = thread.line.is_ahead(self.id, slot.allocated_bytes.own());
         let passes = is_ahead && !thread.is_quiet() && thread.current().is_none();
         if passes {
             self.rest(thread, slot);
+            ledger::publish_due(Some(slot));
             Self::look_around(slot, clock::look());
         }
         passes

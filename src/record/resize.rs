@@ -5,6 +5,7 @@
 
 use core::alloc::Layout;
 
+use crate::ledger;
 use crate::record::blocks::{
     As, enter_recorded, forget_resized, look_around, put, recent, recorder,
 };
@@ -134,7 +135,10 @@ impl Resize {
             return moved;
         }
         // SAFETY: passed on.
-        unsafe { self.ended_anyhow(moved) }
+        let place = unsafe { self.ended_anyhow(moved) };
+        // Of who did not look around.
+        ledger::publish_due(ledger::own());
+        place
     }
 
     /// The same whatever is under way.

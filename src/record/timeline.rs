@@ -117,10 +117,9 @@ impl Timeline {
 
 /// The highest that the process's live bytes have been seen at.
 ///
-/// One that is as high as the last is a peak, too: the ledger knows of a block before its
-/// stack does, so of threads that allocate at the same time the last one to look has all of
-/// it told. And what a steady program has at its peak is what it had there last, or, when it
-/// comes back to that more than 65,535 times, what it had then.
+/// One that is as high as the last is a peak, too: what a steady program has at its peak is
+/// what it had there last, or, when it comes back to that more than 65,535 times, what it had
+/// then.
 #[derive(Debug)]
 pub(super) struct Highest {
     /// `bytes << 16 | how many as high came after the first`.

@@ -1,7 +1,7 @@
 //! What storeys above the ledger keep with a slot, and ask of it.
 
 use super::{EVERYONE, Slot, is_every};
-use crate::ledger::peak::BATCH;
+use crate::ledger::peak::{BATCH, Peak};
 use crate::ledger::trace::Trace;
 use crate::sync::Ordering;
 
@@ -50,6 +50,24 @@ impl Slot {
         let allocated = self.allocated_bytes.own();
         // A large one may be far behind the end.
         bytes <= BATCH && self.rest.lasts(allocated, EVERYONE.calls())
+    }
+
+    /// Publishes what an event has left to who is told of it, now that he has told of it too:
+    /// whoever sees it in the ledger from now on finds it there.
+    #[inline]
+    pub(crate) fn publish_due(&self, peak: &Peak) {
+        if self.is_publication_due() {
+            self.publish_told(peak);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn publish_told(&self, peak: &Peak) {
+        self.bring_up_to_date(peak);
+        self.set_publish_at(self.allocated_bytes.own().wrapping_add(BATCH));
+        // The mark stays, so that the next request is an event as well: somebody may have called
+        // since this one was told of.
     }
 
     /// What the owner's net has changed by since it was last published.
