@@ -192,3 +192,54 @@ fn names_are_looked_up_for_what_is_shown() {
         "{text}"
     );
 }
+
+/// Bug prevented: one of the profiles was symbolized, and what is new in the other is
+/// shown as bare numbers.
+#[test]
+fn names_that_one_of_the_profiles_lacks_are_looked_up() {
+    let inside = names_that_one_of_the_profiles_lacks_are_looked_up as fn() as usize as u64 + 1;
+    let old: (&[u64], Amount, Amount) = (&[0x40_3000], exact(1, 100), exact(1, 100));
+    let new: (&[u64], Amount, Amount) = (&[inside], exact(1, 1), exact(1, 1));
+    for (earlier, later) in [(Some(names()), None), (None, Some(names()))] {
+        let after = profile(&[old, new], later);
+        let text = after.diff(&profile(&[old], earlier)).to_string();
+        assert!(
+            text.contains("names_that_one_of_the_profiles_lacks_are_looked_up at "),
+            "{text}"
+        );
+    }
+}
+
+/// Bug prevented: two calls on one line show as two entries that read the same, and
+/// what went from one to the other as a growth.
+#[test]
+fn stacks_that_look_the_same_are_shown_as_one() {
+    let (first, second): (&[u64], &[u64]) = (
+        &[0x40_1000, 0x40_2000, 0x40_3000],
+        &[0x40_1000, 0x40_2010, 0x40_3000],
+    );
+    let (inner, outer): (&[u64], &[u64]) = (&[0x40_8000, 0x40_3000], &[0x40_6000, 0x40_3000]);
+    let before = profile(
+        &[
+            (first, exact(3, 300), exact(3, 300)),
+            (outer, exact(1, 7), exact(1, 7)),
+        ],
+        Some(names()),
+    );
+    let after = profile(
+        &[
+            (first, exact(1, 100), exact(3, 300)),
+            (second, exact(5, 500), exact(5, 500)),
+            (inner, exact(1, 250), exact(1, 250)),
+        ],
+        Some(names()),
+    );
+    let diff = after.diff(&before);
+    assert_eq!(diff.stacks.len(), 4, "by their addresses");
+    let text = diff.to_string();
+    let growths: Vec<&str> = text.split("\n\n").skip(1).collect();
+    assert_eq!(growths.len(), 3, "{text}");
+    assert!(growths[0].starts_with("+300 bytes in +3 blocks, at src/cache.rs:13\n"));
+    assert!(growths[1].starts_with("+250 bytes in +1 block, at src/main.rs:40\n"));
+    assert_eq!(growths[2], "-7 bytes at 1 stack that shrank");
+}

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use crate::profile::data::{Amount, HeapProfile, StackProfile};
 use crate::profile::names::Names;
+use crate::record;
 use crate::symbols::{Frame, Resolved};
 use crate::units::{Bytes, Grouped, Signed, plural};
 
@@ -58,6 +59,16 @@ impl Change {
             bytes: difference(earlier.bytes, later.bytes),
             blocks_error: earlier.blocks_error.hypot(later.blocks_error),
             bytes_error: earlier.bytes_error.hypot(later.bytes_error),
+        }
+    }
+
+    /// Both together; the errors of different blocks are independent.
+    fn plus(&self, other: &Self) -> Self {
+        Self {
+            blocks: self.blocks.saturating_add(other.blocks),
+            bytes: self.bytes.saturating_add(other.bytes),
+            blocks_error: self.blocks_error.hypot(other.blocks_error),
+            bytes_error: self.bytes_error.hypot(other.bytes_error),
         }
     }
 
@@ -113,8 +124,9 @@ pub struct StackDiff {
 /// What grew and what shrank between two profiles; from [`HeapProfile::diff`].
 ///
 /// [`Display`](fmt::Display) shows the stacks whose live bytes grew most, with
-/// `file:line` and the calls that led there. Names are looked up for those, if
-/// neither profile has been symbolized.
+/// `file:line` and the calls that led there. Stacks that look the same there are shown
+/// as one; in [`stacks`](Self::stacks) each has its own addresses. Names that neither
+/// profile has are looked up, in the process that the profiles are of.
 ///
 /// ```
 /// # #[global_allocator]
@@ -213,28 +225,76 @@ fn difference(earlier: u64, later: u64) -> i64 {
     i64::try_from(difference).unwrap_or(if difference < 0 { i64::MIN } else { i64::MAX })
 }
 
+/// Stacks that look the same, as one.
+struct Look {
+    /// Innermost first, trimmed.
+    frames: Vec<Frame>,
+    live: Change,
+}
+
+impl Look {
+    /// The innermost frame in the user's own code, or the innermost of all.
+    fn place(&self) -> String {
+        let user = self.frames.iter().find(|frame| frame.is_user());
+        user.or(self.frames.first())
+            .map_or_else(|| String::from("an unknown place"), Frame::location)
+    }
+
+    /// What it is told apart by: what people see of it.
+    fn text(frames: &[Frame]) -> String {
+        let lines = frames.iter().map(|frame| format!("\n    {frame}"));
+        lines.collect()
+    }
+}
+
 impl ProfileDiff {
-    /// The names of these stacks that neither profile has.
+    /// The names that neither profile has of these stacks.
     fn missing(&self, stacks: &[&StackDiff]) -> Names {
-        if self.names.iter().any(Option::is_some) {
-            return Names::default();
-        }
-        let addresses = stacks.iter().flat_map(|stack| &stack.addresses);
-        Names::look_up(addresses.copied())
+        let addresses = stacks.iter().flat_map(|stack| &stack.addresses).copied();
+        Names::look_up(addresses.filter(|&address| self.known(address).is_none()))
+    }
+
+    /// The functions at an address, as one of the profiles has them.
+    fn known(&self, address: u64) -> Option<&[Frame]> {
+        let known = self.names.iter().flatten().map(|names| names.at(address));
+        known.into_iter().find(|here| !here.is_empty())
     }
 
     /// The frames of a stack, innermost first, trimmed.
     fn frames(&self, stack: &StackDiff, missing: &Names) -> Vec<Frame> {
         let mut frames = Vec::new();
         for &address in &stack.addresses {
-            let known = self.names.iter().flatten().map(|names| names.at(address));
-            let here = known.chain([missing.at(address)]).find(|at| !at.is_empty());
-            match here {
-                Some(here) => frames.extend_from_slice(here),
-                None => frames.push(Frame::unknown(address)),
+            match self.known(address).unwrap_or(missing.at(address)) {
+                [] => frames.push(Frame::unknown(address)),
+                here => frames.extend_from_slice(here),
             }
         }
         Resolved::new(frames).trimmed()
+    }
+
+    /// What of the live bytes changed, as people see it, what grew most first.
+    ///
+    /// Two calls on one line are two addresses, and so two stacks, but not to a reader.
+    fn looks(&self) -> Vec<Look> {
+        let stacks = self.stacks.iter().filter(|stack| stack.live.bytes != 0);
+        let stacks: Vec<&StackDiff> = stacks.collect();
+        let missing = self.missing(&stacks);
+        let mut looks: Vec<Look> = Vec::new();
+        let mut places = HashMap::new();
+        for stack in stacks {
+            let frames = self.frames(stack, &missing);
+            let place = *places.entry(Look::text(&frames)).or_insert(looks.len());
+            match looks.get_mut(place) {
+                Some(look) => look.live = look.live.plus(&stack.live),
+                None => looks.push(Look {
+                    frames,
+                    live: stack.live,
+                }),
+            }
+        }
+        // Stable: equals stay in the order of the stacks.
+        looks.sort_by_key(|look| Reverse((look.live.bytes, look.live.blocks)));
+        looks
     }
 }
 
@@ -242,35 +302,25 @@ impl fmt::Display for ProfileDiff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "alive      {}", self.live)?;
         write!(f, "\nallocated  {}", self.total)?;
-        let grown: Vec<&StackDiff> = self
-            .stacks
-            .iter()
-            .filter(|stack| stack.live.bytes > 0)
-            .collect();
+        let looks = record::quietly(|| self.looks());
+        let grown: Vec<&Look> = looks.iter().filter(|look| look.live.bytes > 0).collect();
         let (shown, rest) = grown.split_at(grown.len().min(SHOWN));
-        let missing = self.missing(shown);
-        for stack in shown {
-            let frames = self.frames(stack, &missing);
-            let place = frames
-                .iter()
-                .find(|frame| frame.is_user())
-                .or(frames.first())
-                .map_or_else(|| String::from("an unknown place"), Frame::location);
-            write!(f, "\n\n{}, at {place}", stack.live)?;
-            for frame in frames.iter().take(FRAMES) {
-                write!(f, "\n    {frame}")?;
-            }
-            let more = frames.len().saturating_sub(FRAMES) as u64;
+        for look in shown {
+            write!(f, "\n\n{}, at {}", look.live, look.place())?;
+            let (inner, outer) = look.frames.split_at(look.frames.len().min(FRAMES));
+            f.write_str(&Look::text(inner))?;
+            let more = outer.len() as u64;
             if more > 0 {
                 let what = plural(more, "frame", "frames");
                 write!(f, "\n    ... and {} outer {what}", Grouped(more))?;
             }
         }
+        let sum = |looks: &[&Look]| {
+            let each = looks.iter().map(|look| look.live.bytes);
+            (looks.len() as u64, each.fold(0, i64::saturating_add))
+        };
         if !rest.is_empty() {
-            let bytes: i64 = rest
-                .iter()
-                .fold(0, |sum, stack| sum.saturating_add(stack.live.bytes));
-            let count = rest.len() as u64;
+            let (count, bytes) = sum(rest);
             write!(
                 f,
                 "\n\n... and {} bytes at {} more {} that grew",
@@ -279,11 +329,9 @@ impl fmt::Display for ProfileDiff {
                 plural(count, "stack", "stacks"),
             )?;
         }
-        let shrank = self.stacks.iter().filter(|stack| stack.live.bytes < 0);
-        let (count, bytes) = shrank.fold((0, 0i64), |(n, sum), stack| {
-            (n + 1, sum.saturating_add(stack.live.bytes))
-        });
-        if count > 0 {
+        let shrunk: Vec<&Look> = looks.iter().filter(|look| look.live.bytes < 0).collect();
+        if !shrunk.is_empty() {
+            let (count, bytes) = sum(&shrunk);
             write!(
                 f,
                 "\n\n{} bytes at {} {} that shrank",
