@@ -60,3 +60,53 @@ fn a_leak_report_is_json_with_all_its_fields() {
     let line = serde_json::Value::from(place.line());
     assert!(frames.iter().any(|frame| frame["line"] == line));
 }
+
+/// Bug prevented: a profile in a file whose addresses nobody can name any more, though
+/// its names had been looked up.
+#[cfg(feature = "profile")]
+#[test]
+fn a_profile_has_its_names_in_json_once_it_is_symbolized() {
+    use heapledger::__private::profile::empty;
+    use heapledger::profile::{Amount, Frame, Mode, Names, Origin, StackProfile};
+
+    let frame = Frame::synthetic(
+        "app::fill",
+        Some("src/app.rs"),
+        Some(7),
+        Origin::User,
+        false,
+    );
+    let names = Names::new([(16, vec![frame.clone()]), (4, vec![frame])].into());
+    let mut stack = StackProfile::default();
+    stack.addresses = vec![16, 32];
+    stack.live = Amount::exact(1, 100);
+    for names in [None, Some(names)] {
+        let has_names = names.is_some();
+        let before = empty(Mode::EveryAllocation, None);
+        let mut profile = empty(Mode::EveryAllocation, names);
+        profile.stacks.push(stack.clone());
+        let json = serde_json::to_value(&profile).expect("JSON");
+        assert_eq!(json["stacks"][0]["addresses"], serde_json::json!([16, 32]));
+        let diff = serde_json::to_value(profile.diff(&before)).expect("JSON");
+        assert_eq!(diff["stacks"][0]["live"]["bytes"], 100);
+        assert_eq!(
+            (&diff["live"], &diff["total"]["bytes"]),
+            (&diff["stacks"][0]["live"], &0.into())
+        );
+        for json in [&json, &diff] {
+            assert_eq!(json["names"].is_object(), has_names, "{json}");
+            assert_eq!(json["names"].is_null(), !has_names, "{json}");
+        }
+        if has_names {
+            for json in [&json, &diff] {
+                let frame = &json["names"]["16"][0];
+                assert_eq!(
+                    (&frame["function"], &frame["line"]),
+                    (&"app::fill".into(), &7.into())
+                );
+            }
+            // A difference has the names of its own stacks only.
+            assert!(json["names"].get("4").is_some() && diff["names"].get("4").is_none());
+        }
+    }
+}

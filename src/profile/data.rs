@@ -425,6 +425,10 @@ pub struct Mapping {
 /// started (or was last reset); older blocks are in `stats` and `timeline`,
 /// which count the whole process, and in no stack.
 ///
+/// With the feature `serde` it can be serialised. Stacks are addresses there, too, and
+/// mean nothing in another process: call [`symbolize`](Self::symbolize) first, and the
+/// frames of each address are in the field `names`, which is `null` otherwise.
+///
 /// ```
 /// # #[global_allocator]
 /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
@@ -475,7 +479,10 @@ pub struct HeapProfile {
     /// What could not be recorded.
     pub incomplete: Incomplete,
     /// Shared, as a table of names may be large.
-    #[cfg_attr(feature = "serde", serde(skip))]
+    #[cfg_attr(
+        feature = "serde",
+        serde(serialize_with = "crate::profile::names::serialize")
+    )]
     pub(crate) names: Option<Arc<Names>>,
 }
 

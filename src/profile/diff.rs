@@ -126,7 +126,9 @@ pub struct StackDiff {
 /// [`Display`](fmt::Display) shows the stacks whose live bytes grew most, with
 /// `file:line` and the calls that led there. Stacks that look the same there are shown
 /// as one; in [`stacks`](Self::stacks) each has its own addresses. Names that neither
-/// profile has are looked up, in the process that the profiles are of.
+/// profile has are looked up, in the process that the profiles are of. Serialised
+/// (feature `serde`), it has the names that the profiles have, in the field `names`:
+/// [`symbolize`](HeapProfile::symbolize) both.
 ///
 /// ```
 /// # #[global_allocator]
@@ -142,7 +144,6 @@ pub struct StackDiff {
 /// # Ok::<(), heapledger::Error>(())
 /// ```
 #[derive(Clone, Debug)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 #[non_exhaustive]
 pub struct ProfileDiff {
     /// The stacks at which anything changed, what grew most in live bytes first
@@ -153,7 +154,6 @@ pub struct ProfileDiff {
     /// What was ever allocated, over all stacks.
     pub total: Change,
     /// The later profile's names, and the earlier's.
-    #[cfg_attr(feature = "serde", serde(skip))]
     names: [Option<Arc<Names>>; 2],
 }
 
@@ -295,6 +295,24 @@ impl ProfileDiff {
         // Stable: equals stay in the order of the stacks.
         looks.sort_by_key(|look| Reverse((look.live.bytes, look.live.blocks)));
         looks
+    }
+}
+
+#[cfg(feature = "serde")]
+impl serde::Serialize for ProfileDiff {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct;
+        // Those of its own stacks only; a profile may have many more.
+        let addresses = self.stacks.iter().flat_map(|stack| &stack.addresses);
+        let known = addresses.filter_map(|&address| Some((address, self.known(address)?)));
+        let known: std::collections::BTreeMap<u64, &[Frame]> = known.collect();
+        let has_names = self.names.iter().any(Option::is_some);
+        let mut diff = serializer.serialize_struct("ProfileDiff", 4)?;
+        diff.serialize_field("stacks", &self.stacks)?;
+        diff.serialize_field("live", &self.live)?;
+        diff.serialize_field("total", &self.total)?;
+        diff.serialize_field("names", &has_names.then_some(known))?;
+        diff.end()
     }
 }
 

@@ -53,10 +53,30 @@ impl Names {
     }
 }
 
+#[cfg(feature = "serde")]
+impl serde::Serialize for Names {
+    /// As a map from address to frames, in the order of the addresses.
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let ordered: std::collections::BTreeMap<_, _> = self.known.iter().collect();
+        serializer.collect_map(ordered)
+    }
+}
+
+/// The names of a profile, if it has any.
+#[cfg(feature = "serde")]
+#[expect(clippy::ref_option, reason = "serde calls it with the field")]
+pub(super) fn serialize<S: serde::Serializer>(
+    names: &Option<Arc<Names>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serde::Serialize::serialize(&names.as_deref(), serializer)
+}
+
 impl HeapProfile {
     /// Looks up names and lines for all addresses, from the debug information
     /// of this process and its libraries; the formats for people then do not
-    /// have to, and [`write_pprof`](Self::write_pprof) writes names.
+    /// have to, [`write_pprof`](Self::write_pprof) writes names, and so does `Serialize`
+    /// (feature `serde`).
     ///
     /// It takes time and memory (tens of milliseconds and megabytes at its
     /// first use in a process), and must happen in the process that the profile
