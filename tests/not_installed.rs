@@ -4,6 +4,7 @@
 //! Bug prevented: an assertion that passes, or a figure that is zero, because
 //! nobody has installed the allocator.
 
+use std::cell::RefCell;
 use std::future::Future;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
@@ -20,10 +21,16 @@ static HEAP: TrackingAllocator = TrackingAllocator::new();
 const TWO_LINES: &str = "    #[global_allocator]\n    \
      static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();\n";
 
-/// The text of the panic that `body` ends in; `None` when it does not.
-fn words(body: impl FnOnce()) -> Option<String> {
+thread_local! {
+    /// The file of this thread's last panic.
+    static FILE: RefCell<String> = const { RefCell::new(String::new()) };
+}
+
+/// The text of the panic that `body` ends in, and its file; `None` when it does not.
+fn words(body: impl FnOnce()) -> Option<(String, String)> {
     let payload = catch_unwind(AssertUnwindSafe(body)).err()?;
-    payload.downcast_ref::<String>().cloned()
+    let text = payload.downcast_ref::<String>().cloned()?;
+    Some((text, FILE.take()))
 }
 
 /// For figures that must never have come.
@@ -76,7 +83,10 @@ fn calls() -> Vec<Call> {
 
 #[test]
 fn every_measuring_call_fails_with_the_two_lines_to_add() {
-    std::panic::set_hook(Box::new(|_| ()));
+    std::panic::set_hook(Box::new(|info| {
+        let file = info.location().map(|place| String::from(place.file()));
+        FILE.set(file.unwrap_or_default());
+    }));
     // Asked twice, and on other threads: a no is not remembered as a yes.
     let rounds = || -> Vec<_> {
         calls()
@@ -90,8 +100,13 @@ fn every_measuring_call_fails_with_the_two_lines_to_add() {
     drop(std::panic::take_hook());
     assert!(answers.len() >= 48);
     for (name, words) in answers {
-        let words = words.unwrap_or_else(|| panic!("{name} passed"));
+        let (words, file) = words.unwrap_or_else(|| panic!("{name} passed"));
         assert!(words.contains(TWO_LINES), "{name}: {words}");
+        // The line of the call, and not one of ours. A future is polled elsewhere: its words tell.
+        assert!(
+            file == file!() || words.contains(&format!("called at {}:", file!())),
+            "{name}, at {file}: {words}"
+        );
     }
 }
 

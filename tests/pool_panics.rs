@@ -177,3 +177,35 @@ fn acquire_says_why_there_is_no_object_when_the_manager_fails() {
             .is_some_and(|message| message.contains("capacity 0"))
     );
 }
+
+/// Bug prevented: a panic with a line of the pool's in it, and not of the call.
+#[test]
+fn the_panic_is_at_the_line_of_the_call() {
+    let none = || heapledger::pool::TryFromFn::new(|| Err::<String, _>("none left"));
+    let pool = Arc::new(Pool::with_manager(none()));
+    let calls: [(&str, &dyn Fn()); _] = [
+        ("acquire", &|| drop(pool.acquire())),
+        ("acquire_owned", &|| drop(pool.acquire_owned())),
+        ("new", &|| drop(BoundedPool::<String>::new(0))),
+        ("from_fn", &|| drop(BoundedPool::from_fn(0, String::new))),
+        ("with_manager", &|| {
+            drop(BoundedPool::with_manager(0, none()));
+        }),
+    ];
+    let last = std::panic::take_hook();
+    let file = Arc::new(parking_lot::Mutex::new(None));
+    let kept = Arc::clone(&file);
+    // Of this thread's panics: other tests panic beside it.
+    let this = std::thread::current().id();
+    std::panic::set_hook(Box::new(move |info| {
+        if std::thread::current().id() == this {
+            *kept.lock() = info.location().map(|place| String::from(place.file()));
+        }
+    }));
+    let found = calls.map(|(name, call)| (name, panics(call), file.lock().take()));
+    std::panic::set_hook(last);
+    for (name, panicked, file) in found {
+        assert!(panicked, "{name}");
+        assert_eq!(file.as_deref(), Some(file!()), "{name}");
+    }
+}

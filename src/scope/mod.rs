@@ -15,6 +15,7 @@ mod wrapped;
 use core::fmt;
 use core::marker::PhantomData;
 use core::num::NonZeroU32;
+use core::panic::Location;
 
 use once_cell::unsync::OnceCell;
 
@@ -315,8 +316,8 @@ pub fn measure<R>(body: impl FnOnce() -> R) -> (R, ScopeStats) {
 ///
 /// # Panics
 /// At the first poll, when the tracking allocator is not the program's global
-/// allocator, or the system has no memory for the scope's handle; a panic of
-/// `future` passes through.
+/// allocator, or the system has no memory for the scope's handle; the message says
+/// where this was called. A panic of `future` passes through.
 ///
 /// ```
 /// # #[global_allocator]
@@ -330,10 +331,18 @@ pub fn measure<R>(body: impl FnOnce() -> R) -> (R, ScopeStats) {
 /// assert_eq!((len, stats.allocated_bytes), (256, 256));
 /// # });
 /// ```
-pub async fn measure_future<F: Future>(future: F) -> (F::Output, ScopeStats) {
-    let handle = or_panic(ScopeHandle::detached());
-    let result = handle.wrap_future(future).await;
-    (result, handle.stats())
+#[track_caller]
+pub fn measure_future<F: Future>(future: F) -> impl Future<Output = (F::Output, ScopeStats)> {
+    let caller = Location::caller();
+    async move {
+        let handle = match ScopeHandle::detached() {
+            Ok(handle) => handle,
+            // Whoever polls is a runtime, of whose line nobody learns anything.
+            Err(error) => panic!("{error}\nmeasure_future was called at {caller}"),
+        };
+        let result = handle.wrap_future(future).await;
+        (result, handle.stats())
+    }
 }
 
 /// The figures of a scope on one thread; `high` is its level's mark.

@@ -117,6 +117,7 @@ impl<T> Pool<T> {
     /// [`try_acquire`](Self::try_acquire). Managers that cannot fail, such as that of
     /// [`from_fn`](Self::from_fn), never cause it.
     #[inline]
+    #[track_caller]
     pub fn acquire(&self) -> Pooled<'_, T> {
         Pooled::new(self, self.object())
     }
@@ -135,6 +136,7 @@ impl<T> Pool<T> {
     /// # Panics
     /// As [`acquire`](Self::acquire).
     #[inline]
+    #[track_caller]
     pub fn acquire_owned(self: &Arc<Self>) -> OwnedPooled<T> {
         let object = self.object();
         OwnedPooled::new(Arc::clone(self), object)
@@ -163,6 +165,7 @@ impl<T> Pool<T> {
     }
 
     #[inline]
+    #[track_caller]
     fn object(&self) -> Object<T> {
         match self.pop() {
             Some(object) => object,
