@@ -15,12 +15,20 @@ pub(crate) fn bucket(bytes: u64) -> usize {
     63 ^ (bytes | 1).leading_zeros() as usize
 }
 
+/// The smallest size that falls into a bucket.
+const fn smallest(bucket: usize) -> u64 {
+    if bucket == 0 { 0 } else { 1 << bucket }
+}
+
 /// How many requests for a new block there were of each size, by powers of two.
 ///
 /// Counted are `alloc` and `alloc_zeroed` by the size of the block as first
 /// asked for; a `realloc` is not another block and is not counted here, nor is
 /// a request that was answered with null. From
 /// [`size_histogram`](crate::size_histogram).
+///
+/// [`Display`](fmt::Display) has a line for each power of two from the smallest that was
+/// asked for to the largest, those in between that nobody asked for included.
 ///
 /// ```
 /// # #[global_allocator]
@@ -60,7 +68,7 @@ impl SizeHistogram {
             .enumerate()
             .filter(|(_, count)| **count > 0)
             .map(|(i, &count)| SizeBucket {
-                min_bytes: if i == 0 { 0 } else { 1 << i },
+                min_bytes: smallest(i),
                 max_bytes: (1 << i) | ((1 << i) - 1),
                 count,
             })
@@ -120,21 +128,26 @@ pub struct SizeBucket {
 
 impl fmt::Display for SizeHistogram {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_used = |count: &u64| *count > 0;
+        let first = self.counts.iter().position(is_used);
+        let last = self.counts.iter().rposition(is_used);
+        let (Some(first), Some(last)) = (first, last) else {
+            return Ok(());
+        };
         let most = self.counts.iter().copied().max().unwrap_or(0).max(1);
-        for (i, bucket) in self.buckets().enumerate() {
-            if i > 0 {
+        // The empty ones in between, too: or a reader takes the line before for all of them.
+        for (i, &count) in self.counts.iter().enumerate().take(last + 1).skip(first) {
+            if i > first {
                 f.write_str("\n")?;
             }
-            // At most 40 wide, at least 1 for what is there at all.
-            let wide = usize::try_from(u128::from(bucket.count) * 40 / u128::from(most))
-                .map_or(40, |w| w.clamp(1, 40));
-            write!(
-                f,
-                "{:>10} and up  {:>14}  {}",
-                Bytes(bucket.min_bytes).to_string(),
-                Grouped(bucket.count),
-                "#".repeat(wide)
-            )?;
+            let from = Bytes(smallest(i)).to_string();
+            write!(f, "{from:>10} and up  {:>14}", Grouped(count))?;
+            if count > 0 {
+                // At most 40 wide, at least 1 for what is there at all.
+                let wide = usize::try_from(u128::from(count) * 40 / u128::from(most))
+                    .map_or(40, |w| w.clamp(1, 40));
+                write!(f, "  {}", "#".repeat(wide))?;
+            }
         }
         Ok(())
     }
@@ -175,8 +188,23 @@ mod tests {
         assert_eq!(borders, [(0, 1, 1), (64, 127, 80), (1 << 63, u64::MAX, 2)]);
         assert_eq!(histogram.total(), 83);
         assert_eq!(histogram.count_of(100), 80);
-        let text = histogram.to_string();
-        assert_eq!(text.lines().count(), 3);
-        assert!(text.contains(&"#".repeat(40)));
+    }
+
+    /// Bug prevented: a line for 4 bytes and up, below it one for 64, and nothing that
+    /// tells that between the two there is none.
+    #[test]
+    fn what_nobody_asked_for_between_two_sizes_is_a_line_of_its_own() {
+        let mut counts = [0; BUCKETS];
+        (counts[2], counts[4], counts[5]) = (80, 1, 2_000);
+        let text = SizeHistogram::new(&counts).to_string();
+        let lines: Vec<&str> = text.lines().collect();
+        let expected = [
+            String::from("       4 B and up              80  #"),
+            String::from("       8 B and up               0"),
+            String::from("      16 B and up               1  #"),
+            format!("      32 B and up           2,000  {}", "#".repeat(40)),
+        ];
+        assert_eq!(lines, expected);
+        assert_eq!(SizeHistogram::new(&[0; BUCKETS]).to_string(), "");
     }
 }

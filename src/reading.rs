@@ -161,7 +161,7 @@ pub fn reset_peak() {
 /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
 /// drop(std::hint::black_box((Box::new([0u8; 100]), Box::new([0u8; 120]))));
 /// let sizes = heapledger::size_histogram();
-/// println!("{sizes}"); // a line for each power of two that was asked for
+/// println!("{sizes}"); // a line for each power of two, from the smallest to the largest
 /// assert!(sizes.count_of(100) >= 2);
 /// ```
 #[cfg(feature = "histogram")]
