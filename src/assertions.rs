@@ -6,7 +6,7 @@
 
 use core::fmt;
 
-use crate::error::Error;
+use crate::error::{Error, Failure};
 use crate::installed;
 use crate::ledger::{self, Request, Trace};
 use crate::reading::or_panic;
@@ -40,6 +40,11 @@ const RUN_IT: &str = "run it inside the closure, as in `|| runtime.block_on(futu
 /// // counted. A `Vec` that grows is one block, but it asks again each time it is full.
 /// assert_allocs!(== 1, || { let mut v = vec![1, 2]; v.push(3); black_box(v); });
 /// assert_allocs!(== 2 requests, || { let mut v = vec![1, 2]; v.push(3); black_box(v); });
+///
+/// // With a message, as for `assert!`; it is made only when the assertion fails.
+/// for n in [1, 2, 3] {
+///     assert_allocs!(== n, || black_box(vec![Box::new(0); n as usize - 1]), "with {n} items");
+/// }
 /// ```
 ///
 /// Counted is what the calling thread does inside the closure, whatever other
@@ -53,9 +58,9 @@ const RUN_IT: &str = "run it inside the closure, as in `|| runtime.block_on(futu
 ///
 /// # Panics
 /// When the count is not as asserted, with what was expected and found, and the
-/// sizes of the requests. When the tracking allocator is not installed, or the
-/// closure gives back a future: the assertion never passes without having
-/// measured.
+/// sizes of the requests, below the message if there is one. When the tracking allocator
+/// is not installed, or the closure gives back a future: the assertion never passes
+/// without having measured.
 ///
 /// ```should_panic
 /// # #[global_allocator]
@@ -87,13 +92,8 @@ macro_rules! __assert_allocs {
     (@help) => {
         ::core::compile_error!(
             "assert_allocs! takes a comparison and a closure: `assert_allocs!(<= 3, || ..)`, \
-             with ==, < or <=, and `bytes` or `requests` after the number if blocks are not meant"
-        )
-    };
-    (@message) => {
-        ::core::compile_error!(
-            "assert_allocs! takes nothing after the closure: it says itself what was expected and \
-             what was found, and the panic is at its line"
+             with ==, < or <=, and `bytes` or `requests` after the number if blocks are not meant; \
+             a message may follow the closure"
         )
     };
     // A limit in parentheses is taken out of them: as an argument they would be unused, and
@@ -106,17 +106,22 @@ macro_rules! __assert_allocs {
             $body,
         )
     };
-    ($count:ident $limit:tt $unit:ident, $body:expr $(,)?) => {
-        $crate::__assert_allocs!($count ($limit) $unit, $body)
+    ($count:ident ($limit:expr) $unit:ident, $body:expr, $($message:tt)+) => {
+        $crate::__or_fail!(
+            $crate::__private::try_assert_allocs(
+                $crate::__private::Count::$count,
+                $limit,
+                $crate::__assert_allocs_unit!($unit),
+                $body,
+            ),
+            $($message)+
+        )
     };
-    ($count:ident $limit:expr, $body:expr $(,)?) => {
-        $crate::__assert_allocs!($count ($limit) blocks, $body)
+    ($count:ident $limit:tt $unit:ident, $body:expr $(, $($message:tt)*)?) => {
+        $crate::__assert_allocs!($count ($limit) $unit, $body $(, $($message)*)?)
     };
-    ($count:ident $limit:tt $unit:ident, $body:expr, $($message:tt)+) => {
-        $crate::__assert_allocs!(@message)
-    };
-    ($count:ident $limit:expr, $body:expr, $($message:tt)+) => {
-        $crate::__assert_allocs!(@message)
+    ($count:ident $limit:expr, $body:expr $(, $($message:tt)*)?) => {
+        $crate::__assert_allocs!($count ($limit) blocks, $body $(, $($message)*)?)
     };
     // No expression may stand before a word in a macro's rule, so the words of a longer limit
     // are gathered one by one, up to the unit.
@@ -137,6 +142,21 @@ macro_rules! __assert_allocs {
     };
     ($count:ident $($limit_and_body:tt)+) => {
         $crate::__assert_allocs!(@gather $count [] $($limit_and_body)+)
+    };
+}
+
+/// What an assertion gives, or its failure with the user's message, which is made only then
+/// and after the closure: it may use what the closure has borrowed.
+#[doc(hidden)]
+#[macro_export]
+macro_rules! __or_fail {
+    ($asserted:expr, $($message:tt)+) => {
+        match $asserted {
+            ::core::result::Result::Ok(result) => result,
+            ::core::result::Result::Err(failure) => {
+                failure.panic_with(::core::format_args!($($message)+))
+            }
+        }
     };
 }
 
@@ -170,22 +190,26 @@ macro_rules! __assert_allocs_unit {
 /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
 /// let mut buffer = Vec::with_capacity(8);
 /// heapledger::assert_no_alloc!(|| buffer.extend([1, 2, 3]));
+/// heapledger::assert_no_alloc!(|| buffer.push(4), "{} of 8 are used", buffer.len());
 /// # std::hint::black_box(buffer);
 /// ```
 ///
 /// # Panics
-/// When the closure asks for memory, with the sizes of the requests. When the
-/// tracking allocator is not installed, or the closure gives back a future, as
-/// for [`assert_allocs!`].
+/// When the closure asks for memory, with the message if there is one and the sizes of
+/// the requests. When the tracking allocator is not installed, or the closure gives back
+/// a future, as for [`assert_allocs!`].
 #[macro_export]
 macro_rules! assert_no_alloc {
     ($body:expr $(,)?) => {
         $crate::__private::assert_no_alloc($body)
     };
     ($body:expr, $($message:tt)+) => {
+        $crate::__or_fail!($crate::__private::try_assert_no_alloc($body), $($message)+)
+    };
+    ($($other:tt)*) => {
         ::core::compile_error!(
-            "assert_no_alloc! takes nothing after the closure: it says itself what was asked for, \
-             and the panic is at its line"
+            "assert_no_alloc! takes a closure, and a message if there is one to add: \
+             `assert_no_alloc!(|| .., \"round {}\", n)`"
         )
     };
 }
@@ -264,25 +288,45 @@ impl Unit {
 /// As the macro says.
 #[track_caller]
 pub fn assert_allocs<R>(count: Count, limit: u64, unit: Unit, body: impl FnOnce() -> R) -> R {
+    match try_assert_allocs(count, limit, unit, body) {
+        Ok(result) => result,
+        Err(failure) => failure.panic(),
+    }
+}
+
+/// The same where a message follows the closure.
+///
+/// # Errors
+/// When the count is not as asserted.
+///
+/// # Panics
+/// When nothing can be measured.
+#[track_caller]
+pub fn try_assert_allocs<R>(
+    count: Count,
+    limit: u64,
+    unit: Unit,
+    body: impl FnOnce() -> R,
+) -> Result<R, Failure> {
     refuse_futures::<R>("assert_allocs!", RUN_IT);
     let (result, stats, trace) = or_panic(traced(body));
     let found = unit.of(&stats);
-    if !count.holds(found, limit) {
-        let how = match count {
-            Count::Exactly => "exactly ",
-            Count::LessThan => "fewer than ",
-            Count::AtMost => "at most ",
-        };
-        panic!(
-            "the closure allocated the wrong amount\n  expected: {how}{} {}\n     found: {} {}\n{}",
-            Grouped(limit),
-            unit.name(limit),
-            Grouped(found),
-            unit.name(found),
-            Requests(&trace),
-        );
+    if count.holds(found, limit) {
+        return Ok(result);
     }
-    result
+    let how = match count {
+        Count::Exactly => "exactly ",
+        Count::LessThan => "fewer than ",
+        Count::AtMost => "at most ",
+    };
+    Err(Failure::new(format!(
+        "the closure allocated the wrong amount\n  expected: {how}{} {}\n     found: {} {}\n{}",
+        Grouped(limit),
+        unit.name(limit),
+        Grouped(found),
+        unit.name(found),
+        Requests(&trace),
+    )))
 }
 
 /// What [`assert_no_alloc!`] calls.
@@ -291,17 +335,33 @@ pub fn assert_allocs<R>(count: Count, limit: u64, unit: Unit, body: impl FnOnce(
 /// As the macro says.
 #[track_caller]
 pub fn assert_no_alloc<R>(body: impl FnOnce() -> R) -> R {
+    match try_assert_no_alloc(body) {
+        Ok(result) => result,
+        Err(failure) => failure.panic(),
+    }
+}
+
+/// The same where a message follows the closure.
+///
+/// # Errors
+/// When the closure asks for memory.
+///
+/// # Panics
+/// When nothing can be measured.
+#[track_caller]
+pub fn try_assert_no_alloc<R>(body: impl FnOnce() -> R) -> Result<R, Failure> {
     refuse_futures::<R>("assert_no_alloc!", RUN_IT);
     let (result, stats, trace) = or_panic(traced(body));
     let found = Unit::Requests.of(&stats).wrapping_add(stats.failures);
-    assert!(
-        found == 0,
+    if found == 0 {
+        return Ok(result);
+    }
+    Err(Failure::new(format!(
         "the closure was not to ask the allocator for anything\n  expected: 0 requests\n     found: {} {}\n{}",
         Grouped(found),
         Unit::Requests.name(found),
         Requests(&trace),
-    );
-    result
+    )))
 }
 
 /// Runs `body` in a scope that writes down each request.

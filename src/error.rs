@@ -255,6 +255,39 @@ impl fmt::Debug for Error {
 
 impl core::error::Error for Error {}
 
+/// Why an assertion does not hold.
+#[derive(Debug)]
+pub struct Failure {
+    text: String,
+}
+
+impl Failure {
+    #[cold]
+    pub(crate) const fn new(text: String) -> Self {
+        Self { text }
+    }
+
+    /// Ends in an ordinary panic.
+    ///
+    /// # Panics
+    /// Always.
+    #[cold]
+    #[track_caller]
+    pub fn panic(self) -> ! {
+        panic!("{}", self.text)
+    }
+
+    /// The same with a message of the user's in front.
+    ///
+    /// # Panics
+    /// Always.
+    #[cold]
+    #[track_caller]
+    pub fn panic_with(self, message: fmt::Arguments<'_>) -> ! {
+        panic!("{message}\n{}", self.text)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::Error;

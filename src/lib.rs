@@ -117,7 +117,10 @@ pub mod __private {
             refresh, worked_out,
         };
     }
-    pub use crate::assertions::{Count, Unit, assert_allocs, assert_no_alloc};
+    pub use crate::assertions::{
+        Count, Unit, assert_allocs, assert_no_alloc, try_assert_allocs, try_assert_no_alloc,
+    };
+    pub use crate::error::Failure;
 
     /// How many slots threads own or have owned: the most threads that were
     /// alive at once, or had ended inside a carried scope, and used the heap. For our

@@ -249,6 +249,38 @@ fn a_failure_without_any_request_says_so_and_a_long_one_is_cut_short() {
     assert!(failed.ends_with("8, 8 (bytes, in order)"), "{failed}");
 }
 
+/// Bug prevented: a message as `assert!` takes it does not compile, or is made at each
+/// assertion, or cannot use what the closure uses.
+#[test]
+fn a_message_stands_above_what_was_found() {
+    let mut list = Vec::with_capacity(8);
+    let never = || -> u32 { unreachable!("the assertion holds") };
+    assert_no_alloc!(|| list.push(1), "{}", never());
+    assert_allocs!(== 0, || list.push(2), "{}", never());
+    assert_allocs!(<= 2 * 4 bytes, || list.push(3), "{}", never());
+    let two = || drop((block(100), block(2_345)));
+    let above = |failed: String, message: &str| {
+        let rest = failed.strip_prefix(message).expect("the message");
+        assert!(rest.starts_with("\nthe closure "), "{failed}");
+        assert!(rest.ends_with("(bytes, in order)"), "{failed}");
+    };
+    let failed = failure(|| {
+        LINE.set(line!() + 1);
+        assert_allocs!(== 1, two, "two of them");
+    });
+    above(failed, "two of them");
+    let failed = failure(|| {
+        LINE.set(line!() + 1);
+        assert_allocs!(< 2 * 2 bytes, two, "{} of {what}", 2, what = "them",);
+    });
+    above(failed, "2 of them");
+    let failed = failure(|| {
+        LINE.set(line!() + 1);
+        assert_no_alloc!(|| list.extend([4; 200]), "a list of {}", list.len());
+    });
+    above(failed, "a list of 203");
+}
+
 /// Bug prevented: a check that looks at new blocks alone lets a growing `Vec`
 /// and a refused request pass.
 #[test]

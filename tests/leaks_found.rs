@@ -390,6 +390,25 @@ fn the_assertion_s_panic_names_line_and_size() {
     );
 }
 
+/// Bug prevented: a message as `assert!` takes it does not compile, or is made though
+/// nothing leaks.
+#[test]
+fn a_message_stands_above_the_report() {
+    let never = || -> u32 { unreachable!("nothing leaks") };
+    assert_no_leaks!(|| (), "{}", never());
+    let mut kept = Vec::with_capacity(1);
+    let leaking = AssertUnwindSafe(|| {
+        let keep = || kept.push(black_box(vec![7u8; 1_234]));
+        assert_no_leaks!(keep, "{} of {what} kept", kept.len(), what = "them");
+    });
+    let failed = catch_unwind(leaking).expect_err("it panics");
+    let text = failed.downcast_ref::<String>().expect("a text");
+    assert!(
+        text.starts_with("1 of them kept\n1 block leaked, 1,234 bytes, at 1 site\n"),
+        "{text}"
+    );
+}
+
 #[test]
 fn a_guard_finds_what_a_closure_finds() {
     let guard = Check::new().start();

@@ -116,6 +116,7 @@ pub use check::{Check, LeakGuard};
 pub use process::{Process, ProcessGuard};
 pub use report::{Growth, Held, LeakReport, LeakSite};
 
+use crate::error::Failure;
 pub use crate::record::Incomplete;
 use crate::unpolled::refuse_futures;
 
@@ -184,15 +185,28 @@ pub fn check<R>(body: impl FnOnce() -> R) -> Result<R, LeakReport> {
 #[doc(hidden)]
 #[track_caller]
 pub fn assert_no_leaks<R>(body: impl FnOnce() -> R) -> R {
+    match try_assert_no_leaks(body) {
+        Ok(result) => result,
+        Err(failure) => failure.panic(),
+    }
+}
+
+/// The same where a message follows the closure.
+///
+/// # Errors
+/// When anything is still alive.
+///
+/// # Panics
+/// When a future is given back; as [`Check::run`].
+#[doc(hidden)]
+#[track_caller]
+pub fn try_assert_no_leaks<R>(body: impl FnOnce() -> R) -> Result<R, Failure> {
     refuse_futures::<R>(
         "assert_no_leaks!",
         "run it inside the closure, as in `|| runtime.block_on(future)`, with \
          `leaks::carry().wrap_future(..)` around what is spawned",
     );
-    match check(body) {
-        Ok(result) => result,
-        Err(report) => panic!("{report:#}"),
-    }
+    check(body).map_err(|report| Failure::new(format!("{report:#}")))
 }
 
 /// Asserts that a closure leaves nothing alive, and gives back what it returns.
@@ -201,16 +215,30 @@ pub fn assert_no_leaks<R>(body: impl FnOnce() -> R) -> R {
 /// # #[global_allocator]
 /// # static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
 /// heapledger::assert_no_leaks!(|| drop(String::from("gone")));
+///
+/// // With a message, as for `assert!`; it is made only when the assertion fails.
+/// let mut names = Vec::with_capacity(1);
+/// heapledger::assert_no_leaks!(|| names.clear(), "after {} names", names.len());
+/// # names.push(1);
 /// ```
 ///
 /// # Panics
 /// When blocks that the closure allocated are still alive at its end, with the
-/// largest sites, the line of each and its stack. When the tracking allocator
-/// is not installed. When the closure gives back a future, of which nothing has
+/// largest sites, the line of each and its stack, below the message if there is one. When
+/// the tracking allocator is not installed. When the closure gives back a future, of which nothing has
 /// run: run it inside, with the runtime's `block_on`. See [`leaks`](crate::leaks).
 #[macro_export]
 macro_rules! assert_no_leaks {
     ($body:expr $(,)?) => {
         $crate::leaks::assert_no_leaks($body)
+    };
+    ($body:expr, $($message:tt)+) => {
+        $crate::__or_fail!($crate::leaks::try_assert_no_leaks($body), $($message)+)
+    };
+    ($($other:tt)*) => {
+        ::core::compile_error!(
+            "assert_no_leaks! takes a closure, and a message if there is one to add: \
+             `assert_no_leaks!(|| .., \"round {}\", n)`"
+        )
     };
 }
