@@ -405,34 +405,63 @@ impl fmt::Display for Requests<'_> {
     }
 }
 
-/// A line for each request: where it came from.
+/// Where the requests came from: a line for each size and place, as they came.
 #[cfg(feature = "profile")]
 fn write_sites(f: &mut fmt::Formatter<'_>, trace: &Trace) -> fmt::Result {
     // Looking up names is our own work: what is kept of it for the next time is nobody's leak.
     let sites = crate::record::quietly(|| sites(trace));
-    if !sites.is_empty() {
+    if sites.is_empty() {
+        return Ok(());
+    }
+    let kept = trace.kept().count() as u64;
+    if trace.seen() > kept {
+        write!(f, "\n  sites of the first {}:", Grouped(kept))?;
+    } else {
         f.write_str("\n  sites:")?;
     }
-    for (size, place) in sites {
-        write!(f, "\n{:>12} at {place}", Grouped(size as u64))?;
+    for site in sites {
+        let (size, place) = (Grouped(site.size as u64), &site.place);
+        write!(f, "\n{size:>12} at {place}")?;
+        if site.times > 1 {
+            write!(f, ", {} times", Grouped(site.times))?;
+        }
     }
     Ok(())
 }
 
-/// The size of each request, and where it came from.
+/// Requests of one size from one place.
 #[cfg(feature = "profile")]
-fn sites(trace: &Trace) -> Vec<(usize, String)> {
+struct Site {
+    size: usize,
+    place: String,
+    times: u64,
+}
+
+/// Where each request came from, those that read the same as one.
+#[cfg(feature = "profile")]
+fn sites(trace: &Trace) -> Vec<Site> {
     let mut symbols = crate::record::symbols();
-    let place = |(request, site)| {
+    let mut sites: Vec<Site> = Vec::new();
+    for (request, site) in trace.kept() {
         let size = match request {
             Request::Allocate(size) | Request::Resize(_, size) | Request::Refused(size) => size,
         };
         let stack = symbols.stack(&crate::record::frames(site).0).trimmed();
-        let place = stack
-            .iter()
-            .find(|frame| frame.is_user())
-            .or(stack.first())?;
-        Some((size, place.location()))
-    };
-    trace.kept().filter_map(place).collect()
+        let user = stack.iter().find(|frame| frame.is_user());
+        let Some(frame) = user.or(stack.first()) else {
+            continue;
+        };
+        let place = frame.location();
+        // A few only: a trace keeps no more.
+        let same = |known: &&mut Site| known.size == size && known.place == place;
+        match sites.iter_mut().find(same) {
+            Some(known) => known.times += 1,
+            None => sites.push(Site {
+                size,
+                place,
+                times: 1,
+            }),
+        }
+    }
+    sites
 }

@@ -49,7 +49,7 @@ thread_local! {
 /// `profile` adds to it.
 fn failure<R>(body: impl FnOnce() -> R) -> String {
     let text = whole_failure(body);
-    let sites = text.find("\n  sites:");
+    let sites = text.find("\n  sites");
     assert!(sites.is_none() || cfg!(feature = "profile"));
     text[..sites.unwrap_or(text.len())].to_owned()
 }
@@ -452,6 +452,44 @@ fn a_failure_names_the_line_of_each_request() {
     assert_eq!(
         lines[1],
         format!("1,000 at tests/assertions.rs:{}", first + 1)
+    );
+}
+
+/// Bug prevented: a loop that allocates fills the failure with lines that read the same.
+#[cfg(feature = "profile")]
+#[test]
+fn requests_of_one_size_from_one_line_are_one_line_with_their_number() {
+    let first = line!() + 5;
+    let failed = whole_failure(|| {
+        LINE.set(line!() + 1);
+        assert_no_alloc!(|| {
+            for size in [10, 10, 300, 10] {
+                black_box(Vec::<u8>::with_capacity(black_box(size)));
+            }
+            black_box(Box::new(1u64));
+        });
+    });
+    let (_, sites) = failed.split_once("\n  sites:\n").expect("sites");
+    let line = |n: u32| format!("at {}:{n}", file!());
+    let lines = [
+        format!("          10 {}, 3 times", line(first)),
+        format!("         300 {}", line(first)),
+        format!("           8 {}", line(first + 2)),
+    ];
+    assert_eq!(sites, lines.join("\n"), "{failed}");
+
+    // Of so many only the first are kept, and told.
+    let failed = whole_failure(|| {
+        LINE.set(line!() + 1);
+        assert_no_alloc!(|| blocks(1_020, 8));
+    });
+    let (_, sites) = failed
+        .split_once("\n  sites of the first 16:\n")
+        .expect("sites");
+    assert!(sites.starts_with("           8 at "), "{failed}");
+    assert!(
+        sites.ends_with(", 16 times") && sites.lines().count() == 1,
+        "{failed}"
     );
 }
 
