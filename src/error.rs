@@ -215,7 +215,10 @@ impl fmt::Display for Error {
                  be measured:\n\n    \
                  #[global_allocator]\n    \
                  static HEAP: heapledger::TrackingAllocator = \
-                 heapledger::TrackingAllocator::new();\n"
+                 heapledger::TrackingAllocator::new();\n\n\
+                 If there is a global allocator already, it goes into ours:\n\n    \
+                 static HEAP: heapledger::TrackingAllocator<MiMalloc> = \
+                 heapledger::TrackingAllocator::over(MiMalloc);\n"
             }
             Kind::NoMemory => {
                 "the system gave no memory for the measurement's own bookkeeping; nothing \
@@ -292,9 +295,12 @@ impl Failure {
 mod tests {
     use super::Error;
 
+    /// Bug prevented: a program over another allocator adds the two lines, and is told by the
+    /// compiler only that there are two allocators now.
     #[test]
     fn the_message_shows_the_two_lines_to_add() {
         let text = Error::not_installed().to_string();
+        assert!(text.contains("    static HEAP: heapledger::TrackingAllocator<MiMalloc> = heapledger::TrackingAllocator::over(MiMalloc);\n"));
         assert!(text.contains("    #[global_allocator]\n    static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();\n"));
     }
 
