@@ -189,7 +189,8 @@ impl Process {
     }
 
     /// Does not count blocks with a function in their stack whose name matches
-    /// `pattern`, as [`Check::suppress`].
+    /// `pattern`, as [`Check::suppress`]: `*` alone matches every name, and an empty
+    /// pattern none.
     ///
     /// ```
     /// # #[global_allocator]

@@ -4,7 +4,10 @@
 ///
 /// It may occur anywhere in the name; `*` stands for any text, `^` at the
 /// beginning and `$` at the end tie it to the name's ends. These are the rules
-/// of the sanitizers' suppression files.
+/// of the sanitizers' suppression files (`TemplateMatch` in compiler-rt), but for two: an
+/// empty pattern, or `^` alone, which match all there, match nothing here, as an empty
+/// line in a list means nothing; and text before `$` need not be the first of its kind in
+/// the name. `*` alone matches every name, there and here.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Pattern {
     parts: Vec<String>,
@@ -29,9 +32,9 @@ impl Pattern {
         }
     }
 
-    /// Whether the pattern matches `name`. An empty pattern matches nothing.
+    /// Whether the pattern matches `name`. One with neither text nor `*` matches nothing.
     pub(super) fn matches(&self, name: &str) -> bool {
-        if self.parts.iter().all(String::is_empty) && !(self.from_start && self.to_end) {
+        if self.parts.len() == 1 && self.parts.iter().all(String::is_empty) {
             return false;
         }
         let mut rest = name;
@@ -80,6 +83,14 @@ mod tests {
             ("a*b*c", "xxcxxbxxaxx", false),
             ("^exact$", "exact", true),
             ("^exact$", "exactly", false),
+            // Ours only: there the first `fill` would have to be the last.
+            ("fill$", "my::fill::fill", true),
+            // Any text, and no other condition.
+            ("*", "anything", true),
+            ("**", "anything", true),
+            ("^*", "anything", true),
+            ("*$", "anything", true),
+            ("^*$", "anything", true),
         ];
         for (pattern, name, expected) in table {
             assert_eq!(
@@ -93,7 +104,7 @@ mod tests {
     /// Bug prevented: an empty line in a list of patterns that suppresses everything.
     #[test]
     fn an_empty_pattern_suppresses_nothing() {
-        for pattern in ["", "*", "**", "^", "$"] {
+        for pattern in ["", "^", "$", "^$"] {
             assert!(!Pattern::new(pattern).matches("anything"), "{pattern}");
         }
     }
