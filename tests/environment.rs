@@ -513,6 +513,11 @@ fn leaks_are_reported_at_exit_where_and_how_it_was_said() {
         said.contains("leaky_here at ") && said.contains("tests/environment.rs:"),
         "{said}"
     );
+    // Nobody has asked to suppress anything: what std has made before `main` is std's.
+    assert!(
+        said.contains(" more are kept by the standard library\n") && !said.contains("suppressed"),
+        "{said}"
+    );
 
     let (code, said, output) = run("leaks", "leaks,exit=23,file=l-{pid}.txt", &folder);
     assert_eq!((code, said.as_str()), (Some(23), ""));

@@ -9,10 +9,6 @@ use crate::environment::settings::LeaksWanted;
 use crate::leaks::{Process, ProcessGuard};
 use crate::sync::Mutex;
 
-/// What std makes for itself before `main` and keeps: a check that begins in
-/// `main` does not meet it. By two names, as the first may be inlined.
-const BEFORE_MAIN: [&str; 2] = ["^std::rt::init$", "^std::sys::pal::unix::stack_overflow::"];
-
 static CHECK: OnceCell<Check> = OnceCell::new();
 
 /// A check under way, to the end of the process.
@@ -25,8 +21,7 @@ struct Check {
 
 pub(super) fn start(wanted: LeaksWanted, folder: &Path) -> Result<(), String> {
     let mut check = Process::new();
-    let said = wanted.suppressions.iter().map(String::as_str);
-    for pattern in BEFORE_MAIN.into_iter().chain(said) {
+    for pattern in &wanted.suppressions {
         check = check.suppress(pattern);
     }
     if let Some(code) = wanted.exit_code {

@@ -47,7 +47,7 @@ pub struct LeakReport {
     pub harness: Held,
     /// Blocks and bytes that std keeps for the rest of the process, which only a
     /// check of the whole [process](super::Process) tells apart: buffers of the
-    /// standard streams, lists of thread locals.
+    /// standard streams, lists of thread locals, what it makes before `main`.
     pub runtime: Held,
     /// Blocks and bytes at sites that a suppression names.
     pub suppressed: Held,

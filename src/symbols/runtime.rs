@@ -39,8 +39,8 @@ impl Resolved {
     }
 
     /// Whether the block is one that std keeps to the end of the process or of
-    /// the thread, whatever the program does: the buffer of a standard stream, or
-    /// the list of the thread's destructors.
+    /// the thread, whatever the program does: the buffer of a standard stream, the
+    /// list of the thread's destructors, or what it makes before `main`.
     pub fn is_kept_by_std(&self) -> bool {
         // Without files, the program's own initialisers of thread locals cannot be told from the
         // part of std that they are inlined into.
@@ -48,6 +48,7 @@ impl Resolved {
         self.of_std().any(|frame| {
             lies_in(frame, "io/stdio.rs", "std::io::stdio::")
                 || lies_in(frame, "sys/thread_local/", destructors)
+                || is_before_main(frame)
         })
     }
 
@@ -83,6 +84,14 @@ fn is_std_named(frame: &Frame, path: &str) -> bool {
     let bare = path.rsplit("::").next();
     frame.origin() == Origin::Std
         && (frame.function().starts_with(path) || Some(frame.function()) == bare)
+}
+
+/// Whether std prepares the process here, before `main`. Two places, as the first may be inlined
+/// into what also calls `main`.
+fn is_before_main(frame: &Frame) -> bool {
+    let (init, guard) = ("std::rt::init", "std::sys::pal::unix::stack_overflow::");
+    is_std_named(frame, init) && lies_in(frame, "rt.rs", init)
+        || lies_in(frame, "sys/pal/unix/stack_overflow", guard)
 }
 
 /// Whether the frame is in this part of std: by its file, or by its path where
@@ -241,6 +250,18 @@ mod tests {
             ([VEC, local, "app::main"], true, false),
             ([VEC, initialiser, "app::main"], false, false),
             ([VEC, thread, "app::main"], false, true),
+            ([VEC, "std::rt::init", "std::rt::lang_start"], true, false),
+            (
+                [
+                    VEC,
+                    "std::sys::pal::unix::stack_overflow::imp::init",
+                    "_start",
+                ],
+                true,
+                false,
+            ),
+            ([VEC, "std::rt::lang_start", "_start"], false, false),
+            ([VEC, "app::main", "std::rt::init"], false, false),
             (
                 [VEC, "<std::thread::scoped::ScopeData>::new", OWN],
                 false,
@@ -260,6 +281,9 @@ mod tests {
         }
         let stdin = with_files(&[("get_or_init", "std/src/io/stdio.rs")]);
         assert!(stdin.is_kept_by_std() && !stdin.is_of_a_thread());
+        let rt = with_files(&[("init", "std/src/rt.rs")]);
+        let cell = with_files(&[("init", "std/src/sync/once_lock.rs")]);
+        assert!(rt.is_kept_by_std() && !cell.is_kept_by_std());
         let spawn = with_files(&[("spawn", "std/src/thread/lifecycle.rs")]);
         assert!(spawn.is_of_a_thread() && !spawn.is_kept_by_std());
         // Where there is a file, it tells.
