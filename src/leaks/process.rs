@@ -33,6 +33,13 @@ use crate::record::{self, Everyone};
 /// What std itself keeps (the buffers of the standard streams, a thread's list
 /// of thread locals) is told apart, in [`LeakReport::runtime`].
 ///
+/// The guard reports when it is dropped, and [`std::process::exit`] drops nothing: a
+/// program that ends by it is not checked, and its exit code stays its own. So it is when
+/// the process aborts or is killed. Give the code back from `main` as an
+/// [`ExitCode`](std::process::ExitCode), drop the guard before such a call, or run the program
+/// with `HEAPLEDGER=leaks` in its environment, which needs no guard and reports within `exit`
+/// (Linux).
+///
 /// Recording makes every allocation of the program slower, several times in the
 /// worst case, and costs some 30 bytes for each block that is alive.
 #[derive(Clone, Debug, Default)]
