@@ -37,9 +37,17 @@ pub enum Mode {
 /// Blocks and bytes, with the standard errors of both when they are estimates.
 ///
 /// An estimate lies within one standard error of the truth in some 68 of 100
-/// cases, and within two in 95, as long as it stands on some dozens of samples;
-/// with fewer the error is itself a rough estimate, and an estimate of nothing
-/// has an error of 0. Where every allocation was recorded the errors are 0.
+/// cases, and within two in 95, as long as it stands on some dozens of samples.
+/// With fewer the error is itself a rough estimate, and too small where by chance
+/// the samples are too few: two errors hold the truth in 90 of 100 cases where four
+/// samples are to be expected, and in 63 where it is one. An estimate of nothing has an
+/// error of 0. Where every allocation was recorded the errors are 0.
+///
+/// For `blocks` the samples of small blocks are what counts: at an interval of 512 KiB one
+/// of 16 bytes stands for 32,768 blocks, and one of 1 MiB for little more than itself.
+/// However many samples of large blocks there are, the number of blocks is no better known
+/// than that of the small ones, and may stand on two or three samples; bytes do not have
+/// this weakness.
 ///
 /// ```
 /// # use heapledger::profile::{Amount, Mode, StackProfile};

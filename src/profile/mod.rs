@@ -30,7 +30,8 @@
 //! so totals are right on average whatever the sizes (the estimator of Horvitz and
 //! Thompson, 1952). Each figure comes with its standard error: of blocks it is the
 //! root of the sum of `(1 − p) / p²` over the chosen ones, of bytes that of
-//! `s² (1 − p) / p²`.
+//! `s² (1 − p) / p²`. Both are estimates themselves, from the same samples: [`Amount`] says
+//! how good they are where samples are few, as those of small blocks often are.
 //!
 //! A sampled block of less than 32 KiB lies in memory of the recorder's own, at an
 //! address that tells it from others, so that frees need not look for it. Its place
