@@ -23,7 +23,7 @@
 //! |---|---|---|
 //! | `every=512k` | one sample in so many bytes on average, with `k`, `m` or `g`; `1` or `allocation` records every allocation | `512k` |
 //! | `file=NAME` | where a report goes; several make several reports | `heap-{pid}.html`, or with a signal `heap-{pid}-{n}.html` |
-//! | `format=html` | `html`, `text`, `dhat`, `pprof` or `folded`; without a file also several | by the ending of the file: `.html`, `.txt`, `.json`, `.pb.gz` or `.pb`, `.folded` |
+//! | `format=html` | `html`, `text`, `dhat`, `pprof` or `folded`; without a file also several | by the ending of the file: `.html`, `.txt`, `.json`, `.pb.gz` or `.pb`, `.folded`. Folded stacks have one figure, which is live bytes |
 //! | `at=exit` | `exit`: when the program ends, signal or not; `signal`: only on the signal | `exit` |
 //! | `signal=USR2` | also whenever this signal comes: `HUP`, `USR1` or `USR2` | no signal |
 //!

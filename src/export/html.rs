@@ -40,6 +40,8 @@ impl HeapProfile {
     /// It shows a flame graph that can be searched and zoomed, the sites in a
     /// table that sorts and filters, the live bytes over time, the sizes of
     /// blocks, the threads, the counters of the process, and what is missing.
+    /// It opens on what is alive; where that is less than a hundredth of the peak, as at
+    /// the end of a program, on what was alive at the peak.
     /// Names are looked up if [`symbolize`](Self::symbolize) has not. Stacks
     /// that look the same once they are trimmed are one, as in the other
     /// formats for people. Estimates stand with their standard errors.

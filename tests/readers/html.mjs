@@ -223,6 +223,19 @@ const cases = {
     assert.equal(await text(nothing, "#figures [data-key=live_bytes] .value"), "–");
   },
 
+  async "what is shown first is where the memory went"() {
+    for (const [name, what, first] of [["freed", "peak", "tool::parse"],
+      ["freed_unseen", "total", "tool::main"], ["realistic", "live", null], ["empty", "live", null]]) {
+      const page = await open(name);
+      assert.equal(await flame(page, "measure"), what + "_bytes", name);
+      assert.equal(await page.locator("input[name=what]:checked").getAttribute("value"), what, name);
+      if (first === null) continue;
+      const sorted = page.locator("#sites th[aria-sort=descending]");
+      assert.match(await sorted.innerText(), new RegExp("^" + what, "i"));
+      assert.ok((await text(page, "#sites tbody .place")).includes(first), name);
+    }
+  },
+
   async "a profile of nothing says so"() {
     const page = await open("empty");
     assert.equal(await text(page, "#figures [data-key=live_bytes] .value"), "0 B");

@@ -220,6 +220,7 @@ function graph(model) {
   for (const query of ["(prefers-color-scheme: dark)", "print"]) {
     matchMedia(query).addEventListener("change", () => flame.repaint());
   }
+  document.querySelector(`input[name=what][value=${model.opening}]`).checked = true;
   measured();
   return flame;
 }

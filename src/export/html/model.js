@@ -208,6 +208,16 @@ class Model {
     this.callees = null;
   }
 
+  /* Which blocks the page shows first: what is alive, but where next to nothing is, as at the
+     end of a program, what was at the peak; and where no sample has seen that, all. */
+  get opening() {
+    const [live, peak, total] = ["live_bytes", "peak_bytes", "total_bytes"].map(
+      (key) => this.callers.added(key, (n) => n)[0],
+    );
+    if (live > 0 && live * 100 >= peak) return "live";
+    return peak > 0 ? "peak" : total > 0 ? "total" : "live";
+  }
+
   tree(isInverted) {
     if (!isInverted) return this.callers;
     if (!this.callees) this.callees = Tree.ofCallees(this, this.callers);

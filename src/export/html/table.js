@@ -185,7 +185,7 @@ function siteTable(root, model, reveal) {
   const columns = [place, ...MEASURES.map((measure, i) => figure(measure, labels[i])), life];
   return new Table(root, columns, model.places(), {
     name: "Sites, where the program's own code asked for memory",
-    sort: "live_bytes",
+    sort: model.opening + "_bytes",
     searched: (row) => model.name(row.frame) + " " + (model.location(row.frame) || ""),
     detail: (cell, row) => siteDetail(cell, row, model, reveal),
   });
@@ -197,7 +197,8 @@ const STACKS = 5;
 function siteDetail(cell, row, model, reveal) {
   const sites = model.data.sites;
   const by = (key) => (a, b) => sites[key][b] - sites[key][a];
-  const order = [...row.sites].sort((a, b) => by("live_bytes")(a, b) || by("total_bytes")(a, b));
+  const first = by(model.opening + "_bytes");
+  const order = [...row.sites].sort((a, b) => first(a, b) || by("total_bytes")(a, b));
   const more = element("button", "more");
   more.type = "button";
   let shown = 0;
