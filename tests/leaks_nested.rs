@@ -28,6 +28,9 @@ fn main() -> ExitCode {
         who_is_in_no_check_leaves_a_resized_block_its_line,
         an_assertion_that_fails_leaks_nothing,
         no_block_is_older_than_the_check_that_it_was_born_in,
+        checks_that_take_turns_do_not_come_to_an_end,
+        threads_that_go_from_check_to_check_do_not_come_to_an_end,
+        visits_that_were_forgotten_are_gone_with_their_checks,
     ])
 }
 
@@ -177,4 +180,57 @@ fn no_block_is_older_than_the_check_that_it_was_born_in() {
         oldest.is_some_and(|ms| u128::from(ms) <= most),
         "{report} within {most} ms"
     );
+}
+
+/// Bug prevented: a check that ends after the next one has begun leaves a hole among those
+/// that its thread is in; after 32 of them there was no place left.
+fn checks_that_take_turns_do_not_come_to_an_end() {
+    let mut last = Check::new().start();
+    leak(10);
+    for _ in 0..100 {
+        let next = Check::new().start();
+        // The inner one's.
+        leak(10);
+        let ended = last.finish();
+        last = next;
+        assert_eq!(found(ended), (1, 10));
+    }
+    assert_eq!(found(last.finish()), (1, 10));
+}
+
+/// Bug prevented: the same of a thread that enters two checks in turn.
+fn threads_that_go_from_check_to_check_do_not_come_to_an_end() {
+    let (one, other) = {
+        let one = Check::new().start();
+        let carried = leaks::carry();
+        let other = Check::new().start();
+        ((one, carried), (other, leaks::carry()))
+    };
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut last = one.1.enter();
+            for turn in 0..100 {
+                let carried = if turn % 2 == 0 { &other.1 } else { &one.1 };
+                let next = carried.enter();
+                drop(last);
+                last = next;
+                leak(10);
+            }
+        });
+    });
+    let (other, one) = (other.0.finish(), one.0.finish());
+    assert_eq!(found(other), (50, 500));
+    assert_eq!(found(one), (100, 1_000));
+}
+
+/// Bug prevented: a visit that is never left has its place for ever.
+fn visits_that_were_forgotten_are_gone_with_their_checks() {
+    for _ in 0..100 {
+        let check = Check::new().start();
+        forget(leaks::carry().enter());
+        leak(10);
+        let report = check.finish().expect_err("a leak");
+        assert_eq!(report.incomplete.blocks, 0);
+        assert!(report.bytes() >= 10);
+    }
 }

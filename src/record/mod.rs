@@ -55,6 +55,8 @@ mod look;
 #[cfg(not(loom))]
 mod moving;
 #[cfg(not(loom))]
+mod places;
+#[cfg(not(loom))]
 mod process;
 #[cfg(not(loom))]
 mod profiling;

@@ -2,14 +2,12 @@
 //!
 //! ```text
 //!   slot ── attachment ──▶ Thread     from the system at the first visit, then with the slot
-//!                          visits     the recordings the thread is in, the innermost last
+//!                          places     the recordings the thread is in, the innermost last
 //!                          quiet      > 0 while the thread works for the recorder itself
 //!                          stack      the stack of its last capture
 //! ```
 //!
-//! The innermost visit whose recording is still under way gets the block. A
-//! visit that ends before a later one leaves a hole, which is skipped, and
-//! popped when everything above it is gone.
+//! The innermost visit whose recording is still under way gets the block.
 
 use core::cell::{Cell, UnsafeCell};
 use core::marker::PhantomData;
@@ -19,14 +17,11 @@ use crate::error::Error;
 use crate::ledger::{self, Figures, Slot};
 use crate::record::everywhere;
 use crate::record::fork;
-use crate::record::recording::{self, Entry, Tag, Wanting};
+use crate::record::places::Places;
+use crate::record::recording::{self, Tag, Wanting};
 use crate::record::sampler::{Line, Sizes};
 use crate::sync::{AtomicU64, Ordering, compiler_fence, fence};
 use crate::unwind::Stack;
-
-/// Recordings that a thread can be in at once; what is lost by those that come
-/// after is counted for them.
-const VISITS: usize = 32;
 
 /// In `quiet`: within [`Thread::unless_quiet`], and not merely [`quietly`].
 const AT_WORK: u32 = 1 << 31;
@@ -41,43 +36,13 @@ pub(super) struct Thread {
     quiet: Cell<u32>,
     /// Whether captures are made for nothing; see [`Thread::rehearse`].
     rehearses: Cell<bool>,
-    depth: Cell<usize>,
     ticks: Cell<u32>,
-    visits: [Place; VISITS],
+    places: Places,
     /// Where the next sample is.
     pub(super) line: Line,
     /// The sizes of new blocks, while there is a profile.
     pub(super) sizes: Sizes,
     stack: UnsafeCell<Stack>,
-}
-
-/// Open visits to one recording that began one after the other, or a hole.
-#[derive(Debug)]
-struct Place {
-    entry: Cell<Option<&'static Entry>>,
-    id: Cell<u32>,
-    /// How many: a job that waits for others may run them inside of itself.
-    count: Cell<u32>,
-}
-
-impl Place {
-    fn get(&self) -> Option<Tag> {
-        let id = self.id.get();
-        self.entry.get().map(|entry| Tag { entry, id })
-    }
-
-    fn begin(&self, tag: Tag) {
-        self.entry.set(Some(tag.entry));
-        self.id.set(tag.id);
-        self.count.set(1);
-    }
-
-    fn leave(&self) {
-        self.count.set(self.count.get().saturating_sub(1));
-        if self.count.get() == 0 {
-            self.entry.set(None);
-        }
-    }
 }
 
 // SAFETY: numbers, flags, atomics, options of a reference (null is none), and a `Stack`, which says
@@ -125,7 +90,7 @@ pub(super) fn make() -> Option<(&'static Slot, &'static Thread)> {
     if !thread.is_of(slot) {
         // The slot's last owner was another thread, with another stack.
         thread.quiet.set(0);
-        thread.depth.set(0);
+        thread.places.clear();
         thread.rehearses.set(false);
         // SAFETY: only the owner is here, and no capture is running on this thread: it would have
         // needed the tenancy that is only set below.
@@ -149,12 +114,10 @@ impl Thread {
     /// The recording that gets what this thread allocates now.
     #[inline]
     pub(super) fn current(&self) -> Option<Tag> {
-        let Some(last) = self.depth.get().checked_sub(1) else {
-            return everywhere::tag();
-        };
-        match self.visits.get(last).and_then(Place::get) {
-            Some(tag) if tag.is_under_way() => Some(tag),
-            _ => self.search_current().or_else(everywhere::tag),
+        match self.places.last() {
+            None => everywhere::tag(),
+            Some(Some(tag)) if tag.is_under_way() => Some(tag),
+            Some(_) => self.search_current().or_else(everywhere::tag),
         }
     }
 
@@ -162,12 +125,8 @@ impl Thread {
     #[cold]
     #[inline(never)]
     fn search_current(&self) -> Option<Tag> {
-        let depth = self.depth.get().min(VISITS);
-        self.visits
-            .get(..depth)?
-            .iter()
-            .rev()
-            .filter_map(Place::get)
+        self.places
+            .tags()
             .find_map(|tag| match recording::wanting(tag.id) {
                 Wanting::Somebody(tag) => Some(tag),
                 Wanting::Nobody | Wanting::Unknown => None,
@@ -194,18 +153,13 @@ impl Thread {
     }
 
     /// Where a visit to this recording has its place; `None` when there is none left.
-    fn place(&self, tag: Tag) -> Option<usize> {
-        let depth = self.depth.get();
-        if let Some(last) = depth.checked_sub(1)
-            && let Some(place) = self.visits.get(last)
-            && place.get().is_some_and(|open| open.id == tag.id)
-        {
-            place.count.set(place.count.get() + 1);
-            return Some(last);
+    fn place(&self, tag: Tag) -> Option<u32> {
+        if self.places.is_full_for(tag) {
+            // Quiet: a handler that comes in between gets no place, and is told so.
+            let wanted = |tag: Tag| matches!(recording::wanting(tag.id), Wanting::Somebody(_));
+            self.unless_quiet(|| self.places.close_up(wanted))?;
         }
-        self.visits.get(depth)?.begin(tag);
-        self.depth.set(depth + 1);
-        Some(depth)
+        self.places.enter(tag)
     }
 
     /// Runs `work`, of which stacks are captured also where a capture is for nothing.
@@ -362,7 +316,7 @@ pub(super) fn prepare() {
 /// An open visit of the calling thread to a recording; dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Visit {
-    place: Option<(&'static Slot, &'static Thread, u64, usize)>,
+    place: Option<(&'static Slot, &'static Thread, u64, u32)>,
     not_send: PhantomData<*const ()>,
 }
 
@@ -372,11 +326,11 @@ impl Visit {
     /// loss of the recording, whatever the thread allocates.
     pub(super) fn open(tag: Tag) -> Self {
         let place = make().and_then(|(slot, thread)| {
-            let index = thread.place(tag)?;
+            let number = thread.place(tag)?;
             // The bounds of the thread's stack are asked for here, not inside the allocator.
             quietly(prepare);
             slot.watch();
-            Some((slot, thread, slot.tenancy(), index))
+            Some((slot, thread, slot.tenancy(), number))
         });
         if place.is_none() {
             tag.lose_block();
@@ -395,7 +349,7 @@ impl Visit {
 
 impl Drop for Visit {
     fn drop(&mut self) {
-        let Some((slot, thread, tenancy, index)) = self.place else {
+        let Some((slot, thread, tenancy, number)) = self.place else {
             return;
         };
         // A guard kept in a thread local may be dropped after the slot has gone to another thread.
@@ -404,18 +358,6 @@ impl Drop for Visit {
             return;
         }
         slot.unwatch();
-        if let Some(visit) = thread.visits.get(index) {
-            visit.leave();
-        }
-        let mut depth = thread.depth.get();
-        while depth > 0
-            && thread
-                .visits
-                .get(depth - 1)
-                .is_none_or(|v| v.get().is_none())
-        {
-            depth -= 1;
-        }
-        thread.depth.set(depth);
+        thread.places.leave(number);
     }
 }
