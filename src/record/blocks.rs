@@ -20,9 +20,9 @@ use crate::record::everywhere;
 use crate::record::hooks::{self, TABLE, capture, recent_ms};
 use crate::record::look::LOOK;
 use crate::record::profiling::{self, Current, NOBODY};
-use crate::record::recording::Tag;
 use crate::record::stand_in::{self, is_large};
 use crate::record::table::{Record, Words};
+use crate::record::tag::Tag;
 use crate::record::visits::{self, Thread};
 
 /// A block that the inner allocator has just given for `layout`.

@@ -4,7 +4,8 @@
 
 use crate::error::Error;
 use crate::ledger;
-use crate::record::recording::{Entry, Recording, Tag};
+use crate::record::recording::Recording;
+use crate::record::tag::{Entry, Tag};
 use crate::sync::{AtomicPtr, AtomicU32, Ordering};
 
 static ENTRY: AtomicPtr<Entry> = AtomicPtr::new(core::ptr::null_mut());

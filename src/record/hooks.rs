@@ -6,8 +6,8 @@ use crate::record::clock;
 use crate::record::fork;
 use crate::record::loader;
 use crate::record::profiling;
-use crate::record::recording::{self, Tag};
 use crate::record::table::{DEFAULT_RECORDS, Table};
+use crate::record::tag::{self, Tag};
 use crate::record::tally::Tally;
 use crate::record::tree::{DEFAULT_NODES, Tree};
 use crate::record::visits::{self, Thread};
@@ -135,7 +135,7 @@ pub(super) fn lose_unseen(tag: Option<Tag>) {
 /// Counts a record of this recording that could not be kept.
 #[cold]
 pub(super) fn lose(recording: u32) {
-    match recording::find(recording) {
+    match tag::find(recording) {
         Some(tag) => tag.lose_block(),
         None => drop(ORPHANS.fetch_add(1, Ordering::Relaxed)),
     }

@@ -61,7 +61,7 @@ mod process;
 #[cfg(not(loom))]
 mod profiling;
 #[cfg(not(loom))]
-#[expect(unsafe_code, reason = "entries that are never freed")]
+#[expect(unsafe_code, reason = "books for whoever is behind their door")]
 mod recording;
 #[cfg(not(loom))]
 #[expect(unsafe_code, reason = "asks for blocks and gives them back")]
@@ -81,6 +81,9 @@ mod stand_in;
 mod survivor;
 #[cfg(not(loom))]
 mod table;
+#[cfg(not(loom))]
+#[expect(unsafe_code, reason = "entries that are never freed")]
+mod tag;
 #[cfg(not(loom))]
 mod tally;
 #[cfg(not(loom))]

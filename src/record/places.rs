@@ -10,7 +10,7 @@
 
 use core::cell::Cell;
 
-use crate::record::recording::{Entry, Tag};
+use crate::record::tag::{Entry, Tag};
 
 /// Recordings that a thread can be in at once; what is lost by those that come
 /// after is counted for them.
@@ -65,11 +65,17 @@ impl Place {
 }
 
 impl Places {
-    /// Where the innermost visit has its place: `None` without any, or what is there.
+    /// Whether there is no visit.
     #[inline]
-    pub(super) fn last(&self) -> Option<Option<Tag>> {
+    pub(super) fn is_empty(&self) -> bool {
+        self.depth.get() == 0
+    }
+
+    /// The innermost visit's recording.
+    #[inline]
+    pub(super) fn last(&self) -> Option<Tag> {
         let last = self.depth.get().checked_sub(1)?;
-        Some(self.all.get(last).and_then(Place::get))
+        self.all.get(last)?.get()
     }
 
     /// The visits' recordings, the innermost first.
@@ -181,7 +187,7 @@ mod tests {
             let mut found: Vec<u32> = places.tags().map(|tag| tag.id).collect();
             found.dedup();
             assert_eq!(found, ids);
-            let last = places.last().flatten().map(|tag| tag.id);
+            let last = places.last().map(|tag| tag.id);
             assert_eq!(last, ids.first().copied());
         }
     }
@@ -238,8 +244,8 @@ mod tests {
         let last = places.enter(one).expect("room");
         // Of those that went first.
         places.leave(*numbers.first().expect("one"));
-        assert_eq!(places.last().flatten().map(|tag| tag.id), Some(one.id));
+        assert_eq!(places.last().map(|tag| tag.id), Some(one.id));
         places.leave(last);
-        assert_eq!(places.last().flatten().map(|tag| tag.id), Some(other.id));
+        assert_eq!(places.last().map(|tag| tag.id), Some(other.id));
     }
 }

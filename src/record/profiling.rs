@@ -337,7 +337,7 @@ impl Profiling {
             unwind::settle_in();
             recording::look_for_samples()?;
         }
-        let profiling = Self {
+        let mut profiling = Self {
             recording,
             id,
             lost,
@@ -348,16 +348,27 @@ impl Profiling {
         Ok(profiling)
     }
 
-    fn begin(&self, interval: u64) -> Result<(), Error> {
+    fn begin(&mut self, interval: u64) -> Result<(), Error> {
         HIGHEST.clear();
         TIMELINE.clear();
-        TALLY.clear(self.id, HIGHEST.peak());
-        // Release: the last profile's end.
-        ID.store(self.id, Ordering::Release);
-        INTERVAL.store(interval, Ordering::Release);
-        match &self.recording {
-            Some(recording) if interval == 1 => everywhere::enter(recording)?,
-            _ => ledger::call_everyone(),
+        let begin = |id| {
+            TALLY.clear(id, HIGHEST.peak());
+            // Release: the last profile's end.
+            ID.store(id, Ordering::Release);
+            INTERVAL.store(interval, Ordering::Release);
+        };
+        match &mut self.recording {
+            Some(recording) if interval == 1 => {
+                // What has a later number is the profile's, so it must not be born before it is
+                // counted.
+                recording.renumber(begin)?;
+                self.id = recording.id();
+                everywhere::enter(recording)?;
+            }
+            _ => {
+                begin(self.id);
+                ledger::call_everyone();
+            }
         }
         if let Some(slot) = ledger::own() {
             Current::look_around(slot, clock::now());

@@ -13,9 +13,9 @@ use crate::record::clock;
 use crate::record::hooks::{self, TABLE, capture};
 use crate::record::moving::{self, Moving};
 use crate::record::profiling::{self, Current, NOBODY};
-use crate::record::recording::{self, Tag, Wanting};
 use crate::record::stand_in;
 use crate::record::table::Record;
+use crate::record::tag::{self, Tag, Wanting};
 use crate::record::visits::{self, Thread};
 
 /// A block that is about to be resized, with what is known of it.
@@ -247,7 +247,7 @@ impl Resize {
         if was == NOBODY && current.is_some_and(Current::is_every) {
             return was;
         }
-        let around = match recording::wanting(was) {
+        let around = match tag::wanting(was) {
             Wanting::Somebody(wanting) => wanting.id,
             Wanting::Nobody | Wanting::Unknown => was,
         };

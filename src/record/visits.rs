@@ -18,8 +18,8 @@ use crate::ledger::{self, Figures, Slot};
 use crate::record::everywhere;
 use crate::record::fork;
 use crate::record::places::Places;
-use crate::record::recording::{self, Tag, Wanting};
 use crate::record::sampler::{Line, Sizes};
+use crate::record::tag::{self, Tag, Wanting};
 use crate::sync::{AtomicU64, Ordering, compiler_fence, fence};
 use crate::unwind::Stack;
 
@@ -115,9 +115,9 @@ impl Thread {
     #[inline]
     pub(super) fn current(&self) -> Option<Tag> {
         match self.places.last() {
-            None => everywhere::tag(),
-            Some(Some(tag)) if tag.is_under_way() => Some(tag),
-            Some(_) => self.search_current().or_else(everywhere::tag),
+            Some(tag) if tag.is_under_way() => Some(tag),
+            None if self.places.is_empty() => everywhere::tag(),
+            _ => self.search_current().or_else(everywhere::tag),
         }
     }
 
@@ -127,7 +127,7 @@ impl Thread {
     fn search_current(&self) -> Option<Tag> {
         self.places
             .tags()
-            .find_map(|tag| match recording::wanting(tag.id) {
+            .find_map(|tag| match tag::wanting(tag.id) {
                 Wanting::Somebody(tag) => Some(tag),
                 Wanting::Nobody | Wanting::Unknown => None,
             })
@@ -156,7 +156,7 @@ impl Thread {
     fn place(&self, tag: Tag) -> Option<u32> {
         if self.places.is_full_for(tag) {
             // Quiet: a handler that comes in between gets no place, and is told so.
-            let wanted = |tag: Tag| matches!(recording::wanting(tag.id), Wanting::Somebody(_));
+            let wanted = |other: Tag| matches!(tag::wanting(other.id), Wanting::Somebody(_));
             self.unless_quiet(|| self.places.close_up(wanted))?;
         }
         self.places.enter(tag)
