@@ -13,6 +13,8 @@ mod met;
 /// Return addresses that no program has. The first few are the allocator's.
 const IPS: u64 = 60;
 const OWN: u64 = 6;
+/// Memories that the long tests make up; a few where each takes ten times as long.
+const ROUNDS: usize = if cfg!(debug_assertions) { 600 } else { 4_000 };
 const FIRST_IP: u64 = 0x1_0001;
 
 /// Who puts rules for these addresses: they are for all threads.
@@ -119,7 +121,7 @@ fn a_walk_that_meets_kept_frames_finds_what_a_walk_from_scratch_finds() {
     let _turn = TURN.lock();
     let mut dice = Dice(0x1234_5678_9ABC_DEF1);
     let (mut whole, mut frames, mut fresh) = (0, 0, 0);
-    for _ in 0..3_500 {
+    for _ in 0..ROUNDS {
         add_rules(&mut dice);
         let mut memory = Memory(vec![0; 64]);
         for _ in 0..400 {
@@ -161,7 +163,7 @@ fn a_walk_that_meets_kept_frames_finds_what_a_walk_from_scratch_finds() {
         }
     }
     // It is about frames that are kept, and stacks that lead somewhere.
-    assert!(whole > 80_000, "{whole}");
+    assert!(whole > ROUNDS as u64 * 22, "{whole}");
     assert!(fresh < frames * 2 / 3, "{fresh} of {frames}");
 }
 
@@ -174,7 +176,7 @@ fn a_memo_finds_what_a_walk_from_scratch_finds() {
     // By the way out of the allocator: at fixed distances, and by `rbp`.
     // Of each, rounds in which it is remembered, and others.
     let (mut recalled, mut captures) = ([0; 4], 0);
-    for round in 0..4_000 {
+    for round in 0..ROUNDS {
         add_rules(&mut dice);
         // A short way out of the allocator, and then some call. With frame pointers, the second
         // function has pushed `rbp` and pointed it there.
