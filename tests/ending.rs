@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use heapledger::Profiler;
 use heapledger::leaks::Process;
 
 #[path = "support/folders.rs"]
@@ -118,6 +119,18 @@ fn program(part: &str) -> ExitCode {
             leaky_here();
             IS_FULL.store(true, Ordering::Relaxed);
             drop(leaks);
+        }
+        "guards and comes by memory again" => {
+            let leaks = Process::new().start().expect("the only one");
+            leaky_here();
+            IS_FULL.store(true, Ordering::Relaxed);
+            drop(leaks);
+            IS_FULL.store(false, Ordering::Relaxed);
+            let profile = Profiler::builder().start().expect("the only one");
+            drop(profile);
+            let leaks = Process::new().start().expect("the only one");
+            leaky_here();
+            assert_eq!(leaks.finish().expect_err("a leak").bytes(), 4_444);
         }
         "may write no files" => {
             leaky_here();
@@ -383,6 +396,13 @@ fn without_memory_for_a_report_a_program_ends_as_it_would() {
     assert!(names_in(&folder).contains(&String::from("s-2.folded")));
 }
 
+/// Bug prevented: a check that found no memory is in the way of all that come after it.
+fn a_check_that_found_no_memory_makes_room_for_others() {
+    let folder = folder("ending-again");
+    let (code, said, _) = run("guards and comes by memory again", "", &folder);
+    assert_eq!(code, Some(OWN_CODE), "{said}");
+}
+
 /// Bug prevented: the signal of a full file or a broken pipe, which the program
 /// would not have got without us, ends it.
 fn no_signal_of_what_we_write_ends_the_program() {
@@ -493,6 +513,7 @@ fn main() -> ExitCode {
         a_thread_that_keeps_a_stream_does_not_hold_up_the_end,
         a_guard_flushes_standard_output_or_goes_on_without,
         without_memory_for_a_report_a_program_ends_as_it_would,
+        a_check_that_found_no_memory_makes_room_for_others,
         no_signal_of_what_we_write_ends_the_program,
         a_program_without_names_is_told_so,
         a_forked_child_with_its_parents_number_is_a_child,

@@ -337,8 +337,7 @@ impl ProcessGuard {
         let refused =
             record::quietly(|| NoReport::for_want_of_memory("nobody has looked for leaks"));
         if let Some(why) = refused {
-            // To end it takes memory, too. No thread is in it any more.
-            core::mem::forget(everyone);
+            everyone.abandon();
             settings.say_nothing_is_known(&why);
             // There may be leaks: a check that could not look must not pass.
             return settings.exit_code;
