@@ -132,6 +132,13 @@ fn program(part: &str) -> ExitCode {
             leaky_here();
             assert_eq!(leaks.finish().expect_err("a leak").bytes(), 4_444);
         }
+        "guards and has so much address space" => {
+            let leaks = Process::new().exit_code(23).start();
+            leaky_here();
+            let left = std::env::var(VALUE).expect("a value");
+            leave_addresses(left.parse().expect("a number"));
+            drop(leaks);
+        }
         "may write no files" => {
             leaky_here();
             let none = libc::rlimit {
@@ -160,6 +167,19 @@ fn program(part: &str) -> ExitCode {
 #[inline(never)]
 fn leaky_here() {
     std::mem::forget(black_box(vec![4u8; 4_444]));
+}
+
+/// From now on the process gets so many bytes of address space, and no more.
+fn leave_addresses(bytes: u64) {
+    let pages = fs::read_to_string("/proc/self/statm").expect("a file");
+    let pages = pages.split(' ').next().expect("the first figure");
+    let limit = libc::rlimit {
+        rlim_cur: pages.parse::<u64>().expect("a number") * 4_096 + bytes,
+        rlim_max: libc::RLIM_INFINITY,
+    };
+    // SAFETY: a limit for this process.
+    let failed = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
+    assert_eq!(failed, 0);
 }
 
 unsafe extern "C" {
@@ -403,6 +423,21 @@ fn a_check_that_found_no_memory_makes_room_for_others() {
     assert_eq!(code, Some(OWN_CODE), "{said}");
 }
 
+/// Bug prevented: there is what a thread for the last words is made with, its stack takes all
+/// that is left, and the thread aborts the process.
+fn with_any_address_space_left_a_guard_ends_with_its_code() {
+    let folder = folder("ending-addresses");
+    let coarse = (0..3 << 20).step_by(64 << 10);
+    // Where a stack of std's usual size just fits.
+    let fine = (2 << 20..(2 << 20) + (64 << 10)).step_by(4 << 10);
+    for left in coarse.chain(fine) {
+        let mut command = command("guards and has so much address space", "", &folder);
+        command.env(VALUE, left.to_string());
+        let (code, said, _) = ended(command.spawn().expect("it runs"));
+        assert_eq!(code, Some(23), "{left}: {said}");
+    }
+}
+
 /// Bug prevented: the signal of a full file or a broken pipe, which the program
 /// would not have got without us, ends it.
 fn no_signal_of_what_we_write_ends_the_program() {
@@ -514,6 +549,7 @@ fn main() -> ExitCode {
         a_guard_flushes_standard_output_or_goes_on_without,
         without_memory_for_a_report_a_program_ends_as_it_would,
         a_check_that_found_no_memory_makes_room_for_others,
+        with_any_address_space_left_a_guard_ends_with_its_code,
         no_signal_of_what_we_write_ends_the_program,
         a_program_without_names_is_told_so,
         a_forked_child_with_its_parents_number_is_a_child,

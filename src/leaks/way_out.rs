@@ -213,12 +213,14 @@ pub(super) fn end(code: u8) -> ! {
 /// There is no way to ask whether its lock is free. So a thread waits for it, and
 /// we for that thread.
 fn flush(code: u8) {
-    // What a thread is made with; that it has no stack would be an error, and no abort.
-    if !is_there(64 << 10) {
+    // More than two threads take: what they are made with, their stacks, and those for their
+    // signals. Who asks for the small part alone finds it, and the stack takes it.
+    if !is_there(1 << 20) {
         return;
     }
+    let small = || thread::Builder::new().stack_size(128 << 10);
     let (tell, told) = mpsc::channel();
-    let flushed = thread::Builder::new().spawn(move || {
+    let flushed = small().spawn(move || {
         let mut out = io::stdout().lock();
         let _ = tell.send(());
         drop(out.flush());
@@ -234,7 +236,7 @@ fn flush(code: u8) {
         return;
     }
     // The one who keeps it may be this very thread; if not, it gets no further.
-    let last = thread::Builder::new().spawn(move || {
+    let last = small().spawn(move || {
         thread::sleep(PATIENCE);
         now(code)
     });
