@@ -37,6 +37,9 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// What the ordinary program ends with, whatever becomes of its report.
 const OWN_CODE: u8 = 7;
 
+/// So many blocks that a list of them is longer than twice what a report takes besides.
+const MANY: u64 = (4 << 20) + 1;
+
 /// Set when there is no memory any more.
 static IS_FULL: AtomicBool = AtomicBool::new(false);
 
@@ -138,6 +141,12 @@ fn program(part: &str) -> ExitCode {
             let left = std::env::var(VALUE).expect("a value");
             leave_addresses(left.parse().expect("a number"));
             drop(leaks);
+        }
+        "has many blocks and so much address space" => {
+            let kept: Vec<Box<u64>> = (0..MANY).map(|n| black_box(Box::new(n))).collect();
+            let left = std::env::var(VALUE).expect("a value");
+            leave_addresses(left.parse().expect("a number"));
+            std::mem::forget(kept);
         }
         "may write no files" => {
             leaky_here();
@@ -416,6 +425,22 @@ fn without_memory_for_a_report_a_program_ends_as_it_would() {
     assert!(names_in(&folder).contains(&String::from("s-2.folded")));
 }
 
+/// Bug prevented: what is asked for before a report does not grow with what it has to tell of,
+/// and a report of many blocks aborts the program.
+fn with_memory_for_names_and_not_for_all_blocks_a_program_ends_as_it_would() {
+    let folder = folder("ending-many");
+    let program = std::env::current_exe().expect("a path");
+    let names = (64 << 20) + 2 * fs::metadata(program).expect("a file").len();
+    for (value, expected) in [("leaks", OWN_CODE), ("leaks,exit=23", 23)] {
+        let mut command = command("has many blocks and so much address space", value, &folder);
+        command.env(VALUE, (names + (8 << 20)).to_string());
+        let (code, said, _) = ended(command.spawn().expect("it runs"));
+        assert_eq!(code, Some(expected), "{value}: {said}");
+        let line = "heapledger: nobody has looked for leaks, for want of memory";
+        assert!(said.starts_with(line), "{value}: {said}");
+    }
+}
+
 /// Bug prevented: a check that found no memory is in the way of all that come after it.
 fn a_check_that_found_no_memory_makes_room_for_others() {
     let folder = folder("ending-again");
@@ -548,6 +573,7 @@ fn main() -> ExitCode {
         a_thread_that_keeps_a_stream_does_not_hold_up_the_end,
         a_guard_flushes_standard_output_or_goes_on_without,
         without_memory_for_a_report_a_program_ends_as_it_would,
+        with_memory_for_names_and_not_for_all_blocks_a_program_ends_as_it_would,
         a_check_that_found_no_memory_makes_room_for_others,
         with_any_address_space_left_a_guard_ends_with_its_code,
         no_signal_of_what_we_write_ends_the_program,

@@ -56,9 +56,10 @@
 //! - All names are looked up, also for pprof, which costs some tens of
 //!   milliseconds and megabytes with the first report. None of what reports
 //!   allocate is profiled.
-//! - Before a report, a block of 64 MiB and twice the size of the program's file is
-//!   asked for and given back, as a report that ran out of memory would abort the
-//!   program; counters show that as their peak. Where it is refused, a line on
+//! - Before a report, a block of 64 MiB, twice the size of the program's file, and what the
+//!   report's blocks and stacks take at most (with `leaks` 100 bytes for each block that
+//!   is alive) is asked for and given back, as a report that ran out of memory would abort
+//!   the program; counters show that as their peak. Where it is refused, a line on
 //!   standard error says so instead, and nothing else happens; only with `exit=`
 //!   the process ends with that code, since nobody has looked.
 //! - There is one profile or leak check of the whole process at a time: one that

@@ -19,6 +19,8 @@ use std::io::{self, Write};
 use std::sync::mpsc;
 use std::thread;
 
+use crate::record;
+
 /// How long a thread may go on having standard output while the process ends.
 const PATIENCE: Duration = Duration::from_secs(1);
 
@@ -82,7 +84,7 @@ const SENDER: &str = "heapledger: ";
 
 /// More bytes than a report takes.
 ///
-/// Most go into names: the program's file is mapped whole, and tables are built from it. On
+/// What it says of blocks and stacks the recorder knows. Most of the rest go into names: the program's file is mapped whole, and tables are built from it. On
 /// 2026-11-22 a report made a program of 27 MB larger by 62 MB (`/usr/bin/time -v`, tests/ending.rs
 /// in a debug build).
 fn wanted() -> usize {
@@ -92,6 +94,7 @@ fn wanted() -> usize {
         .unwrap_or(usize::MAX)
         .saturating_mul(2)
         .saturating_add(LEAST)
+        .saturating_add(record::report_bytes())
         .min(isize::MAX.unsigned_abs())
 }
 

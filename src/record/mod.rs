@@ -31,6 +31,8 @@ mod blocks;
 )]
 mod clock;
 #[cfg(not(loom))]
+mod estimate;
+#[cfg(not(loom))]
 mod everywhere;
 #[cfg_attr(
     not(loom),
@@ -97,6 +99,8 @@ mod zone;
 
 #[cfg(not(loom))]
 pub(crate) use blocks::{New, allocated, concerns, freed, may_concern};
+#[cfg(not(loom))]
+pub(crate) use estimate::report_bytes;
 #[cfg(all(not(loom), target_os = "linux"))]
 pub(crate) use fork::epoch as forks;
 #[cfg(not(loom))]

@@ -306,6 +306,11 @@ pub(super) fn lost() -> u64 {
     TALLY.lost()
 }
 
+/// The nodes of all stacks of the profile under way, if there is one.
+pub(super) fn stacks() -> Option<impl Iterator<Item = u32>> {
+    current().map(|_| TALLY.figures(|| HIGHEST.peak()).map(|(node, _)| node))
+}
+
 impl Profiling {
     /// Starts a profile of every allocation (an interval of 1), or of samples
     /// that are so many bytes apart on average.
