@@ -22,6 +22,24 @@
 //! while its thread is in the middle of a free may be missing from that thread's
 //! high-water mark.
 
+#[cfg(all(not(loom), feature = "profile"))]
+pub(crate) mod apart;
+/// Nobody stands apart.
+#[cfg(not(all(not(loom), feature = "profile")))]
+mod apart {
+    use crate::ledger::Slot;
+
+    #[inline]
+    pub(super) fn publishing(_: &Slot, _: i64, publish: impl FnOnce()) {
+        publish();
+    }
+
+    #[cfg(not(loom))]
+    #[inline]
+    pub(super) fn publishing_shared(_: &Slot, _: i64, publish: impl FnOnce()) {
+        publish();
+    }
+}
 mod closely;
 #[cfg(feature = "profile")]
 mod everyone;
@@ -277,11 +295,13 @@ pub(crate) fn peak() -> &'static Peak {
     &BOOKS.peak
 }
 
-/// Bytes alive in the process, as far as threads have published, and all of
-/// what `slot` holds, which is the caller's. With one thread that is exact.
+/// The program's bytes that are alive, as far as threads have published, and all of
+/// what `slot` holds, which is the caller's. With one thread that is exact. Whoever stands
+/// [`apart`] takes off what it has not told.
 #[cfg(all(not(loom), feature = "profile"))]
+#[inline]
 pub(crate) fn live_as_seen_by(slot: &Slot) -> i64 {
-    BOOKS.peak.live().wrapping_add(slot.unpublished())
+    apart::around(|| BOOKS.peak.live()).wrapping_add(slot.unpublished())
 }
 
 /// All slots, the shared one first.

@@ -39,6 +39,7 @@ mod scopes;
 use core::hint;
 use core::ptr;
 
+use crate::ledger::apart;
 #[cfg(feature = "profile")]
 use crate::ledger::everyone::EVERYONE;
 use crate::ledger::figures::Figures;
@@ -478,7 +479,8 @@ impl Slot {
         // make us add the same bytes twice.
         let before = self.published.swap(net, Ordering::Relaxed);
         let high = self.batch_high.swap(net, Ordering::Relaxed);
-        peak.publish(net.wrapping_sub(before), high.wrapping_sub(before));
+        let (change, high) = (net.wrapping_sub(before), high.wrapping_sub(before));
+        apart::publishing(self, net, || peak.publish(change, high));
     }
 
     /// When `allocated_bytes` reaches this, a publication is due.

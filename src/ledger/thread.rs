@@ -24,6 +24,7 @@ use core::cell::Cell;
 
 use crate::arena;
 use crate::error::Error;
+use crate::ledger::apart;
 use crate::ledger::registry::Registry;
 use crate::ledger::slot::Slot;
 use crate::ledger::trace::Request;
@@ -267,14 +268,20 @@ impl Books {
         if let Some(bucket) = shared.sizes.get(crate::histogram::bucket(bytes)) {
             bucket.add_shared(1);
         }
-        self.peak.publish(bytes.cast_signed(), bytes.cast_signed());
+        self.publish_shared(bytes.cast_signed());
+    }
+
+    fn publish_shared(&self, change: i64) {
+        apart::publishing_shared(&self.registry.shared, change, || {
+            self.peak.publish(change, change.max(0));
+        });
     }
 
     fn free_shared(&self, bytes: u64) {
         let shared = &self.registry.shared;
         shared.freed_bytes.add_shared(bytes);
         shared.frees.add_shared(1);
-        self.peak.publish(bytes.wrapping_neg().cast_signed(), 0);
+        self.publish_shared(bytes.wrapping_neg().cast_signed());
     }
 
     fn resize_shared(&self, old: u64, new: u64) {
@@ -283,11 +290,11 @@ impl Books {
         if new >= old {
             let more = new - old;
             shared.allocated_bytes.add_shared(more);
-            self.peak.publish(more.cast_signed(), more.cast_signed());
+            self.publish_shared(more.cast_signed());
         } else {
             let less = old - new;
             shared.freed_bytes.add_shared(less);
-            self.peak.publish(less.wrapping_neg().cast_signed(), 0);
+            self.publish_shared(less.wrapping_neg().cast_signed());
         }
     }
 }

@@ -19,12 +19,13 @@ use core::mem;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 use once_cell::sync::OnceCell;
 
+use crate::ledger;
 use crate::record::clock::nap;
 use crate::record::fork;
 use crate::record::lock::{Guard, Lock};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 use crate::symbols::Newcomer;
-use crate::symbols::Symbols;
+use crate::symbols::{Around, Symbols};
 use crate::sync::{AtomicU32, Ordering};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 use crate::unwind::{self, Mapped};
@@ -103,7 +104,11 @@ pub(super) fn ask<R>(question: impl FnOnce() -> R) -> R {
 
 /// Names for addresses, each looked up behind the door.
 pub(crate) fn symbols() -> Symbols {
-    let symbols = Symbols::behind(|look_up| ask(look_up));
+    let symbols = Symbols::behind(Around {
+        door: |look_up| ask(look_up),
+        cache: |look_up| ledger::apart::stays(look_up),
+        result: |make| ledger::apart::leaves(make),
+    });
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     let symbols = symbols.with_newcomers(newcomers());
     symbols
@@ -125,7 +130,7 @@ fn newcomers() -> Vec<Newcomer> {
 
 /// Gives back what looking up names has read, which else stays for the next time.
 pub(crate) fn forget_symbols() {
-    ask(backtrace::clear_symbol_cache);
+    ask(|| ledger::apart::stays(backtrace::clear_symbol_cache));
 }
 
 /// Before a fork.

@@ -277,8 +277,23 @@ impl Current {
     }
 
     /// Looks how much is alive, after something was allocated.
+    ///
+    /// What stands [`apart`](ledger::apart) is not in it: not what names take, nor what is asked
+    /// for before a report. A report itself is, once its caller has it.
     pub(super) fn look_around(slot: &Slot, now_ms: u64) {
-        let live = ledger::live_as_seen_by(slot);
+        Self::note(now_ms, ledger::live_as_seen_by(slot));
+    }
+
+    /// The same of a thread that may stand apart itself.
+    fn look_around_from_apart(now_ms: u64) {
+        if let Some(slot) = ledger::own() {
+            let untold = ledger::apart::untold(slot);
+            Self::note(now_ms, ledger::live_as_seen_by(slot).wrapping_sub(untold));
+        }
+    }
+
+    #[inline]
+    fn note(now_ms: u64, live: i64) {
         // On the recorder's clock: who is late for the last profile may be told of this one.
         HIGHEST.note(now_ms, live);
         TIMELINE.note(now_ms, live);
@@ -375,9 +390,7 @@ impl Profiling {
                 ledger::call_everyone();
             }
         }
-        if let Some(slot) = ledger::own() {
-            Current::look_around(slot, clock::now());
-        }
+        Current::look_around_from_apart(clock::now());
         Ok(())
     }
 
@@ -391,9 +404,7 @@ impl Profiling {
         let Some(current) = current() else {
             return self.snapshot_of(HashMap::new());
         };
-        if let Some(slot) = ledger::own() {
-            Current::look_around(slot, clock::now());
-        }
+        Current::look_around_from_apart(clock::now());
         let still = moving::stop();
         if still.missed() > 0 {
             hooks::lose_unseen(None);

@@ -278,14 +278,21 @@ pub(super) fn is_quiet_outside() -> bool {
 }
 
 /// Runs `work`, which the recorder does for itself in a normal context: what it
-/// allocates and frees is not recorded.
+/// allocates and frees is not recorded, and [apart](ledger::apart).
 pub(crate) fn quietly<R>(work: impl FnOnce() -> R) -> R {
-    struct Quiet(Option<&'static Thread>, bool);
+    struct Quiet {
+        thread: Option<&'static Thread>,
+        is_outside: bool,
+        is_apart: bool,
+    }
     impl Drop for Quiet {
         fn drop(&mut self) {
-            if let Some(thread) = self.0 {
+            if self.is_apart {
+                ledger::apart::step_back();
+            }
+            if let Some(thread) = self.thread {
                 thread.quiet.set(thread.quiet.get().saturating_sub(1));
-            } else if self.1 {
+            } else if self.is_outside {
                 OUTSIDE.store(0, Ordering::Relaxed);
             }
         }
@@ -300,7 +307,11 @@ pub(crate) fn quietly<R>(work: impl FnOnce() -> R) -> R {
         let free = OUTSIDE.compare_exchange(0, fork::me(), Ordering::Relaxed, Ordering::Relaxed);
         is_outside = free.is_ok();
     }
-    let _quiet = Quiet(thread, is_outside);
+    let _quiet = Quiet {
+        thread,
+        is_outside,
+        is_apart: ledger::apart::stand_apart(),
+    };
     work()
 }
 

@@ -22,15 +22,45 @@ pub use origin::Origin;
 pub use trim::Resolved;
 pub(crate) use trim::kept;
 
-/// Runs what it is given, and sees to it that nothing goes wrong meanwhile.
-pub(crate) type Door = fn(&mut dyn FnMut());
+/// Runs what it is given.
+pub(crate) type Room = fn(&mut dyn FnMut());
+
+/// What is done around look-ups, in a process that may fork, and counts its bytes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Around {
+    /// Keeps forks out meanwhile. (Look-ups take locks that never become free again in the
+    /// child.)
+    pub(crate) door: Room,
+    /// What is allocated meanwhile stays for the next time,
+    pub(crate) cache: Room,
+    /// but for what is allocated in here.
+    pub(crate) result: Room,
+}
+
+impl Around {
+    /// Nothing.
+    const NOTHING: Self = Self {
+        door: |work| work(),
+        cache: |work| work(),
+        result: |work| work(),
+    };
+
+    /// The frames at an address as `backtrace` shows them to `visit`.
+    fn resolve(self, address: *mut core::ffi::c_void, mut visit: impl FnMut(&backtrace::Symbol)) {
+        (self.door)(&mut || {
+            (self.cache)(&mut || {
+                backtrace::resolve(address, |symbol| (self.result)(&mut || visit(symbol)));
+            });
+        });
+    }
+}
 
 /// Resolves addresses and remembers them.
 #[derive(Debug)]
 pub struct Symbols {
     known: HashMap<u64, Vec<Frame>>,
     paths: frame::Paths,
-    door: Door,
+    around: Around,
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     newcomers: Vec<Newcomer>,
 }
@@ -38,19 +68,17 @@ pub struct Symbols {
 impl Symbols {
     /// Nothing looked up yet.
     pub fn new() -> Self {
-        Self::behind(|look_up| look_up())
+        Self::behind(Around::NOTHING)
     }
 
-    /// The same, for a process that may fork: each look-up goes through `door`,
-    /// which must keep forks out while it is under way. (It takes locks that
-    /// never become free again in the child.)
-    pub(crate) fn behind(door: Door) -> Self {
+    /// The same, with all of that done around each look-up.
+    pub(crate) fn behind(around: Around) -> Self {
         let mut paths = None;
-        door(&mut || paths = Some(frame::Paths::here()));
+        (around.door)(&mut || paths = Some(frame::Paths::here()));
         Self {
             known: HashMap::new(),
             paths: paths.unwrap_or_default(),
-            door,
+            around,
             #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
             newcomers: Vec::new(),
         }
@@ -84,11 +112,9 @@ impl Symbols {
         // One that is a part of the program for certain.
         let own = Self::has_names as fn(&Self) -> bool as *mut core::ffi::c_void;
         let mut has_one = false;
-        (self.door)(&mut || {
-            // As if it was called from behind its first byte.
-            backtrace::resolve(own.wrapping_byte_add(1), |symbol| {
-                has_one |= symbol.name().is_some();
-            });
+        // As if it was called from behind its first byte.
+        self.around.resolve(own.wrapping_byte_add(1), |symbol| {
+            has_one |= symbol.name().is_some();
         });
         has_one
     }
@@ -128,13 +154,13 @@ impl Symbols {
     fn look(&self, address: u64) -> Vec<Frame> {
         match self.newcomers.iter().find(|file| file.has(address)) {
             Some(file) => file.frames(address, &self.paths),
-            None => look(address, &self.paths, self.door),
+            None => look(address, &self.paths, self.around),
         }
     }
 
     #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
     fn look(&self, address: u64) -> Vec<Frame> {
-        look(address, &self.paths, self.door)
+        look(address, &self.paths, self.around)
     }
 }
 
@@ -145,19 +171,17 @@ impl Default for Symbols {
 }
 
 /// What `backtrace` knows of a return address, innermost first.
-fn look(address: u64, paths: &frame::Paths, door: Door) -> Vec<Frame> {
+fn look(address: u64, paths: &frame::Paths, around: Around) -> Vec<Frame> {
     let mut frames = Vec::new();
     // `backtrace::resolve` takes a return address and looks up the call before it.
     let address = core::ptr::without_provenance_mut(usize::try_from(address).unwrap_or(0));
-    door(&mut || {
-        backtrace::resolve(address, |symbol| {
-            frames.push(Frame::new(
-                symbol.name().map(|name| format!("{name:#}")),
-                symbol.filename(),
-                symbol.lineno(),
-                paths,
-            ));
-        });
+    around.resolve(address, |symbol| {
+        frames.push(Frame::new(
+            symbol.name().map(|name| format!("{name:#}")),
+            symbol.filename(),
+            symbol.lineno(),
+            paths,
+        ));
     });
     frames
 }

@@ -70,12 +70,17 @@ impl Slot {
         // since this one was told of.
     }
 
-    /// What the owner's net has changed by since it was last published.
-    pub(crate) fn unpublished(&self) -> i64 {
+    /// The owner's net, as it knows it.
+    pub(crate) fn own_net(&self) -> i64 {
         self.allocated_bytes
             .own()
             .wrapping_sub(self.freed_bytes.own())
             .cast_signed()
+    }
+
+    /// What that has changed by since it was last published.
+    pub(crate) fn unpublished(&self) -> i64 {
+        self.own_net()
             .wrapping_sub(self.published.load(Ordering::Relaxed))
     }
 }

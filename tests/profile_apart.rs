@@ -1,0 +1,161 @@
+//! What the recorder takes for itself is in no profile: not in its peak, not over time.
+#![cfg(all(target_os = "linux", feature = "profile"))]
+#![allow(unsafe_code, reason = "sends itself a signal")]
+
+#[path = "support/folders.rs"]
+mod folders;
+mod support;
+
+use std::hint::black_box;
+use std::process::{Command, ExitCode};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use heapledger::profile::HeapProfile;
+use heapledger::{Profiler, TrackingAllocator};
+
+#[global_allocator]
+static HEAP: TrackingAllocator = TrackingAllocator::new();
+
+const SIGNALLED: &str = "HEAPLEDGER_TEST_SIGNALLED";
+
+fn main() -> ExitCode {
+    if std::env::var_os(SIGNALLED).is_some() {
+        is_below_its_peak_when_a_report_is_wanted();
+        return ExitCode::SUCCESS;
+    }
+    support::main(cases![
+        names_that_are_looked_up_are_no_peak,
+        what_is_asked_for_before_a_report_is_no_peak,
+        reports_that_come_and_go_leave_the_live_bytes_as_they_are,
+    ])
+}
+
+/// Allocates and frees a little all the time, and so looks around.
+fn busily<R>(work: impl FnOnce() -> R) -> R {
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                for _ in 0..500 {
+                    drop(black_box(vec![1u8; 1_000]));
+                }
+                thread::sleep(Duration::from_micros(100));
+            }
+        });
+        let result = work();
+        stop.store(true, Ordering::Relaxed);
+        result
+    })
+}
+
+/// By how much two figures differ that are of one moment.
+#[track_caller]
+fn assert_near(a: u64, b: u64, what: &str) {
+    assert!(a.abs_diff(b) < 1 << 20, "{what}: {a}, {b}");
+}
+
+/// The profile's peak is of so many bytes, and the stacks have them.
+#[track_caller]
+fn assert_peak(profile: &HeapProfile, bytes: u64) {
+    assert_near(profile.peak.live_bytes, bytes, "peak");
+    let of_stacks = profile.peak_amount().bytes;
+    assert_near(of_stacks, bytes, "shares");
+    let highest = profile.timeline.iter().map(|moment| moment.live_bytes);
+    assert!(highest.max() < Some(bytes + (1 << 20)), "over time");
+}
+
+/// Bug prevented: what names take is the profile's peak, of which no stack has anything, and the
+/// true one is lost.
+fn names_that_are_looked_up_are_no_peak() {
+    const TRUE_PEAK: usize = 20_000_000;
+    let builders = [
+        Profiler::builder().sample_every(16 * 1024),
+        Profiler::builder().every_allocation(),
+    ];
+    for builder in builders {
+        let profiler = builder.start().expect("the only one");
+        drop(black_box(vec![1u8; TRUE_PEAK]));
+        busily(|| {
+            heapledger::reset_peak();
+            let mut profile = profiler.snapshot();
+            profile.symbolize();
+            let taken = heapledger::stats().peak_bytes;
+            // Or nothing is tested here.
+            assert!(taken > TRUE_PEAK as u64, "{taken}");
+        });
+        assert_peak(&profiler.finish(), TRUE_PEAK as u64);
+    }
+}
+
+fn is_below_its_peak_when_a_report_is_wanted() {
+    let kept = black_box(vec![1u8; 100_000_000]);
+    drop(black_box(vec![1u8; 20_000_000]));
+    busily(|| {
+        // SAFETY: a signal to ourselves; there is a handler.
+        unsafe { libc::raise(libc::SIGUSR2) };
+        let begin = Instant::now();
+        let is_reported = || std::fs::exists("heap-1.txt").is_ok_and(|is_there| is_there);
+        while !is_reported() && begin.elapsed() < Duration::from_mins(1) {
+            thread::sleep(Duration::from_millis(10));
+        }
+    });
+    assert!(heapledger::stats().peak_bytes > 160_000_000);
+    drop(kept);
+}
+
+/// Bug prevented: the block that is asked for before a report, and given back, is the peak.
+fn what_is_asked_for_before_a_report_is_no_peak() {
+    let folder = folders::folder("apart-signal");
+    let output = Command::new(std::env::current_exe().expect("a path"))
+        .env(SIGNALLED, "")
+        .env(
+            "HEAPLEDGER",
+            "profile,every=16k,signal=USR2,file=heap-{n}.txt",
+        )
+        .current_dir(&folder)
+        .output()
+        .expect("it runs");
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(folders::names_in(&folder), ["heap-1.txt", "heap-2.txt"]);
+    let report = std::fs::read_to_string(folder.join("heap-2.txt")).expect("the last report");
+    let line = report.lines().find(|line| line.contains("at the peak"));
+    // 120,000,000 bytes, and a little.
+    let line = line.expect("a line");
+    assert!(line.contains(" 114."), "{line}");
+    let process = report.lines().find(|line| line.contains(" at most "));
+    let process = process.expect("a line");
+    assert!(process.contains("at most 114."), "{process}");
+}
+
+/// Bug prevented: a report that its caller drops counts as freed by the program that has never
+/// allocated it; the live bytes sink with each.
+fn reports_that_come_and_go_leave_the_live_bytes_as_they_are() {
+    let profiler = Profiler::builder().every_allocation().start();
+    let profiler = profiler.expect("the only one");
+    let take = || {
+        let mut profile = profiler.snapshot();
+        profile.symbolize();
+        profile.write_text(std::io::sink()).expect("a sink");
+        profile
+    };
+    drop(take());
+    let last = |profile: &HeapProfile| profile.timeline.last().map(|moment| moment.live_bytes);
+    let first = last(&profiler.snapshot()).expect("a moment");
+    for _ in 0..200 {
+        drop(take());
+    }
+    thread::sleep(Duration::from_millis(20));
+    drop(black_box(vec![1u8; 10]));
+    let profile = profiler.snapshot();
+    let after = last(&profile).expect("a moment");
+    assert!(first.abs_diff(after) < 100_000, "{first}, {after}");
+    // And those that are kept are the program's.
+    let kept: Vec<HeapProfile> = (0..50).map(|_| take()).collect();
+    drop(black_box(vec![1u8; 5_000_000]));
+    let profile = profiler.finish();
+    let peak = profile.peak.live_bytes;
+    assert!(peak > 5_000_000 + first, "{peak}");
+    drop(kept);
+}
