@@ -22,6 +22,8 @@ fn main() -> ExitCode {
     support::main(cases![
         a_library_that_is_opened_after_a_report_has_names_in_the_next,
         a_library_in_the_place_of_another_does_not_get_its_names,
+        a_library_that_is_opened_after_the_programs_own_backtrace_has_names,
+        a_library_in_the_place_of_one_in_a_backtrace_has_its_own_names,
     ])
 }
 
@@ -98,4 +100,29 @@ fn a_library_in_the_place_of_another_does_not_get_its_names() {
             assert_eq!(is_there, each == *name, "{name}: {report}");
         }
     }
+}
+
+/// Bug prevented: names are known of what was loaded when the program first asked for one, with
+/// the same crate as we do; of what is opened later there are bare addresses.
+fn a_library_that_is_opened_after_the_programs_own_backtrace_has_names() {
+    let path = library("comes_later");
+    drop(black_box(backtrace::Backtrace::new()));
+    let report = leak_through("comes_later", &path);
+    let line = format!("comes_later-{}.rs:3", std::process::id());
+    assert!(report.contains("comes_later at "), "{report}");
+    assert!(report.contains(&line), "{report}");
+}
+
+/// Bug prevented: a leak in one plugin is shown in another, which was there when the program
+/// first asked for a name.
+fn a_library_in_the_place_of_one_in_a_backtrace_has_its_own_names() {
+    let [gone, here] = ["was_there", "is_there"].map(library);
+    // SAFETY: its initialisers are those of std.
+    let library = unsafe { Library::new(&gone) }.expect("a library");
+    drop(black_box(backtrace::Backtrace::new()));
+    drop(library);
+    std::fs::remove_file(gone).expect("nobody needs it any more");
+    let report = leak_through("is_there", &here);
+    assert!(report.contains("is_there at "), "{report}");
+    assert!(!report.contains("was_there at "), "{report}");
 }

@@ -27,6 +27,7 @@ use crate::record;
 static START: extern "C" fn() = start;
 
 extern "C" fn start() {
+    record::note_files();
     let Some(value) = std::env::var_os(VARIABLE) else {
         return;
     };

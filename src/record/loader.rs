@@ -26,6 +26,8 @@ use crate::record::lock::{Guard, Lock};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 use crate::symbols::Newcomer;
 use crate::symbols::{Around, Symbols};
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+use crate::sync::AtomicUsize;
 use crate::sync::{AtomicU32, Ordering};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 use crate::unwind::{self, Mapped};
@@ -114,18 +116,53 @@ pub(crate) fn symbols() -> Symbols {
     symbols
 }
 
-/// The files that were not there when names were first asked for here.
+/// How many files there were when this one was loaded; 0 before.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+static AT_THE_START: AtomicUsize = AtomicUsize::new(0);
+
+/// Remembers which files there are. Before `main`, as this file is loaded.
+#[cfg(target_os = "linux")]
+pub(crate) fn note_files() {
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    AT_THE_START.store(unwind::files(), Ordering::Relaxed);
+}
+
+/// The files whose names `backtrace` may not know, or take for those of another.
+///
+/// It has a list of the files that were loaded when it was first asked for a name, by us or by
+/// the program. What was there at the start is in it. What was opened after that is in it when
+/// it was first asked by us, and the file was there by then.
+///
+/// Not all files are looked up as these are, since `backtrace` knows more of them: names
+/// in separate files, and of a stripped one where each function ends.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn newcomers() -> Vec<Newcomer> {
     static FIRST: OnceCell<Vec<Mapped>> = OnceCell::new();
     ask(|| {
-        let now = unwind::mapped();
-        let first = FIRST.get_or_init(|| now.clone());
+        // The program itself is always there.
+        let later = || unwind::mapped_after(AT_THE_START.load(Ordering::Relaxed).max(1));
+        let now = later();
+        let first = FIRST.get_or_init(|| {
+            // In this order: what was there before it was asked is in its list.
+            let files = later();
+            if is_first_asked() { files } else { Vec::new() }
+        });
         now.into_iter()
             .filter(|file| !first.contains(file))
             .map(|file| Newcomer::new(file.start, file.end, file.bias, file.path))
             .collect()
     })
+}
+
+/// Asks `backtrace` for a name that there is not; whether nobody has asked it before. Then it
+/// makes its list, which takes memory; else it takes none.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn is_first_asked() -> bool {
+    let allocations = || ledger::own().map_or(0, |slot| slot.allocations.own());
+    let before = allocations();
+    let nowhere = core::ptr::without_provenance_mut(2);
+    ledger::apart::stays(|| backtrace::resolve(nowhere, |_| {}));
+    allocations() != before
 }
 
 /// Gives back what looking up names has read, which else stays for the next time.

@@ -107,6 +107,8 @@ pub(crate) use fork::epoch as forks;
 pub(crate) use hooks::{Lost, frames, mapped, note_site, prepare_sites};
 #[cfg(not(loom))]
 pub use incomplete::Incomplete;
+#[cfg(all(not(loom), target_os = "linux"))]
+pub(crate) use loader::note_files;
 #[cfg(not(loom))]
 pub(crate) use loader::{forget_symbols, symbols};
 #[cfg(not(loom))]

@@ -142,7 +142,7 @@ pub(crate) fn settle_in() {}
 /// The code that is mapped into the process, the program's own first; nothing
 /// where that cannot be asked. From a normal context.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub(crate) use modules::{Mapped, mapped};
+pub(crate) use modules::{Mapped, files, mapped, mapped_after};
 
 /// The same where it cannot be asked.
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]

@@ -14,7 +14,7 @@ mod list;
 mod loaded;
 mod mapped;
 
-pub(crate) use mapped::{Mapped, mapped};
+pub(crate) use mapped::{Mapped, files, mapped, mapped_after};
 
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::AtomicUsize;

@@ -25,15 +25,33 @@ const PAGE: u64 = 4096;
 /// The type of a build id's note (`<elf.h>`).
 const NT_GNU_BUILD_ID: u32 = 3;
 
-/// All mapped code, the program's own first. From a normal context: takes the
-/// loader's lock, and memory.
+/// All mapped code, the program's own first, and what was opened last at the end. From a normal
+/// context: takes the loader's lock, and memory.
 pub(crate) fn mapped() -> Vec<Mapped> {
-    let mut list = Vec::new();
+    mapped_after(0)
+}
+
+/// The same without that of so many files.
+pub(crate) fn mapped_after(files: usize) -> Vec<Mapped> {
+    let (mut list, mut seen) = (Vec::new(), 0);
     loaded::each(|file| {
-        add(&mut list, file.base(), file.headers(), file.name());
+        seen += 1;
+        if seen > files {
+            add(&mut list, file.base(), file.headers(), file.name());
+        }
         ControlFlow::Continue(())
     });
     list
+}
+
+/// How many files there are. From a normal context: takes the loader's lock.
+pub(crate) fn files() -> usize {
+    let mut files = 0;
+    loaded::each(|_| {
+        files += 1;
+        ControlFlow::Continue(())
+    });
+    files
 }
 
 fn add(list: &mut Vec<Mapped>, base: u64, headers: &[libc::Elf64_Phdr], name: &CStr) {
