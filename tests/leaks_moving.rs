@@ -3,6 +3,7 @@
 
 mod support;
 
+use std::hint::black_box;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -21,6 +22,7 @@ fn main() -> ExitCode {
         checks_within_one_another_find_it_both,
         a_steady_check_has_it_in_its_middle,
         a_profile_has_it,
+        checks_of_all_sorts_end_beside_one_another,
     ])
 }
 
@@ -168,4 +170,34 @@ fn a_profile_has_it() {
         stacks.any(|stack| [500, 1_000, 3_000].contains(&stack.live.bytes))
     });
     none_passes(&found);
+}
+
+/// Bug prevented: a check that is in the middle of its runs has all blocks kept where they are
+/// and waits for the books, and one that ends has the books and waits for the blocks.
+fn checks_of_all_sorts_end_beside_one_another() {
+    let grow = || {
+        let mut numbers = Vec::new();
+        (0..100).for_each(|n| numbers.push(black_box(n)));
+    };
+    thread::scope(|scope| {
+        for thread in 0..6 {
+            scope.spawn(move || {
+                for _ in 0..300 {
+                    let checked = match thread % 3 {
+                        0 => Check::new().run_steady(0, 2, grow),
+                        1 => Check::new().run(grow),
+                        _ => Check::new().run(|| Check::new().run(grow).expect("nothing")),
+                    };
+                    if let Err(report) = checked {
+                        panic!("{report}");
+                    }
+                }
+            });
+        }
+        for _ in 0..20 {
+            let profiler = Profiler::builder().every_allocation().start().expect("one");
+            grow();
+            assert_eq!(profiler.finish().incomplete.blocks, 0);
+        }
+    });
 }

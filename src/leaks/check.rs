@@ -7,7 +7,7 @@ use crate::error::Error;
 use crate::installed;
 use crate::leaks::ending::await_ending_threads;
 use crate::leaks::report::{Growth, Held, LeakReport, LeakSite};
-use crate::leaks::steady::Half;
+use crate::leaks::steady::{Grown, Half};
 use crate::leaks::suppress::Pattern;
 use crate::reading::or_panic;
 use crate::record::{self, Everyone, Lost, Recording, Survivor, Visit};
@@ -306,15 +306,15 @@ impl Check {
         };
         let mut grown = runs.growth(survivors, |node| stack_of(node).trimmed());
         for (node, group) in by_node(survivors) {
+            let growth = match &mut grown {
+                None => Some(Growth::of_one(group.blocks, group.bytes)),
+                Some(grown) => grown.take(node),
+            };
+            let Some(growth) = growth else {
+                continue;
+            };
             let whole = stack_of(node);
             let stack = whole.trimmed();
-            let growth = match &mut grown {
-                None => Growth::of_one(group.blocks, group.bytes),
-                Some(grown) => match grown.get_mut(&stack) {
-                    Some(growth) => growth.take(),
-                    None => continue,
-                },
-            };
             if whole.is_output_capture() {
                 report.harness.add(&group);
             } else if is_process && whole.is_kept_by_std() {
@@ -477,19 +477,13 @@ impl Runs<'_> {
     }
 
     /// What has grown where, if that is what counts.
-    fn growth(
-        self,
-        survivors: &[Survivor],
-        site: impl FnMut(u32) -> Vec<Frame>,
-    ) -> Option<HashMap<Vec<Frame>, Growth>> {
+    fn growth(self, survivors: &[Survivor], site: impl FnMut(u32) -> Vec<Frame>) -> Option<Grown> {
         let Self::Many(runs, half) = self else {
             return None;
         };
-        Some(half.map_or_else(HashMap::new, |half| {
-            half.growth(survivors, runs - runs / 2, site, |stack| {
-                stack.iter().map(Frame::location).collect::<Vec<_>>()
-            })
-        }))
+        let order = |stack: &Vec<Frame>| stack.iter().map(Frame::location).collect::<Vec<_>>();
+        let grown = half.map(|half| half.growth(survivors, runs - runs / 2, site, order));
+        Some(grown.unwrap_or_default())
     }
 }
 

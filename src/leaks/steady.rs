@@ -85,43 +85,52 @@ impl Half {
 
     /// What has grown until `now`, in the last so many runs; `site` tells where a node is,
     /// and `order` which site comes first where that is all the same.
-    pub(super) fn growth<S: Clone + Eq + Hash, O: Ord>(
+    pub(super) fn growth<S: Eq + Hash, O: Ord>(
         &self,
         now: &[Survivor],
         runs: u32,
-        mut site: impl FnMut(u32) -> S,
+        site: impl FnMut(u32) -> S,
         order: impl Fn(&S) -> O,
-    ) -> HashMap<S, Growth> {
-        let mut sites = self.sites(now, &mut site);
-        let mut grown: HashMap<S, Sum> = HashMap::new();
+    ) -> Grown {
+        let nodes = self.nodes(now);
+        // To name them takes long, and most checks pass.
+        if nodes.values().all(Site::is_steady) {
+            return Grown::default();
+        }
+        let (site_of, names, mut sites) = merged(nodes, site);
         let mut homeless = Vec::new();
-        for (name, site) in &mut sites {
-            homeless.extend(site.settle().into_iter().map(|size| (size, name.clone())));
-            if let Some(growth) = site.growth() {
-                grown.insert(name.clone(), growth);
+        let mut grown = Vec::with_capacity(sites.len());
+        for (index, site) in sites.iter_mut().enumerate() {
+            homeless.extend(site.settle().into_iter().map(|size| (size, index)));
+            grown.push(site.growth());
+        }
+        let mut ranks: Vec<usize> = (0..names.len()).collect();
+        if !homeless.is_empty() {
+            let mut in_order: Vec<usize> = ranks.clone();
+            in_order.sort_by_cached_key(|&index| names.get(index).map(&order));
+            for (rank, &index) in in_order.iter().enumerate() {
+                if let Some(place) = ranks.get_mut(index) {
+                    *place = rank;
+                }
             }
         }
-        homeless.sort_by_cached_key(|(size, name)| (Reverse(*size), order(name)));
-        for (name, bytes) in grown_elsewhere(homeless, sites.values()) {
-            grown.entry(name).or_default().bytes += bytes;
+        homeless.sort_unstable_by_key(|&(size, index)| (Reverse(size), ranks.get(index).copied()));
+        for (index, bytes) in grown_elsewhere(&homeless, &sites) {
+            if let Some(place) = grown.get_mut(index) {
+                place.get_or_insert_default().bytes += bytes;
+            }
         }
-        let in_runs = |(name, sum): (S, Sum)| {
-            let Sum { blocks, bytes } = sum;
-            let growth = Growth {
-                blocks,
-                bytes,
-                runs,
-            };
-            (name, growth)
+        let in_runs = |Sum { blocks, bytes }| Growth {
+            blocks,
+            bytes,
+            runs,
         };
-        grown.into_iter().map(in_runs).collect()
+        let growth = grown.into_iter().map(|sum| sum.map(in_runs)).collect();
+        Grown { site_of, growth }
     }
 
-    fn sites<S: Eq + Hash>(
-        &self,
-        now: &[Survivor],
-        site: &mut impl FnMut(u32) -> S,
-    ) -> HashMap<S, Site> {
+    /// The blocks by node.
+    fn nodes(&self, now: &[Survivor]) -> HashMap<u32, Site> {
         let key = |block: &Survivor| (block.block, block.node, block.size);
         let before: HashSet<_> = self.blocks.iter().map(key).collect();
         let seen = now.iter().filter(|block| block.seen);
@@ -129,8 +138,6 @@ impl Half {
             .map(key)
             .filter(|block| before.contains(block))
             .collect();
-        // Nodes are one site when they look the same, as one that asks for a block and one that
-        // makes it larger.
         let mut nodes: HashMap<u32, Site> = HashMap::new();
         for block in &self.blocks {
             let site = nodes.entry(block.node).or_default();
@@ -147,19 +154,61 @@ impl Half {
                 site.own.add(block.size);
             }
         }
-        let mut sites: HashMap<S, Site> = HashMap::new();
-        for (node, part) in nodes {
-            sites.entry(site(node)).or_default().merge(part);
-        }
-        for site in sites.values_mut() {
-            site.gone.sort_unstable_by_key(|&size| Reverse(size));
-            site.resized.sort_unstable();
-        }
-        sites
+        nodes
     }
 }
 
+/// Where there is growth.
+#[derive(Debug, Default)]
+pub(super) struct Grown {
+    site_of: HashMap<u32, usize>,
+    growth: Vec<Option<Growth>>,
+}
+
+impl Grown {
+    /// That of the node's site, for the first of its nodes; for the others there is none left.
+    /// `None` where nothing has grown.
+    pub(super) fn take(&mut self, node: u32) -> Option<Growth> {
+        let site = self.site_of.get(&node)?;
+        self.growth.get_mut(*site)?.as_mut().map(Growth::take)
+    }
+}
+
+/// The sites of all nodes, by their numbers: nodes are one site when they look the same, as one
+/// that asks for a block and one that makes it larger.
+fn merged<S: Eq + Hash>(
+    nodes: HashMap<u32, Site>,
+    mut site: impl FnMut(u32) -> S,
+) -> (HashMap<u32, usize>, Vec<S>, Vec<Site>) {
+    let mut known: HashMap<S, usize> = HashMap::new();
+    let (mut site_of, mut sites) = (HashMap::new(), Vec::new());
+    for (node, part) in nodes {
+        let index = *known.entry(site(node)).or_insert_with(|| {
+            sites.push(Site::default());
+            sites.len() - 1
+        });
+        site_of.insert(node, index);
+        if let Some(site) = sites.get_mut(index) {
+            site.merge(part);
+        }
+    }
+    for site in &mut sites {
+        site.gone.sort_unstable_by_key(|&size| Reverse(size));
+        site.resized.sort_unstable();
+    }
+    let mut names: Vec<(S, usize)> = known.into_iter().collect();
+    names.sort_unstable_by_key(|&(_, index)| index);
+    let names = names.into_iter().map(|(name, _)| name).collect();
+    (site_of, names, sites)
+}
+
 impl Site {
+    /// Whether nothing can have grown, here or elsewhere, by what is here.
+    fn is_steady(&self) -> bool {
+        let (before, own) = (self.before, self.own);
+        self.resized.is_empty() && own.blocks <= before.blocks && own.bytes <= before.bytes
+    }
+
     fn merge(&mut self, part: Self) {
         for (sum, more) in [(&mut self.before, part.before), (&mut self.own, part.own)] {
             sum.blocks += more.blocks;
@@ -172,10 +221,7 @@ impl Site {
 
 /// By how much blocks have grown, all together, that were resized where they have no place;
 /// the first are said to have grown most.
-fn grown_elsewhere<'a, S>(
-    homeless: Vec<(u64, S)>,
-    sites: impl Iterator<Item = &'a Site>,
-) -> Vec<(S, u64)> {
+fn grown_elsewhere(homeless: &[(u64, usize)], sites: &[Site]) -> Vec<(usize, u64)> {
     let (mut missed, mut replaced) = (Vec::new(), Vec::new());
     for site in sites {
         let (most, others) = site.gone.split_at(site.places().min(site.gone.len()));
@@ -189,19 +235,23 @@ fn grown_elsewhere<'a, S>(
     let before: u64 = were.sum();
     let now: u64 = homeless.iter().map(|(size, _)| size).sum();
     let mut growth = now.saturating_sub(before);
-    let share = |(size, name)| {
+    let mut shares = Vec::new();
+    for &(size, site) in homeless {
         let bytes = growth.min(size);
+        if bytes == 0 {
+            break;
+        }
         growth -= bytes;
-        (name, bytes)
-    };
-    let mut shares: Vec<(S, u64)> = homeless.into_iter().map(share).collect();
-    shares.retain(|(_, bytes)| *bytes > 0);
+        shares.push((site, bytes));
+    }
     shares
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{Growth, Half, Survivor};
+    use std::collections::{BTreeMap, BTreeSet};
+
+    use super::{Half, Survivor};
 
     /// A block of this size at this place, born at a site or last resized there.
     fn at(block: usize, node: u32, size: u64) -> Survivor {
@@ -225,15 +275,19 @@ mod tests {
     /// Site, blocks and bytes of what has grown. Nodes 10 to 19 are one site, and so on.
     fn grown(before: &[Survivor], now: &[Survivor]) -> Vec<(u32, u64, u64)> {
         let half = Half::new(before.to_vec());
-        let site = |node| node / 10;
-        let mut grown: Vec<_> = half
-            .growth(now, 5, site, |&site| site)
-            .into_iter()
-            .inspect(|(_, growth)| assert_eq!(growth.runs, 5))
-            .map(|(site, Growth { blocks, bytes, .. })| (site, blocks, bytes))
-            .collect();
-        grown.sort_unstable();
-        grown
+        let mut grown = half.growth(now, 5, |node| node / 10, |&site| site);
+        let nodes: BTreeSet<u32> = now.iter().map(|block| block.node).collect();
+        let mut sites: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
+        for node in nodes {
+            if let Some(growth) = grown.take(node) {
+                assert_eq!(growth.runs, 5);
+                let (blocks, bytes) = sites.entry(node / 10).or_default();
+                *blocks += growth.blocks;
+                *bytes += growth.bytes;
+            }
+        }
+        let flat = |(site, (blocks, bytes))| (site, blocks, bytes);
+        sites.into_iter().map(flat).collect()
     }
 
     /// Bug prevented: a block that was resized away is not missed where it was.

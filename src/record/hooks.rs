@@ -132,6 +132,13 @@ pub(super) fn lose_unseen(tag: Option<Tag>) {
     }
 }
 
+/// Counts a block that whoever looks at all of them may have missed.
+#[cold]
+pub(super) fn lose_moving() {
+    UNSEEN.fetch_add(1, Ordering::Relaxed);
+    ORPHANS.fetch_add(1, Ordering::Relaxed);
+}
+
 /// Counts a record of this recording that could not be kept.
 #[cold]
 pub(super) fn lose(recording: u32) {

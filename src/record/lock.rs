@@ -116,10 +116,22 @@ impl Lock {
         self.take(0, fork::me()).then(|| self.guard(false))
     }
 
+    /// The same for a caller that knows its [word](fork::me) already.
+    #[cfg(not(loom))]
+    #[inline]
+    pub(crate) fn try_acquire_by(&self, me: u64) -> Option<Guard<'_>> {
+        self.take(0, me).then(|| self.guard(false))
+    }
+
     /// The same for a lock that is held for long, in a normal context.
     #[cfg(not(loom))]
     pub(crate) fn acquire_patiently(&self) -> Option<Guard<'_>> {
-        let me = fork::me();
+        self.acquire_patiently_by(fork::me())
+    }
+
+    /// The same for a caller that knows its [word](fork::me) already.
+    #[cfg(not(loom))]
+    pub(crate) fn acquire_patiently_by(&self, me: u64) -> Option<Guard<'_>> {
         if self.take(0, me) {
             Some(self.guard(false))
         } else {

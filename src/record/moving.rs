@@ -17,10 +17,9 @@
 use crate::record::fork;
 use crate::record::hooks;
 use crate::record::lock::{Guard, Lock};
-use crate::record::profiling::NOBODY;
 
-/// More than threads that are likely to resize something at the same time. Two may have
-/// the same lock, and wait for one another.
+/// More than threads that are likely to resize something at the same time. Each begins to
+/// look at another one for a lock that is free.
 const LOCKS: usize = 64;
 
 /// On a cache line of its own.
@@ -37,19 +36,39 @@ static MOVING: [Apart; LOCKS] = [const { Apart(Lock::new()) }; LOCKS];
 pub(super) type Moving = Guard<'static>;
 
 /// Before a block is taken out, until it is put back. `None` in a signal handler that has
-/// interrupted somebody who looks, or who resizes; and when a look has taken far too long,
-/// which is counted as a loss: it may miss the block.
+/// interrupted somebody who looks, or who resizes and is waited for in any case; and when a
+/// look has taken far too long, which is counted as a loss: it may miss the block.
 #[inline]
 pub(super) fn begin() -> Option<Moving> {
     let me = fork::me();
-    if DOOR.0.is_taken() {
-        drop(DOOR.0.acquire_by(me));
-    }
     let index = usize::try_from(me % LOCKS as u64).unwrap_or(0);
-    let lock = &MOVING.get(index)?.0;
-    let guard = lock.acquire_by(me);
-    if guard.is_none() && !lock.is_taken_by(me) {
-        hooks::lose(NOBODY);
+    if !DOOR.0.is_taken()
+        && let Some(guard) = MOVING.get(index)?.0.try_acquire_by(me)
+    {
+        return Some(guard);
+    }
+    begin_later(me, index)
+}
+
+/// The same when somebody looks, or has the lock.
+#[cold]
+#[inline(never)]
+fn begin_later(me: u64, index: usize) -> Option<Moving> {
+    // Before anything is waited for: that may wait for this thread.
+    if MOVING.iter().any(|lock| lock.0.is_taken_by(me)) {
+        return None;
+    }
+    if DOOR.0.is_taken() {
+        drop(DOOR.0.acquire_patiently_by(me));
+    }
+    // Any of them will do, so nobody waits for another one's `realloc`.
+    let (before, from) = MOVING.split_at_checked(index)?;
+    let mut locks = from.iter().chain(before);
+    let guard = locks
+        .find_map(|lock| lock.0.try_acquire_by(me))
+        .or_else(|| MOVING.get(index)?.0.acquire_patiently_by(me));
+    if guard.is_none() {
+        hooks::lose_moving();
     }
     guard
 }
@@ -62,7 +81,7 @@ pub(super) struct Still {
     _door: Option<Guard<'static>>,
 }
 
-/// Waits for all blocks that are between two places.
+/// Waits for all blocks that are between two places. Call it before the books are asked for.
 pub(super) fn stop() -> Still {
     // Without it, all takes longer.
     let door = DOOR.0.acquire_patiently();

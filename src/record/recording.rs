@@ -346,7 +346,14 @@ impl Recording {
             if still.missed() > 0 {
                 hooks::lose(self.tag.id);
             }
-            let numbers = office().map_or(vec![self.tag.id], |office| office.numbers(self.tag.id));
+            let numbers = office().map_or_else(
+                || {
+                    // Those of checks inside are not known.
+                    hooks::lose(self.tag.id);
+                    vec![self.tag.id]
+                },
+                |office| office.numbers(self.tag.id),
+            );
             see(&numbers, true);
             still
         });
@@ -366,6 +373,9 @@ impl Recording {
             return (Vec::new(), Lost::default());
         }
         visits::quietly(|| {
+            // Before it is over: what comes back to the table then comes back as its own. And before
+            // the books, as always: who has them waits for nobody.
+            let still = moving::stop();
             // Without the books the recording ends all the same. Its place is lost then, and frees
             // go on being looked up.
             let mut office = office();
@@ -373,8 +383,6 @@ impl Recording {
                 Some(office) => office.still_open(self.parent),
                 None => self.parent.filter(|parent| parent.is_under_way()),
             };
-            // Before it is over: what comes back to the table then comes back as its own.
-            let still = moving::stop();
             let part = u64::from(self.tag.id) << 32 | parent.map_or(0, |p| u64::from(p.id));
             self.tag.entry.part.store(part, Ordering::Relaxed);
             // Release: what it was part of.
