@@ -132,11 +132,13 @@ pub(super) fn lose_unseen(tag: Option<Tag>) {
     }
 }
 
-/// Counts a block that whoever looks at all of them may have missed.
+/// Counts a block of this recording that whoever looks at all of them may have missed.
 #[cold]
-pub(super) fn lose_moving() {
+pub(super) fn lose_moving(recording: u32) {
     UNSEEN.fetch_add(1, Ordering::Relaxed);
-    ORPHANS.fetch_add(1, Ordering::Relaxed);
+    if recording != profiling::NOBODY {
+        lose(recording);
+    }
 }
 
 /// Counts a record of this recording that could not be kept.

@@ -15,7 +15,7 @@
 //! alive waits for it, and holds up who comes later.
 
 use crate::record::fork;
-use crate::record::hooks;
+use crate::record::hooks::TABLE;
 use crate::record::lock::{Guard, Lock};
 
 /// More than threads that are likely to resize something at the same time. Each begins to
@@ -35,17 +35,28 @@ static MOVING: [Apart; LOCKS] = [const { Apart(Lock::new()) }; LOCKS];
 /// That a block of the calling thread's may be between two places.
 pub(super) type Moving = Guard<'static>;
 
-/// Before a block is taken out, until it is put back. `None` in a signal handler that has
-/// interrupted somebody who looks, or who resizes and is waited for in any case; and when a
-/// look has taken far too long, which is counted as a loss: it may miss the block.
+/// Whether who looks at all blocks waits for one of the calling thread's.
+#[derive(Debug)]
+pub(super) enum Begun {
+    /// Until this is dropped, it does.
+    Awaited(Moving),
+    /// It does, or is this very thread: a signal handler has interrupted it there.
+    Interrupting,
+    /// It may miss the block: a handler has interrupted another change of the table, for which
+    /// it may wait, or the look has taken far too long.
+    Missed,
+}
+
+/// Before a block is taken out; what it gives is kept until the block is put back.
 #[inline]
-pub(super) fn begin() -> Option<Moving> {
+pub(super) fn begin() -> Begun {
     let me = fork::me();
     let index = usize::try_from(me % LOCKS as u64).unwrap_or(0);
     if !DOOR.0.is_taken()
-        && let Some(guard) = MOVING.get(index)?.0.try_acquire_by(me)
+        && let Some(lock) = MOVING.get(index)
+        && let Some(guard) = lock.0.try_acquire_by(me)
     {
-        return Some(guard);
+        return Begun::Awaited(guard);
     }
     begin_later(me, index)
 }
@@ -53,24 +64,24 @@ pub(super) fn begin() -> Option<Moving> {
 /// The same when somebody looks, or has the lock.
 #[cold]
 #[inline(never)]
-fn begin_later(me: u64, index: usize) -> Option<Moving> {
-    // Before anything is waited for: that may wait for this thread.
+fn begin_later(me: u64, index: usize) -> Begun {
+    // Before anything is waited for: who looks may wait for this thread.
     if MOVING.iter().any(|lock| lock.0.is_taken_by(me)) {
-        return None;
+        return Begun::Interrupting;
+    }
+    if TABLE.is_held_by(me) {
+        return Begun::Missed;
     }
     if DOOR.0.is_taken() {
         drop(DOOR.0.acquire_patiently_by(me));
     }
     // Any of them will do, so nobody waits for another one's `realloc`.
-    let (before, from) = MOVING.split_at_checked(index)?;
+    let (before, from) = MOVING.split_at(index.min(LOCKS - 1));
     let mut locks = from.iter().chain(before);
-    let guard = locks
+    locks
         .find_map(|lock| lock.0.try_acquire_by(me))
-        .or_else(|| MOVING.get(index)?.0.acquire_patiently_by(me));
-    if guard.is_none() {
-        hooks::lose_moving();
-    }
-    guard
+        .or_else(|| from.first()?.0.acquire_patiently_by(me))
+        .map_or(Begun::Missed, Begun::Awaited)
 }
 
 /// That all blocks are where the table has them, until it is dropped.
@@ -81,7 +92,9 @@ pub(super) struct Still {
     _door: Option<Guard<'static>>,
 }
 
-/// Waits for all blocks that are between two places. Call it before the books are asked for.
+/// Waits for all blocks that are between two places. Call it before the books are asked for,
+/// and ask for no lock before it is dropped but the table's: whoever waits for it may have been
+/// interrupted with any other.
 pub(super) fn stop() -> Still {
     // Without it, all takes longer.
     let door = DOOR.0.acquire_patiently();
@@ -106,7 +119,7 @@ mod tests {
     use std::sync::mpsc::channel;
     use std::thread;
 
-    use super::{begin, stop};
+    use super::{Begun, begin, stop};
 
     /// Bug prevented: a block that is being resized is not waited for, or one that is
     /// resized later is.
@@ -117,7 +130,8 @@ mod tests {
         thread::scope(|scope| {
             scope.spawn(move || {
                 let guard = begin();
-                moving.send(guard.is_some()).expect("wanted");
+                let is_awaited = matches!(guard, Begun::Awaited(_));
+                moving.send(is_awaited).expect("wanted");
                 paused.recv().expect("sent");
                 drop(guard);
             });
@@ -133,14 +147,15 @@ mod tests {
     #[test]
     fn a_handler_is_told_of_what_it_has_interrupted() {
         let guard = begin();
-        assert!(guard.is_some());
+        assert!(matches!(guard, Begun::Awaited(_)));
+        assert!(matches!(begin(), Begun::Interrupting));
         assert_eq!(stop().missed(), 1);
         drop(guard);
         let still = stop();
         assert_eq!(still.missed(), 0);
         // Who looks resizes what it keeps.
-        assert!(begin().is_none());
+        assert!(matches!(begin(), Begun::Interrupting));
         drop(still);
-        assert!(begin().is_some());
+        assert!(matches!(begin(), Begun::Awaited(_)));
     }
 }

@@ -405,11 +405,11 @@ impl Profiling {
             return self.snapshot_of(HashMap::new());
         };
         Current::look_around_from_apart(clock::now());
+        let mut stacks: HashMap<u32, StackFigures> = TALLY.figures(|| HIGHEST.peak()).collect();
         let still = moving::stop();
         if still.missed() > 0 {
             hooks::lose_unseen(None);
         }
-        let mut stacks: HashMap<u32, StackFigures> = TALLY.figures(|| HIGHEST.peak()).collect();
         // Not from the tally: the table is what frees go by, so it cannot drift.
         TABLE.for_each(|_, record| {
             if current.has(&record) {

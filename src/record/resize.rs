@@ -11,7 +11,7 @@ use crate::record::blocks::{
 };
 use crate::record::clock;
 use crate::record::hooks::{self, TABLE, capture};
-use crate::record::moving::{self, Moving};
+use crate::record::moving::{self, Begun, Moving};
 use crate::record::profiling::{self, Current, NOBODY};
 use crate::record::stand_in;
 use crate::record::table::Record;
@@ -39,8 +39,13 @@ impl Resize {
     pub(crate) fn begin(block: *mut u8, given: Layout, new_size: usize) -> Self {
         let mut resize = Self::unknown(block, given, new_size);
         if TABLE.may_have(block.addr()) {
-            resize.moving = moving::begin();
+            let begun = moving::begin();
             resize.record = TABLE.remove(block.addr());
+            match (begun, &resize.record) {
+                (Begun::Awaited(moving), _) => resize.moving = Some(moving),
+                (Begun::Missed, Some(record)) => hooks::lose_moving(record.recording),
+                (Begun::Interrupting | Begun::Missed, _) => {}
+            }
         }
         resize
     }

@@ -169,6 +169,11 @@ impl Table {
             .is_some_and(|shard| shard.remove(address, words))
     }
 
+    /// Whether the thread with this [word](crate::record::fork::me) is in the middle of a change.
+    pub(crate) fn is_held_by(&self, me: u64) -> bool {
+        self.shards.iter().any(|shard| shard.lock.is_taken_by(me))
+    }
+
     /// Whether the block at `address` may be there; asked without a lock.
     #[inline]
     pub(crate) fn may_have(&self, address: usize) -> bool {

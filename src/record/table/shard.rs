@@ -38,7 +38,7 @@ pub(crate) struct Shard {
     /// See [`TableLosses`]. Here, where it is seldom written.
     missed: AtomicU64,
     _apart: [u64; 2],
-    lock: Lock,
+    pub(super) lock: Lock,
     /// Records here. Written under the lock, read by anyone.
     pub(super) live: AtomicU64,
     /// Entries ever used since the shard was last empty and swept.
