@@ -54,6 +54,11 @@ impl Door {
         }
     }
 
+    /// Whether the thread with this [word](fork::me) is behind it.
+    pub(super) fn is_held_by(&self, me: u64) -> bool {
+        self.lock.is_taken_by(me)
+    }
+
     /// Goes in. `None` when a signal handler has interrupted whoever is behind
     /// the door, and when that one does not come out in ten seconds.
     pub(super) fn enter(&self) -> Option<Guard<'_>> {

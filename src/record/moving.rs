@@ -17,6 +17,7 @@
 use crate::record::fork;
 use crate::record::hooks::TABLE;
 use crate::record::lock::{Guard, Lock};
+use crate::record::recording;
 
 /// More than threads that are likely to resize something at the same time. Each begins to
 /// look at another one for a lock that is free.
@@ -42,8 +43,8 @@ pub(super) enum Begun {
     Awaited(Moving),
     /// It does, or is this very thread: a signal handler has interrupted it there.
     Interrupting,
-    /// It may miss the block: a handler has interrupted another change of the table, for which
-    /// it may wait, or the look has taken far too long.
+    /// It may miss the block: a handler has interrupted another change of the table, or somebody
+    /// with the books, for which it may wait; or a fork does; or the look has taken far too long.
     Missed,
 }
 
@@ -69,7 +70,7 @@ fn begin_later(me: u64, index: usize) -> Begun {
     if MOVING.iter().any(|lock| lock.0.is_taken_by(me)) {
         return Begun::Interrupting;
     }
-    if TABLE.is_held_by(me) {
+    if TABLE.is_held_by(me) || recording::has_books(me) {
         return Begun::Missed;
     }
     if DOOR.0.is_taken() {
@@ -93,8 +94,8 @@ pub(super) struct Still {
 }
 
 /// Waits for all blocks that are between two places. Call it before the books are asked for,
-/// and ask for no lock before it is dropped but the table's: whoever waits for it may have been
-/// interrupted with any other.
+/// and ask for no lock before it is dropped but for theirs and the table's: whoever waits for it
+/// may have been interrupted with any other.
 pub(super) fn stop() -> Still {
     // Without it, all takes longer.
     let door = DOOR.0.acquire_patiently();
@@ -120,6 +121,7 @@ mod tests {
     use std::thread;
 
     use super::{Begun, begin, stop};
+    use crate::record::recording;
 
     /// Bug prevented: a block that is being resized is not waited for, or one that is
     /// resized later is.
@@ -139,6 +141,29 @@ mod tests {
             let look = scope.spawn(|| stop().missed());
             resume.send(()).expect("wanted");
             assert_eq!(look.join().expect("fine"), 0);
+        });
+    }
+
+    /// Bug prevented: whoever has the books resizes something and waits for who looks, and who
+    /// looks waits for the books.
+    #[test]
+    fn who_has_the_books_does_not_wait_for_who_looks() {
+        let (looking, seen) = channel();
+        thread::scope(|scope| {
+            let look = scope.spawn(move || {
+                // The books are in the other thread's hands before it goes on.
+                let still = stop();
+                looking.send(()).expect("wanted");
+                let has_had_them = recording::with_books(|| ()).is_some();
+                drop(still);
+                has_had_them
+            });
+            let begun = recording::with_books(|| {
+                seen.recv().expect("sent");
+                begin()
+            });
+            assert!(matches!(begun, Some(Begun::Missed)), "{begun:?}");
+            assert!(look.join().expect("fine"));
         });
     }
 

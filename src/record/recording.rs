@@ -127,6 +127,19 @@ fn office() -> Option<OpenOffice> {
     Some(OpenOffice { _guard: guard })
 }
 
+/// Whether the thread with this word has the books, or keeps them closed for a fork: it must
+/// not wait for anybody who may ask for them.
+pub(super) fn has_books(me: u64) -> bool {
+    BOOKS.door.is_held_by(me)
+}
+
+/// Runs `work` with the books in hand; `None` when they cannot be had.
+#[cfg(test)]
+pub(super) fn with_books<R>(work: impl FnOnce() -> R) -> Option<R> {
+    let _office = office()?;
+    Some(work())
+}
+
 /// Before a fork.
 pub(super) fn close() {
     BOOKS.door.close();
