@@ -26,9 +26,9 @@ use crate::record::lock::{Guard, Lock};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 use crate::symbols::Newcomer;
 use crate::symbols::{Around, Symbols};
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-use crate::sync::AtomicUsize;
 use crate::sync::{AtomicU32, Ordering};
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+use crate::sync::{AtomicU64, AtomicUsize};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 use crate::unwind::{self, Mapped};
 
@@ -124,12 +124,20 @@ pub(crate) fn symbols() -> Symbols {
 /// How many files there were when this one was loaded; 0 before.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 static AT_THE_START: AtomicUsize = AtomicUsize::new(0);
+/// How many had ever been closed by then: once there are more, who was there at the start
+/// cannot be told by a number.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+static CLOSED_BY_THEN: AtomicU64 = AtomicU64::new(0);
 
 /// Remembers which files there are. Before `main`, as this file is loaded.
 #[cfg(target_os = "linux")]
 pub(crate) fn note_files() {
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    AT_THE_START.store(unwind::files(), Ordering::Relaxed);
+    {
+        let (files, closed) = unwind::files();
+        AT_THE_START.store(files, Ordering::Relaxed);
+        CLOSED_BY_THEN.store(closed, Ordering::Relaxed);
+    }
 }
 
 /// The files whose names `backtrace` may not know, or take for those of another.
@@ -144,8 +152,13 @@ pub(crate) fn note_files() {
 fn newcomers() -> Vec<Newcomer> {
     static FIRST: OnceCell<Vec<Mapped>> = OnceCell::new();
     ask(|| {
-        // The program itself is always there.
-        let later = || unwind::mapped_after(AT_THE_START.load(Ordering::Relaxed).max(1));
+        let later = || {
+            let (_, closed) = unwind::files();
+            let is_known = closed == CLOSED_BY_THEN.load(Ordering::Relaxed);
+            let known = AT_THE_START.load(Ordering::Relaxed);
+            // The program itself is always there.
+            unwind::mapped_after(if is_known { known.max(1) } else { 1 })
+        };
         let now = later();
         let first = FIRST.get_or_init(|| {
             // In this order: what was there before it was asked is in its list.

@@ -44,14 +44,16 @@ pub(crate) fn mapped_after(files: usize) -> Vec<Mapped> {
     list
 }
 
-/// How many files there are. From a normal context: takes the loader's lock.
-pub(crate) fn files() -> usize {
-    let mut files = 0;
-    loaded::each(|_| {
+/// How many files there are, and how many have been closed. From a normal context: takes the
+/// loader's lock.
+pub(crate) fn files() -> (usize, u64) {
+    let (mut files, mut closed) = (0, 0);
+    loaded::each(|file| {
         files += 1;
+        (_, closed) = file.counts();
         ControlFlow::Continue(())
     });
-    files
+    (files, closed)
 }
 
 fn add(list: &mut Vec<Mapped>, base: u64, headers: &[libc::Elf64_Phdr], name: &CStr) {
