@@ -151,14 +151,13 @@ extern "C" fn on_signal(_: c_int) {
 }
 
 fn helper() {
-    record::quietly(|| {
-        loop {
-            // SAFETY: initialised before this thread was started.
-            if unsafe { libc::sem_wait(POST.0.get().cast()) } == 0 {
-                work::report();
-            }
+    // Not quietly all the time: what stays apart of a report is known when its work is done.
+    loop {
+        // SAFETY: initialised before this thread was started.
+        if unsafe { libc::sem_wait(POST.0.get().cast()) } == 0 {
+            work::report();
         }
-    });
+    }
 }
 
 /// Starts the helper, and then has the handler called on this signal.
