@@ -18,15 +18,16 @@
 //! What comes is told before it is published, and what goes after that. A reader loads what
 //! has gone, then the live figure, and then what has come. All that this live figure has in it
 //! has come by then, and nothing counts as gone that is still in it. So a peak is at worst
-//! seen too low, for the moment between two additions. (A thread tells of itself once a batch,
-//! as it publishes: that is in the peak's error.)
+//! seen too low, for the moment between two additions; and by what a cache of ours has lost to
+//! the program, when that has names looked up by the same library, until it is cleared. (A
+//! thread tells of itself once a batch, as it publishes: that is in the peak's error.)
 
 use core::cell::Cell;
 use core::ptr;
 
 use crate::ledger::thread;
 use crate::ledger::{self, Slot};
-use crate::sync::{AtomicI64, AtomicU64, Ordering, fence};
+use crate::sync::{AtomicI64, AtomicU64, Ordering, compiler_fence, fence};
 
 /// All that was ever told to have come, and to have gone.
 static CAME: AtomicU64 = AtomicU64::new(0);
@@ -64,17 +65,24 @@ thread_local! {
 impl Here {
     /// Tells that so much is apart now, and lets `publish` change the live figure.
     fn tell(&self, all: i64, publish: impl FnOnce()) {
-        let change = all.wrapping_sub(self.told.swap(all, Ordering::Relaxed));
-        if change > 0 {
-            CAME.fetch_add(change.unsigned_abs(), Ordering::Relaxed);
-            // Whoever sees the live figure that comes now sees this.
-            fence(Ordering::Release);
-        }
-        publish();
-        if change < 0 {
-            // Release: whoever sees this sees the live figure of before.
-            WENT.fetch_add(change.unsigned_abs(), Ordering::Release);
-        }
+        tell(
+            all.wrapping_sub(self.told.swap(all, Ordering::Relaxed)),
+            publish,
+        );
+    }
+}
+
+/// Tells that so much more, or less, is apart, and lets `publish` change the live figure.
+fn tell(change: i64, publish: impl FnOnce()) {
+    if change > 0 {
+        CAME.fetch_add(change.unsigned_abs(), Ordering::Relaxed);
+        // Whoever sees the live figure that comes now sees this.
+        fence(Ordering::Release);
+    }
+    publish();
+    if change < 0 {
+        // Release: whoever sees this sees the live figure of before.
+        WENT.fetch_add(change.unsigned_abs(), Ordering::Release);
     }
 }
 
@@ -125,8 +133,12 @@ pub(crate) fn stand_apart() -> bool {
 /// It does so no more.
 pub(crate) fn step_back() {
     let _ = HERE.try_with(|here| {
+        // What is told comes from here, as a handler may stand apart once we do not.
+        let cached = here.cached.get();
+        let change = cached.wrapping_sub(here.told.swap(cached, Ordering::Relaxed));
+        compiler_fence(Ordering::SeqCst);
         here.slot.set(ptr::null());
-        here.tell(here.cached.get(), || {});
+        tell(change, || {});
     });
 }
 
