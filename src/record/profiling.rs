@@ -227,7 +227,7 @@ impl Current {
     #[inline]
     pub(super) fn regrown(self, was: &Record, now: &Record) {
         let [was, now] = [was, now].map(|record| (record.node, record.size));
-        TALLY.regrown_itself(self.id, was, now, || HIGHEST.peak());
+        TALLY.regrown_itself(self.id, was, now, || HIGHEST.peak_before());
     }
 
     /// Whether a sample stays one when it is resized.
@@ -247,13 +247,13 @@ impl Current {
     /// Enters that a block that had the one record has the other one now, both of this profile.
     pub(super) fn moved(self, was: &Record, now: &Record) {
         let [was, now] = [was, now].map(|record| (record.node, self.weigh(record.size)));
-        TALLY.moved(self.id, &was, &now, || HIGHEST.peak());
+        TALLY.moved(self.id, &was, &now, || HIGHEST.peak_before());
     }
 
     /// Enters that a block is not of its node any more.
     pub(super) fn left(self, record: &Record) {
         TALLY.left(self.id, record.node, &self.weigh(record.size), || {
-            HIGHEST.peak()
+            HIGHEST.peak_before()
         });
     }
 
@@ -262,7 +262,8 @@ impl Current {
     pub(super) fn freed(self, record: &Record) {
         if self.is_every() {
             let life = clock::glance().saturating_sub(record.birth);
-            TALLY.freed_itself(self.id, record.node, record.size, life, || HIGHEST.peak());
+            let peak = || HIGHEST.peak_before();
+            TALLY.freed_itself(self.id, record.node, record.size, life, peak);
         } else {
             self.sample_freed(record);
         }
@@ -273,7 +274,8 @@ impl Current {
     fn sample_freed(self, record: &Record) {
         let life = clock::look_ms().saturating_sub(record.birth);
         let weighed = self.weigh(record.size);
-        TALLY.freed(self.id, record.node, &weighed, life, || HIGHEST.peak());
+        let peak = || HIGHEST.peak_before();
+        TALLY.freed(self.id, record.node, &weighed, life, peak);
     }
 
     /// Looks how much is alive, after something was allocated.
@@ -281,22 +283,25 @@ impl Current {
     /// What stands [`apart`](ledger::apart) is not in it: not what names take, nor what is asked
     /// for before a report. A report itself is, once its caller has it.
     pub(super) fn look_around(slot: &Slot, now_ms: u64) {
-        Self::note(now_ms, ledger::live_as_seen_by(slot));
+        Self::note(now_ms, || ledger::live_as_seen_by(slot));
     }
 
     /// The same of a thread that may stand apart itself.
     fn look_around_from_apart(now_ms: u64) {
         if let Some(slot) = ledger::own() {
             let untold = ledger::apart::untold(slot);
-            Self::note(now_ms, ledger::live_as_seen_by(slot).wrapping_sub(untold));
+            Self::note(now_ms, || {
+                ledger::live_as_seen_by(slot).wrapping_sub(untold)
+            });
         }
     }
 
     #[inline]
-    fn note(now_ms: u64, live: i64) {
+    fn note(now_ms: u64, live: impl Fn() -> i64) {
+        let now = live();
         // On the recorder's clock: who is late for the last profile may be told of this one.
-        HIGHEST.note(now_ms, live);
-        TIMELINE.note(now_ms, live);
+        HIGHEST.note(now_ms, now, live);
+        TIMELINE.note(now_ms, now);
     }
 }
 

@@ -120,11 +120,25 @@ impl Timeline {
 /// One that is as high as the last is a peak, too: what a steady program has at its peak is
 /// what it had there last, or, when it comes back to that more than 65,535 times, what it had
 /// then.
+///
+/// ```text
+///   who looks for a peak         who has freed something
+///     takes the lock               live bytes fewer
+///     live bytes                   waits for the lock's holder
+///     the peak's name              the stack's figures fewer, as of the last peak's name
+///     lets it go
+/// ```
+///
+/// So each block that is in a peak is in a stack's share of it, however long the one who looks
+/// is held up after it has read how much is alive.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(super) struct Highest {
     /// `bytes << 16 | how many as high came after the first`.
     last: AtomicI64,
     at_ms: AtomicU64,
+    /// For whoever gives the next name.
+    naming: Lock,
 }
 
 /// Beyond this many there are no more as high as the first: a name must not come again.
@@ -136,45 +150,72 @@ impl Highest {
         Self {
             last: AtomicI64::new(0),
             at_ms: AtomicU64::new(0),
+            naming: Lock::new(),
         }
     }
 
     /// Begins again.
     pub(super) fn clear(&self) {
+        let _naming = self.naming.acquire();
         self.last.store(0, Ordering::Relaxed);
         self.at_ms.store(0, Ordering::Relaxed);
     }
 
-    /// Looks whether this is a peak.
+    /// Looks whether this is a peak: so much is `live`, and will be asked for again if it may
+    /// be one. (Not if a signal handler has interrupted this very thing.)
     #[inline]
-    pub(super) fn note(&self, now_ms: u64, live: i64) {
+    pub(super) fn note(&self, now_ms: u64, live: i64, again: impl Fn() -> i64) {
         let last = self.last.load(Ordering::Relaxed);
         if live >= last >> TIE_BITS {
-            self.raise(now_ms, live.min(i64::MAX >> TIE_BITS), last);
+            self.raise(now_ms, again);
         }
     }
 
-    fn raise(&self, now_ms: u64, live: i64, mut last: i64) {
-        loop {
-            let next = match live.cmp(&(last >> TIE_BITS)) {
-                core::cmp::Ordering::Greater => live << TIE_BITS,
-                core::cmp::Ordering::Equal if last & TIES < TIES => last + 1,
-                _ => return,
-            };
-            let raised =
-                self.last
-                    .compare_exchange_weak(last, next, Ordering::Relaxed, Ordering::Relaxed);
-            match raised {
-                Ok(_) => return self.at_ms.store(now_ms, Ordering::Relaxed),
-                Err(other) => last = other,
-            }
-        }
+    #[inline(never)]
+    fn raise(&self, now_ms: u64, live: impl Fn() -> i64) {
+        let Some(_naming) = self.naming.acquire() else {
+            return;
+        };
+        after_a_locked_instruction();
+        let (live, last) = (live(), self.last.load(Ordering::Relaxed));
+        let live = live.min(i64::MAX >> TIE_BITS);
+        let next = match live.cmp(&(last >> TIE_BITS)) {
+            core::cmp::Ordering::Greater => live << TIE_BITS,
+            core::cmp::Ordering::Equal if last & TIES < TIES => last + 1,
+            _ => return,
+        };
+        self.last.store(next, Ordering::Relaxed);
+        self.at_ms.store(now_ms, Ordering::Relaxed);
     }
 
     /// The last peak, by which a share in it names it.
     #[inline]
     pub(super) fn peak(&self) -> Peak {
         self.last.load(Ordering::Relaxed)
+    }
+
+    /// The same for who is about to take from the figures what is gone already: the last
+    /// peak that has it. Behind the lock of these figures.
+    #[inline]
+    pub(super) fn peak_before(&self) -> Peak {
+        after_a_locked_instruction();
+        if self.naming.is_taken() {
+            self.wait_for_the_name();
+        }
+        self.peak()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wait_for_the_name(&self) {
+        // None of ours, and nobody's that takes too long.
+        drop(self.naming.acquire());
+    }
+
+    /// Looks whether this is a peak, while so much stays alive.
+    #[cfg(test)]
+    pub(super) fn see(&self, now_ms: u64, live: i64) {
+        self.note(now_ms, live, || live);
     }
 
     /// When it was, and how high.
@@ -185,9 +226,54 @@ impl Highest {
     }
 }
 
+/// Has what comes before, which ends with a lock that was taken, seen before what comes after
+/// looks: x86-64 does so by itself.
+#[inline]
+fn after_a_locked_instruction() {
+    #[cfg(not(target_arch = "x86_64"))]
+    crate::sync::fence(Ordering::SeqCst);
+    #[cfg(target_arch = "x86_64")]
+    crate::sync::compiler_fence(Ordering::SeqCst);
+}
+
 #[cfg(test)]
 mod tests {
-    use super::{Highest, MOMENTS, TIES, Timeline};
+    use core::time::Duration;
+    use std::sync::Barrier;
+    use std::thread;
+
+    use super::{Highest, MOMENTS, TIE_BITS, TIES, Timeline};
+
+    /// Bug prevented: who has read how much is alive names the peak when a block of it is in no
+    /// stack's figures any more.
+    #[test]
+    fn who_takes_something_away_waits_for_a_peak_that_has_it() {
+        let (highest, barrier) = (Highest::new(), Barrier::new(2));
+        thread::scope(|scope| {
+            scope.spawn(|| {
+                highest.note(1, 100, || {
+                    barrier.wait();
+                    thread::sleep(Duration::from_millis(20));
+                    100
+                });
+            });
+            barrier.wait();
+            assert_eq!(highest.peak_before() >> TIE_BITS, 100);
+        });
+    }
+
+    /// Bug prevented: a handler that frees something waits for what it has interrupted.
+    #[test]
+    fn who_is_interrupted_there_is_not_waited_for() {
+        let highest = Highest::new();
+        highest.see(1, 5);
+        highest.note(2, 10, || {
+            assert_eq!(highest.peak_before() >> TIE_BITS, 5);
+            highest.see(3, 11);
+            10
+        });
+        assert_eq!(highest.moment(0), (2, 10));
+    }
 
     /// Bug prevented: one that is as high as the last is none, or after many of those an old
     /// one's name comes again.
@@ -207,7 +293,7 @@ mod tests {
             (9, 1 << 46, true),
         ] {
             let (before, moment) = (highest.peak(), highest.moment(0));
-            highest.note(now, live);
+            highest.see(now, live);
             if is_one {
                 assert_eq!(highest.moment(0), (now, live.cast_unsigned()));
                 assert!(!names.contains(&highest.peak()));
@@ -216,11 +302,11 @@ mod tests {
                 assert_eq!((highest.peak(), highest.moment(0)), (before, moment));
             }
         }
-        (0..=TIES).for_each(|_| highest.note(10, 1 << 46));
+        (0..=TIES).for_each(|_| highest.see(10, 1 << 46));
         let last = highest.peak();
-        highest.note(11, 1 << 46);
+        highest.see(11, 1 << 46);
         assert_eq!((highest.peak(), highest.moment(0)), (last, (10, 1 << 46)));
-        highest.note(12, (1 << 46) + 1);
+        highest.see(12, (1 << 46) + 1);
         assert!(highest.peak() > last && highest.moment(0) == (12, (1 << 46) + 1));
     }
 
@@ -248,7 +334,7 @@ mod tests {
         highest.clear();
         for (now, live) in [(99_990, 5), (100_000, 6), (100_001, 7), (100_003, 8)] {
             timeline.note(now, live);
-            highest.note(now, live);
+            highest.see(now, live);
         }
         let expected = [(0, 5), (0, 6), (1, 7), (3, 8)];
         assert_eq!(timeline.moments(100_000), expected);

@@ -509,7 +509,7 @@ mod tests {
                     tally.came_itself(0, 7, 1, || highest.peak());
                     let mut live = live.lock();
                     *live += 1;
-                    highest.note(0, *live);
+                    highest.see(0, *live);
                 }
                 for _ in 0..BLOCKS {
                     *live.lock() -= 1;
@@ -535,7 +535,7 @@ mod tests {
         let (tally, highest) = (tally(), Highest::new());
         for node in [10, 11] {
             tally.came_itself(0, node, 10, || highest.peak());
-            highest.note(0, 120);
+            highest.see(0, 120);
         }
         for node in [10, 11] {
             tally.freed_itself(0, node, 10, 0, || highest.peak());
