@@ -13,7 +13,9 @@ use crate::record::{self, Everyone};
 ///
 /// It sees what all threads allocate from its start on, whether or not they
 /// know of it, and reports what is still alive when its guard is dropped: as
-/// the first thing in `main`, it reports at the end of `main`.
+/// the first thing in `main`, it reports at the end of `main`. (Within a
+/// [`Check`] that began before it, blocks are that check's alone; what one
+/// leaves alive that began later is alive here, too.)
 ///
 /// ```
 /// # #[global_allocator]
