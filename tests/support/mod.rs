@@ -8,6 +8,8 @@
 
 use std::io::Read;
 use std::process::{Command, ExitCode, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
 use std::time::{Duration, Instant};
 
 /// Says to the child which case it is.
@@ -47,7 +49,8 @@ pub(crate) fn main(cases: &[Case]) -> ExitCode {
         (case.expect("a case of this name").body)();
         return ExitCode::SUCCESS;
     }
-    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let mut arguments: Vec<String> = std::env::args().skip(1).collect();
+    let at_once = at_once(&mut arguments);
     // Nothing here is ignored, so whoever asks for ignored tests alone gets none.
     let none = arguments.iter().any(|a| a == "--ignored");
     if arguments.iter().any(|a| a == "--list") {
@@ -69,21 +72,26 @@ pub(crate) fn main(cases: &[Case]) -> ExitCode {
                     }
                 }))
     };
-    let ran = cases.iter().filter(|case| chosen(case)).count();
+    let chosen: Vec<&Case> = cases.iter().filter(|case| chosen(case)).collect();
+    let ran = chosen.len();
     println!("\nrunning {ran} tests");
-    let mut failed = 0;
-    for case in cases.iter().filter(|case| chosen(case)) {
-        let outcome = run(case);
-        println!(
-            "test {} ... {}",
-            case.name,
-            if outcome.is_ok() { "ok" } else { "FAILED" }
-        );
-        if let Err(story) = outcome {
-            println!("{story}");
-            failed += 1;
+    let (next, failed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        for _ in 0..at_once.clamp(1, ran.max(1)) {
+            scope.spawn(|| {
+                while let Some(case) = chosen.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    match run(case) {
+                        Ok(()) => println!("test {} ... ok", case.name),
+                        Err(story) => {
+                            println!("test {} ... FAILED\n{story}", case.name);
+                            failed.fetch_add(1, Ordering::Relaxed);
+                        }
+                    }
+                }
+            });
         }
-    }
+    });
+    let failed = failed.into_inner();
     // The line that readers of libtest's output look for.
     println!(
         "\ntest result: {}. {} passed; {failed} failed; 0 ignored; 0 measured; {} filtered out\n",
@@ -92,6 +100,23 @@ pub(crate) fn main(cases: &[Case]) -> ExitCode {
         cases.len() - ran,
     );
     ExitCode::from(u8::from(failed > 0))
+}
+
+/// How many cases run beside each other: as with libtest, so many as there are processors, or
+/// as `--test-threads` says, which is taken from the arguments.
+fn at_once(arguments: &mut Vec<String>) -> usize {
+    let mut asked = None;
+    if let Some(at) = arguments.iter().position(|a| a == "--test-threads") {
+        asked = arguments.drain(at..arguments.len().min(at + 2)).nth(1);
+    }
+    for argument in &*arguments {
+        let value = argument.strip_prefix("--test-threads=");
+        asked = value.map(str::to_owned).or(asked);
+    }
+    let all = || thread::available_parallelism().map_or(1, usize::from);
+    asked.map_or_else(all, |asked| {
+        asked.parse().expect("--test-threads: a number")
+    })
 }
 
 /// Runs one case in a child; the story of its failure if it has one.
@@ -112,7 +137,7 @@ fn run(case: &Case) -> Result<(), String> {
         match child.try_wait() {
             Ok(Some(status)) => break Ok(status),
             Ok(None) if begin.elapsed() < PATIENCE => {
-                std::thread::sleep(Duration::from_millis(5));
+                thread::sleep(Duration::from_millis(5));
             }
             Ok(None) => {
                 drop(child.kill());
@@ -137,8 +162,8 @@ fn run(case: &Case) -> Result<(), String> {
     }
 }
 
-fn reader(pipe: Option<impl Read + Send + 'static>) -> std::thread::JoinHandle<String> {
-    std::thread::spawn(move || {
+fn reader(pipe: Option<impl Read + Send + 'static>) -> thread::JoinHandle<String> {
+    thread::spawn(move || {
         let mut text = Vec::new();
         if let Some(mut pipe) = pipe {
             drop(pipe.read_to_end(&mut text));
