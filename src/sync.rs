@@ -4,14 +4,16 @@
 //! here, so that `--cfg loom` swaps the real atomics for modelled ones and the
 //! models below `ledger` explore the code that ships, not a copy of it.
 
+#[cfg(all(feature = "profile", not(loom)))]
+pub(crate) use core::sync::atomic::AtomicUsize;
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{
-    AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering, compiler_fence, fence,
+    AtomicI64, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering, compiler_fence, fence,
 };
-#[cfg(all(feature = "profile", not(loom)))]
-pub(crate) use core::sync::atomic::{AtomicU16, AtomicUsize};
 #[cfg(loom)]
-pub(crate) use loom::sync::atomic::{AtomicI64, AtomicPtr, AtomicU32, AtomicU64, Ordering, fence};
+pub(crate) use loom::sync::atomic::{
+    AtomicI64, AtomicPtr, AtomicU16, AtomicU32, AtomicU64, Ordering, fence,
+};
 
 // The lock of what two callers must not do at once; never on the allocation path.
 /// What a thread does that waits for another: tell the core, or give it away.

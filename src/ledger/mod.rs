@@ -119,7 +119,7 @@ impl Books {
     }
 
     /// Adds up all slots, as [`closely`] as can be.
-    fn read_closely(&self) -> Reading {
+    fn read_closely(&self) -> Reading<'_> {
         let (mut reading, slack) =
             read_closely(|| self.read_strikes(), |strikes| self.read_entries(strikes));
         reading.slack = slack;
@@ -137,7 +137,7 @@ impl Books {
     }
 
     /// The allocated sides of all slots, to go with the freed sides `total`, which were read before.
-    fn read_entries(&self, mut total: Figures) -> Reading {
+    fn read_entries(&self, mut total: Figures) -> Reading<'_> {
         let mut reading = Reading::default();
         for slot in self.slots() {
             let now = slot.figures();
@@ -155,20 +155,23 @@ impl Books {
         reading
     }
 
-    /// The figures of the process.
-    pub(crate) fn stats(&self) -> Stats {
+    /// The figures of the process; `is_own` says whether a slot is the caller's.
+    pub(crate) fn stats(&self, is_own: impl Fn(&Slot) -> bool) -> Stats {
+        let era = self.peak.era();
         let reading = self.read_closely();
         let live = reading.live_bytes();
+        let is_exact = reading.is_exact(is_own) && !self.peak.is_blurred(era);
         // What is raised here stays, so it must not hold what only looked alive.
         let candidate = reading.sure_bytes().saturating_add(reading.headroom);
-        let peak = self
-            .peak
-            .raise(i64::try_from(candidate).unwrap_or(i64::MAX));
+        let candidate = i64::try_from(candidate).unwrap_or(i64::MAX);
+        // What was read before a reset is no peak since.
+        let raised = self.peak.raise(era, candidate);
+        let peak = raised.unwrap_or_else(|| self.peak.high());
         Stats {
             live_bytes: live,
             live_blocks: reading.live_blocks(),
             peak_bytes: u64::try_from(peak).unwrap_or(0).max(live),
-            peak_error_bytes: reading.peak_error(),
+            peak_error_bytes: reading.peak_error(is_exact),
             allocated_bytes: reading.total.allocated_bytes,
             freed_bytes: reading.total.freed_bytes,
             allocations: reading.total.allocations,
@@ -183,34 +186,42 @@ impl Books {
         if let Some(slot) = own {
             slot.publish(&self.peak);
         }
-        self.peak.reset(|| {
-            let live = self.read_closely().sure_bytes();
-            i64::try_from(live).unwrap_or(i64::MAX)
+        let era = self.peak.reset(|era| {
+            let reading = self.read_closely();
+            let is_own = |slot: &Slot| own.is_some_and(|own| core::ptr::eq(own, slot));
+            self.peak.note_blur(era, !reading.is_exact(is_own));
+            i64::try_from(reading.sure_bytes()).unwrap_or(i64::MAX)
         });
+        if let Some(slot) = own {
+            // Its mark was begun again just now.
+            slot.has_published_in(era);
+        }
     }
 }
 
 /// One walk over the slots.
 #[derive(Debug, Default)]
-struct Reading {
+struct Reading<'a> {
     total: Figures,
     /// How far the highest unpublished mark stands above its slot's net.
     headroom: u64,
     /// What each slot that was ever used may hold back, summed.
     held_back: u64,
-    /// How many slots were ever used.
+    /// How many slots were ever used, and the last of them.
     used: u32,
+    last: Option<&'a Slot>,
     /// Bytes freed while this was read: by so much `live` may be too high.
     slack: u64,
 }
 
-impl Reading {
-    fn note_peak(&mut self, slot: &Slot, now: &Figures, is_shared: bool) {
+impl<'a> Reading<'a> {
+    fn note_peak(&mut self, slot: &'a Slot, now: &Figures, is_shared: bool) {
         let activity = now.allocated_bytes.saturating_add(now.freed_bytes);
         if activity == 0 {
             return;
         }
         self.used += 1;
+        self.last = Some(slot);
         self.held_back = self.held_back.saturating_add(activity.min(HELD_BACK));
         // What goes through the shared slot is published at once.
         if !is_shared {
@@ -218,8 +229,17 @@ impl Reading {
         }
     }
 
-    fn peak_error(&self) -> u64 {
-        let held_back = if self.used <= 1 { 0 } else { self.held_back };
+    /// Whether nothing is held back but by the caller's slot, or none.
+    fn is_exact(&self, is_own: impl Fn(&Slot) -> bool) -> bool {
+        // A thread that has ended holds nothing back.
+        self.used <= 1
+            && self
+                .last
+                .is_none_or(|slot| slot.is_nobodys() || is_own(slot))
+    }
+
+    fn peak_error(&self, is_exact: bool) -> u64 {
+        let held_back = if is_exact { 0 } else { self.held_back };
         held_back.saturating_add(self.slack)
     }
 
@@ -243,7 +263,7 @@ impl Reading {
 /// The figures of the process, installed or not.
 #[cfg(not(loom))]
 pub(crate) fn process_stats() -> Stats {
-    BOOKS.stats()
+    BOOKS.stats(is_own)
 }
 
 /// Starts the peak again at what is alive now.

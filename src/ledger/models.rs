@@ -5,6 +5,7 @@
 //! RUSTFLAGS="--cfg loom" cargo test --release --lib models
 //! ```
 
+use core::cell::Cell;
 use core::num::NonZeroU32;
 
 use loom::sync::Arc;
@@ -12,12 +13,11 @@ use loom::thread;
 
 use super::Books;
 use super::figures::Figures;
-use super::peak::Peak;
+use super::peak::{Era, HELD_BACK, Peak};
 use super::registry::Registry;
 use super::slot::Slot;
-#[cfg(feature = "profile")]
 use super::trace::Request;
-use crate::sync::{AtomicU32, Ordering};
+use crate::sync::{AtomicI64, AtomicU32, Ordering};
 
 /// Books whose first two slots are owned and past their first, cold entry.
 fn books() -> Arc<Books> {
@@ -200,6 +200,101 @@ fn reading_the_allocated_sides_first_is_rejected() {
         let freed: u64 = books.slots().map(|slot| slot.freed_bytes.read()).sum();
         allocated.wrapping_sub(freed).cast_signed()
     });
+}
+
+/// A reader adds up what is alive and offers it as a peak; another thread frees it and resets
+/// the peak.
+fn reset_beside_a_reader(offer: fn(&Peak, Era, i64)) {
+    loom::model(move || {
+        let (peak, live) = (Arc::new(Peak::new()), Arc::new(AtomicI64::new(10)));
+        peak.publish(peak.era(), 10, 10);
+        let reading = {
+            let (peak, live) = (Arc::clone(&peak), Arc::clone(&live));
+            thread::spawn(move || {
+                let era = peak.era();
+                let read = live.load(Ordering::Relaxed);
+                offer(&peak, era, read);
+            })
+        };
+        live.store(0, Ordering::Relaxed);
+        peak.reset(|_| live.load(Ordering::Relaxed));
+        reading.join().expect("the reader");
+        assert_eq!(peak.high(), 0, "the peak");
+    });
+}
+
+#[test]
+fn what_was_read_before_a_reset_is_no_peak_after_it() {
+    reset_beside_a_reader(|peak, era, read| {
+        peak.raise(era, read);
+    });
+}
+
+#[test]
+#[should_panic(expected = "the peak")]
+fn offering_it_in_whatever_era_it_is_is_rejected() {
+    reset_beside_a_reader(|peak, _, read| {
+        peak.raise(peak.era(), read);
+    });
+}
+
+/// A thread frees a large block and another one resets the peak; then, if `more`, the first
+/// makes another. What the reset has not seen must not come back, and what comes after it
+/// must be there.
+fn reset_beside_a_free(publish: fn(&Slot, &Peak), more: bool) {
+    const BLOCK: u64 = 1 << 20;
+    loom::model(move || {
+        let books = books();
+        slot(&books, 0).allocate(BLOCK, Request::Allocate(0), &books.peak);
+        let freeing = {
+            let books = Arc::clone(&books);
+            thread::spawn(move || {
+                let slot = slot(&books, 0);
+                slot.freed_bytes.add(BLOCK);
+                publish(slot, &books.peak);
+                if more {
+                    slot.allocate(2 * BLOCK, Request::Allocate(0), &books.peak);
+                }
+            })
+        };
+        let read = Cell::new(0);
+        books.peak.reset(|_| {
+            read.set(slot(&books, 0).figures().net());
+            read.get()
+        });
+        freeing.join().expect("the freeing thread");
+        let most = read
+            .get()
+            .max(if more { 2 * BLOCK.cast_signed() } else { 0 });
+        let (high, held_back) = (books.peak.high(), HELD_BACK.cast_signed());
+        assert!(high <= most + held_back, "the peak: {high} of {most}");
+        assert!(
+            !more || high >= most - held_back,
+            "the peak: {high} of {most}"
+        );
+    });
+}
+
+#[test]
+fn what_was_freed_before_a_reset_is_published_as_no_peak() {
+    reset_beside_a_free(Slot::publish, false);
+}
+
+#[test]
+fn what_comes_after_a_reset_is_published_as_a_peak() {
+    reset_beside_a_free(Slot::publish, true);
+}
+
+#[test]
+#[should_panic(expected = "the peak")]
+fn publishing_what_was_marked_before_a_reset_is_rejected() {
+    reset_beside_a_free(
+        |slot, peak| {
+            slot.has_published_in(peak.era());
+            slot.publish(peak);
+        },
+        false,
+    );
 }
 
 /// Calls everyone while the owner of a slot sets its mark; whatever the order,

@@ -6,6 +6,7 @@ use super::trace::Request;
 use super::{Books, Slot};
 #[cfg(feature = "profile")]
 use super::{everyone::EVERYONE, peak::WINDOW};
+use crate::stats::Stats;
 
 /// A slot of `books`, as a thread would have it.
 fn claim(books: &'static Books) -> &'static Slot {
@@ -55,7 +56,7 @@ fn one_slot_has_an_exact_peak_whatever_the_sizes() {
             now -= size;
         }
         if step % 997 == 0 {
-            let stats = books.stats();
+            let stats = stats(books);
             assert_eq!(
                 (stats.live_bytes, stats.peak_bytes),
                 (now, peak),
@@ -68,6 +69,81 @@ fn one_slot_has_an_exact_peak_whatever_the_sizes() {
             peak = now;
         }
     }
+}
+
+/// The figures for whoever has all slots.
+fn stats(books: &Books) -> Stats {
+    books.stats(|_| true)
+}
+
+/// Bug prevented: a reader that has added up the slots before a block was freed, and the peak
+/// reset, comes back afterwards with what it has read, for good.
+#[test]
+fn who_has_read_before_a_reset_does_not_bring_the_peak_back() {
+    const BLOCK: u64 = 64 << 20;
+    let books = books();
+    let slot = claim(books);
+    allocate(books, slot, BLOCK);
+    // The reader is held up after it has looked at the slots.
+    let late = books.stats(|_| {
+        free(books, slot, BLOCK);
+        books.reset_peak(Some(slot));
+        true
+    });
+    assert_eq!((late.live_bytes, late.peak_bytes), (BLOCK, BLOCK));
+    assert_eq!(stats(books).peak_bytes, 0);
+    allocate(books, slot, 100);
+    assert_eq!(stats(books).peak_bytes, 100);
+}
+
+/// Bug prevented: the same of a thread that has freed a block before the reset, and publishes
+/// that afterwards.
+#[test]
+fn what_was_freed_before_a_reset_is_no_peak_when_it_is_published() {
+    const BLOCK: u64 = 64 << 20;
+    let books = books();
+    let (slot, other) = (claim(books), claim(books));
+    allocate(books, other, 8);
+    allocate(books, slot, BLOCK);
+    // In the middle of the free.
+    slot.freed_bytes.add(BLOCK);
+    slot.frees.add(1);
+    books.reset_peak(Some(other));
+    assert_eq!(stats(books).live_bytes, 8);
+    slot.publish(&books.peak);
+    let now = stats(books);
+    assert!(now.peak_bytes <= 8 + now.peak_error_bytes, "{now:?}");
+    // What comes after it is, also of who has not published since.
+    allocate(books, slot, 1_000);
+    free(books, slot, 1_000);
+    allocate(books, other, BLOCK);
+    free(books, other, BLOCK);
+    assert!(stats(books).peak_bytes >= BLOCK);
+}
+
+/// Bug prevented: the only thread that was ever counted holds something back, and the peak
+/// that another one reads is said to be exact.
+#[test]
+fn who_is_alone_is_exact_for_itself_only() {
+    let books = books();
+    let slot = claim(books);
+    allocate(books, slot, 8);
+    allocate(books, slot, 40_000);
+    assert_eq!(stats(books).peak_error_bytes, 0);
+    assert_eq!(books.stats(|_| false).peak_error_bytes, 40_008);
+    // Nor is it for itself when another one has reset the peak, who did not know of a mark.
+    free(books, slot, 40_000);
+    books.reset_peak(None);
+    let blurred = stats(books);
+    assert_eq!(blurred.peak_error_bytes, 80_008);
+    assert!(blurred.peak_bytes <= 8 + blurred.peak_error_bytes);
+    books.reset_peak(Some(slot));
+    let exact = stats(books);
+    assert_eq!((exact.peak_bytes, exact.peak_error_bytes), (8, 0));
+    // Once it has ended all is known.
+    slot.end(&books.peak);
+    Registry::release(slot);
+    assert_eq!(books.stats(|_| false).peak_error_bytes, 0);
 }
 
 /// Bug prevented: a thread that frees what others allocate, each block in a scope of its
@@ -85,7 +161,7 @@ fn falls_in_scopes_of_their_own_are_published() {
         free(books, consumer, BLOCK);
         consumer.close_level(level.expect("memory").get());
     }
-    let stats = books.stats();
+    let stats = stats(books);
     assert_eq!(stats.live_bytes, 8);
     assert!(
         stats.peak_bytes <= BLOCK + stats.peak_error_bytes,
@@ -102,7 +178,7 @@ fn falls_in_scopes_of_their_own_are_published() {
         free(alone, slot, BLOCK);
         slot.close_level(level.expect("memory").get());
     }
-    let stats = alone.stats();
+    let stats = alone.stats(|_| true);
     assert_eq!((stats.peak_bytes, stats.peak_error_bytes), (20 * BLOCK, 0));
 }
 
@@ -116,7 +192,7 @@ fn a_reading_sees_the_peak_since_the_last_publication() {
     for high in 1..BATCH / 1_000 {
         allocate(books, slot, high * 10);
         free(books, slot, high * 10);
-        let stats = books.stats();
+        let stats = stats(books);
         assert_eq!((stats.live_bytes, stats.peak_bytes), (8, 8 + high * 10));
     }
 }
@@ -131,7 +207,7 @@ fn a_pipeline_in_balance_keeps_its_peak_within_the_bound() {
         allocate(books, producer, 1_000);
         free(books, consumer, 1_000);
     }
-    let stats = books.stats();
+    let stats = stats(books);
     assert_eq!((stats.live_bytes, stats.live_blocks), (0, 0));
     assert!(stats.peak_error_bytes <= 2 * HELD_BACK);
     assert!(
@@ -235,7 +311,7 @@ fn a_large_block_freed_by_another_thread_does_not_count_for_the_peak_any_more() 
             allocate(books, first, bytes);
             free(books, second, bytes);
         }
-        let stats = books.stats();
+        let stats = stats(books);
         assert!(stats.peak_error_bytes <= 2 * HELD_BACK);
         assert!(
             stats.peak_bytes.abs_diff(bytes) <= stats.peak_error_bytes,
@@ -270,7 +346,7 @@ fn several_slots_have_a_peak_within_the_error_that_is_reported() {
             now -= size;
         }
         if step % 101 == 0 {
-            let stats = books.stats();
+            let stats = stats(books);
             assert_eq!(stats.live_bytes, now);
             let off = stats.peak_bytes.abs_diff(peak);
             assert!(off <= stats.peak_error_bytes, "step {step}: off by {off}");
@@ -294,18 +370,18 @@ fn counters_that_pass_the_end_of_u64_keep_every_figure_right() {
         slot.begin();
         slot.publish(&books.peak);
         books.reset_peak(Some(slot));
-        let before = books.stats();
+        let before = stats(books);
         assert_eq!((before.live_bytes, before.live_blocks), (0, 0));
         for _ in 0..1_000 {
             allocate(books, slot, 700);
         }
         #[cfg(feature = "profile")]
         assert!(slot.unpublished() < BATCH.cast_signed());
-        let full = books.stats();
+        let full = stats(books);
         for _ in 0..1_000 {
             free(books, slot, 700);
         }
-        let after = books.stats();
+        let after = stats(books);
         assert_eq!((full.live_bytes, full.live_blocks), (700_000, 1_000));
         assert_eq!((after.live_bytes, after.live_blocks), (0, 0));
         assert_eq!(after.peak_bytes, 700_000);
@@ -324,7 +400,7 @@ fn the_next_owner_of_a_slot_continues_its_counts_and_starts_its_own() {
     let second = claim(books);
     assert!(core::ptr::eq(first, second));
     allocate(books, second, 11);
-    assert_eq!(books.stats().live_bytes, 111);
+    assert_eq!(stats(books).live_bytes, 111);
     assert_eq!(second.figures().since(&second.base()).allocated_bytes, 11);
     assert_eq!(second.level_high(0) - second.base().net(), 11);
 }
@@ -340,7 +416,7 @@ fn publishing_twice_adds_nothing_twice() {
     slot.publish(&books.peak);
     free(books, slot, 5_000);
     slot.publish(&books.peak);
-    let stats = books.stats();
+    let stats = stats(books);
     assert_eq!((stats.live_bytes, stats.peak_bytes), (0, 5_000));
 }
 

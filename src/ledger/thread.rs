@@ -103,7 +103,7 @@ fn why_none() -> Error {
 
 /// Whether `slot` is the calling thread's own. Claims nothing.
 #[inline]
-pub(crate) fn is_own(slot: &'static Slot) -> bool {
+pub(crate) fn is_own(slot: &Slot) -> bool {
     core::ptr::eq(current(), slot)
 }
 
@@ -273,7 +273,7 @@ impl Books {
 
     fn publish_shared(&self, change: i64) {
         apart::publishing_shared(&self.registry.shared, change, || {
-            self.peak.publish(change, change.max(0));
+            self.peak.publish(self.peak.era(), change, change);
         });
     }
 
