@@ -16,11 +16,35 @@ use crate::unwind::stack::Stack;
 /// How many calls the chain has below the function that tests.
 const CHAIN: usize = 4;
 
-/// Return addresses, the innermost first.
+/// Return addresses, the innermost first; of many, so many. Not in memory of the program's: the
+/// test may be made in the middle of what a program measures.
 #[derive(Debug, Default)]
-pub(super) struct Both {
-    pub(super) walked: Vec<u64>,
-    pub(super) expected: Vec<u64>,
+struct Frames {
+    ips: [u64; 24],
+    len: usize,
+}
+
+impl Frames {
+    /// Adds one; `false` when there is no room for more.
+    fn push(&mut self, ip: u64) -> bool {
+        let Some(place) = self.ips.get_mut(self.len) else {
+            return false;
+        };
+        *place = ip;
+        self.len += 1;
+        true
+    }
+
+    fn as_slice(&self) -> &[u64] {
+        self.ips.get(..self.len).unwrap_or(&[])
+    }
+}
+
+/// The same frames, found in both ways.
+#[derive(Debug, Default)]
+struct Both {
+    walked: Frames,
+    expected: Frames,
 }
 
 impl Both {
@@ -38,16 +62,17 @@ impl Both {
 
     /// Whether the `count` innermost callers of [`capture`](Self::capture) are the same.
     fn agree(&self, count: usize) -> bool {
-        let Some(walked) = self.walked.get(1..=count) else {
+        let Some(walked) = self.walked.as_slice().get(1..=count) else {
             return false;
         };
         // The system's unwinder begins a few frames further in.
-        self.expected.windows(count).any(|some| some == walked)
+        let mut expected = self.expected.as_slice().windows(count);
+        expected.any(|some| some == walked)
     }
 }
 
 #[inline(never)]
-fn native(stack: &mut Stack, frames: &mut Vec<u64>) {
+fn native(stack: &mut Stack, frames: &mut Frames) {
     let mut count = 0;
     let mut room = [0u64; super::DEPTH];
     stack.capture_native(Registers::here(), &mut |_, ip| {
@@ -57,15 +82,16 @@ fn native(stack: &mut Stack, frames: &mut Vec<u64>) {
         count += 1;
         0
     });
-    frames.extend(room.iter().take(count).rev());
+    for ip in room.iter().take(count).rev() {
+        if !frames.push(*ip) {
+            break;
+        }
+    }
 }
 
 #[inline(never)]
-fn system(frames: &mut Vec<u64>) {
-    backtrace::trace(|frame| {
-        frames.push(frame.ip().addr() as u64);
-        true
-    });
+fn system(frames: &mut Frames) {
+    backtrace::trace(|frame| frames.push(frame.ip().addr() as u64));
 }
 
 /// The stack that the test is made with, while no test is running.
@@ -120,7 +146,7 @@ fn third(stack: &mut Stack, values: &[u64]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Both, self_test};
+    use super::{Both, Frames, self_test};
 
     /// Bug prevented: the first check of a process, on a thread with a small stack,
     /// builds a recorder's stack on it and kills the process.
@@ -141,9 +167,14 @@ mod tests {
     /// Bug prevented: a self-test that cannot fail.
     #[test]
     fn a_wrong_frame_is_seen() {
+        let frames = |ips: &[u64]| {
+            let mut frames = Frames::default();
+            assert!(ips.iter().all(|ip| frames.push(*ip)));
+            frames
+        };
         let both = |walked: &[u64], expected: &[u64]| Both {
-            walked: walked.to_vec(),
-            expected: expected.to_vec(),
+            walked: frames(walked),
+            expected: frames(expected),
         };
         assert!(both(&[1, 2, 3, 4, 5, 6], &[8, 9, 2, 3, 4, 5, 6]).agree(4));
         assert!(!both(&[1, 2, 7, 4, 5, 6], &[8, 9, 2, 3, 4, 5, 6]).agree(4));
