@@ -420,6 +420,7 @@ fn entered_cold(block: *mut u8, size: usize) -> *mut u8 {
 fn entered_cold(block: *mut u8, layout: Layout, zeroed: bool) -> *mut u8 {
     if block.is_null() {
         ledger::refused(layout.size());
+        record::note_site(ledger::own());
         return block;
     }
     let slot = ledger::allocated_cold(layout.size());

@@ -455,6 +455,19 @@ fn a_failure_names_the_line_of_each_request() {
     );
 }
 
+/// Bug prevented: a request that was refused at once has no line, and one that was refused to
+/// grow has.
+#[cfg(feature = "profile")]
+#[test]
+fn a_refused_request_has_its_line() {
+    let failed = whole_failure(|| {
+        LINE.set(line!() + 1);
+        assert_no_alloc!(refused);
+    });
+    let (_, sites) = failed.split_once("\n  sites:\n").expect(&failed);
+    assert!(sites.contains(" at tests/assertions.rs:35"), "{failed}");
+}
+
 /// Bug prevented: a loop that allocates fills the failure with lines that read the same.
 #[cfg(feature = "profile")]
 #[test]
