@@ -99,8 +99,8 @@ impl Stats {
 impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         line(f, "live", self.live_bytes, self.live_blocks, "alive now")?;
-        write!(f, "\npeak       {:>16} bytes", Grouped(self.peak_bytes))?;
-        write!(f, "  {:>10}", Bytes(self.peak_bytes).to_string())?;
+        f.write_str("\npeak       ")?;
+        size(f, &Grouped(self.peak_bytes), self.peak_bytes)?;
         if self.peak_error_bytes == 0 {
             f.write_str("  exact\n")?;
         } else {
@@ -240,8 +240,8 @@ impl ScopeStats {
 impl fmt::Display for ScopeStats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         change(f, self.net_bytes(), self.net_blocks())?;
-        write!(f, "peak       {:>16} bytes", Grouped(self.peak_bytes))?;
-        write!(f, "  {:>10}", Bytes(self.peak_bytes).to_string())?;
+        f.write_str("peak       ")?;
+        size(f, &Grouped(self.peak_bytes), self.peak_bytes)?;
         if self.peak_error_bytes == 0 {
             f.write_str("  exact\n")?;
         } else {
@@ -262,11 +262,11 @@ fn line(
     blocks: u64,
     note: &str,
 ) -> fmt::Result {
+    write!(f, "{name:<10} ")?;
+    size(f, &Grouped(bytes), bytes)?;
     write!(
         f,
-        "{name:<10} {:>16} bytes  {:>10}  in {} {}",
-        Grouped(bytes),
-        Bytes(bytes).to_string(),
+        "  in {} {}",
         Grouped(blocks),
         plural(blocks, "block", "blocks"),
     )?;
@@ -279,20 +279,31 @@ fn line(
 
 /// The line of what is alive, as a signed change, with its newline.
 fn change(f: &mut fmt::Formatter<'_>, bytes: i64, blocks: i64) -> fmt::Result {
+    f.write_str("live       ")?;
+    size(f, &Signed(bytes), bytes.unsigned_abs())?;
     writeln!(
         f,
-        "live       {:>16} bytes  {:>10}  in {} {}",
-        Signed(bytes),
-        Bytes(bytes.unsigned_abs()).to_string(),
+        "  in {} {}",
         Signed(blocks),
         plural(blocks.unsigned_abs(), "block", "blocks"),
     )
 }
 
+/// `1,234 bytes   1.21 KiB`, as wide as any.
+fn size(f: &mut fmt::Formatter<'_>, number: &dyn fmt::Display, bytes: u64) -> fmt::Result {
+    let unit = plural(bytes, "byte ", "bytes");
+    write!(f, "{number:>16} {unit}  {:>10}", Bytes(bytes).to_string())
+}
+
 /// The rare figures, only when there are any.
 fn tail(f: &mut fmt::Formatter<'_>, reallocations: u64, failures: u64) -> fmt::Result {
     if reallocations > 0 {
-        write!(f, "\nresized    {:>16} times", Grouped(reallocations))?;
+        write!(
+            f,
+            "\nresized    {:>16} {}",
+            Grouped(reallocations),
+            plural(reallocations, "time", "times")
+        )?;
     }
     if failures > 0 {
         write!(
@@ -330,6 +341,28 @@ peak              2,411,724 bytes    2.30 MiB  exact
 allocated     5,000,000,000 bytes    4.66 GiB  in 123,456 blocks ever
 freed         4,998,765,433 bytes    4.66 GiB  in 123,455 blocks ever
 resized                  42 times"
+        );
+    }
+
+    #[test]
+    fn one_of_each_is_said_as_one() {
+        let stats = Stats {
+            peak_bytes: 1,
+            allocated_bytes: 1,
+            allocations: 1,
+            freed_bytes: 1,
+            frees: 1,
+            reallocations: 1,
+            ..Stats::default()
+        };
+        assert_eq!(
+            stats.to_string(),
+            "\
+live                      0 bytes         0 B  in 0 blocks alive now
+peak                      1 byte          1 B  exact
+allocated                 1 byte          1 B  in 1 block ever
+freed                     1 byte          1 B  in 1 block ever
+resized                   1 time"
         );
     }
 

@@ -55,20 +55,20 @@ pub(crate) struct Bytes(pub(crate) u64);
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
-        let mut unit = 0;
-        let mut whole = self.0;
-        while whole >= 1024 && unit + 1 < UNITS.len() {
-            whole /= 1024;
-            unit += 1;
-        }
-        if unit == 0 {
-            return write!(f, "{whole} B");
+        if self.0 < 1024 {
+            return write!(f, "{} B", self.0);
         }
         #[expect(
             clippy::cast_precision_loss,
             reason = "two decimals are printed; a double holds fifteen digits"
         )]
-        let value = self.0 as f64 / (1u64 << (10 * unit)) as f64;
+        let mut value = self.0 as f64 / 1024.0;
+        let mut unit = 1;
+        // What would be printed as 1024.00 is one of the next.
+        while value >= 1023.995 && unit + 1 < UNITS.len() {
+            value /= 1024.0;
+            unit += 1;
+        }
         write!(f, "{value:.2} {}", UNITS[unit])
     }
 }
@@ -113,6 +113,8 @@ mod tests {
             (1023, "1023 B"),
             (1024, "1.00 KiB"),
             (1536, "1.50 KiB"),
+            ((1 << 20) - 6, "1023.99 KiB"),
+            ((1 << 20) - 5, "1.00 MiB"),
             (1 << 20, "1.00 MiB"),
             (u64::MAX, "16.00 EiB"),
         ];
