@@ -517,6 +517,30 @@ fn a_thread_that_enters_twice_counts_once_until_its_last_guard_is_dropped() {
     assert_eq!(figures(&handle.stats()), (4, 130, 4, 130, 100));
 }
 
+/// Bug prevented: whoever makes a scope to be carried, and does nothing in it, counts as a thread
+/// that may have had something at the peak of the one that does all.
+#[test]
+fn a_scope_that_one_thread_has_worked_in_has_an_exact_peak() {
+    let handle = Scope::enter().handle();
+    let work = || {
+        for _ in 0..10 {
+            drop(block(1_000));
+        }
+        let kept = block(400);
+        drop(kept);
+    };
+    thread::spawn(handle.wrap(work)).join().expect("fine");
+    let stats = handle.stats();
+    assert_eq!((stats.peak_bytes, stats.peak_error_bytes), (1_000, 0));
+    // With another one that has worked, it is not known.
+    thread::spawn(handle.wrap(work)).join().expect("fine");
+    let inside = handle.enter();
+    work();
+    drop(inside);
+    let stats = handle.stats();
+    assert!(stats.peak_error_bytes > 0, "{stats}");
+}
+
 #[test]
 fn visits_of_one_thread_have_one_exact_peak() {
     let scope = Scope::enter();

@@ -125,8 +125,9 @@ impl Carrier {
         );
         reading.slack = slack;
         // Not while it was read: a page that has come since may have freed what the only one
-        // then had at its peak.
-        reading.pages = self.pages().count();
+        // then had at its peak. One where nothing was done has not.
+        let is_used = |page: &&Page| page.read(None).done != Figures::default();
+        reading.pages = self.pages().filter(is_used).count();
         reading
     }
 
@@ -158,11 +159,11 @@ impl Carrier {
 #[derive(Debug, Default)]
 struct Reading {
     done: Figures,
-    /// How many there were in the end.
+    /// On how many something was done in the end.
     pages: usize,
     /// The most that can have been alive at once: the sum of what each page may have had.
     peaks: u64,
-    /// What the last page has surely had at once.
+    /// The most that any page has surely had at once.
     lowest: u64,
     /// Bytes freed while this was read: by so much the net may be too high.
     slack: u64,
@@ -174,7 +175,7 @@ impl Reading {
         let error = u64::try_from(visit.peak_error).unwrap_or(0);
         self.done = self.done.plus(&visit.done);
         self.peaks = self.peaks.saturating_add(peak);
-        self.lowest = peak.saturating_sub(error);
+        self.lowest = self.lowest.max(peak.saturating_sub(error));
     }
 
     fn stats(&self) -> ScopeStats {

@@ -93,8 +93,8 @@ impl ScopeHandle {
     /// What has happened in the scope so far, summed over the threads that it
     /// was on, with what those that are still inside have done up to now.
     ///
-    /// `peak_bytes` is exact when all happened on one thread. With several it
-    /// is the sum of each thread's own peak, which is the most that can have
+    /// `peak_bytes` is exact when all happened on one thread, once that has left it or
+    /// when it asks itself. With several it is the sum of each thread's own peak, which is the most that can have
     /// been alive at once, and `peak_error_bytes` is by how much that may be
     /// too high. What is allocated on one of them and freed on another while
     /// this reads may look alive; as a peak, that is part of the error.
@@ -117,7 +117,8 @@ impl ScopeHandle {
     }
 
     /// A closure that runs `body` inside the scope, on whatever thread, and
-    /// gives back what it returns.
+    /// gives back what it returns. Where a thread cannot be counted
+    /// ([`enter`](Self::enter) says when), it runs all the same.
     ///
     /// ```
     /// # #[global_allocator]
@@ -137,7 +138,8 @@ impl ScopeHandle {
     }
 
     /// A future that is inside the scope whenever it is polled, and while it
-    /// is dropped; on a multi-threaded runtime on whatever thread that is.
+    /// is dropped; on a multi-threaded runtime on whatever thread that is. Where a
+    /// thread cannot be counted ([`enter`](Self::enter) says when), it goes on all the same.
     ///
     /// ```
     /// # #[global_allocator]

@@ -312,7 +312,8 @@ pub fn measure<R>(body: impl FnOnce() -> R) -> (R, ScopeStats) {
 ///
 /// Counted is what the polls of this future do, and its being dropped, not
 /// what the runtime or other tasks do in between. Tasks that it spawns are
-/// counted only if the scope is carried to them.
+/// counted only if the scope is carried to them. A poll on a thread that cannot be
+/// counted ([`ScopeHandle::enter`] says when) is left out.
 ///
 /// # Panics
 /// At the first poll, when the tracking allocator is not the program's global
