@@ -120,8 +120,8 @@ impl Frame {
         }
     }
 
-    /// The source file: relative when it lies under the working directory or
-    /// the package's, and from `library/` or the crate's name on when it is
+    /// The source file: relative when it lies under the working directory (unless that
+    /// is `/`) or the package's, and from `library/` or the crate's name on when it is
     /// std's or a registry's. `None` where there is no debug information.
     ///
     /// ```
@@ -235,8 +235,13 @@ impl Paths {
     /// The working directory, and the package's when cargo says which.
     pub(super) fn here() -> Self {
         let package = std::env::var_os("CARGO_MANIFEST_DIR").map(PathBuf::from);
+        Self::under(package.into_iter().chain(std::env::current_dir()))
+    }
+
+    /// These, without `/`: a service is often started there, and all files lie under it.
+    fn under(roots: impl Iterator<Item = PathBuf>) -> Self {
         Self {
-            roots: package.into_iter().chain(std::env::current_dir()).collect(),
+            roots: roots.filter(|root| root.parent().is_some()).collect(),
         }
     }
 
@@ -291,6 +296,20 @@ mod tests {
             ("/home/me/app/rustc/src/main.rs", "rustc/src/main.rs"),
             ("/home/me/rustc/src/main.rs", "/home/me/rustc/src/main.rs"),
             ("./src/main.rs", "./src/main.rs"),
+        ] {
+            assert_eq!(paths.shorten(Path::new(file)), shown, "{file}");
+        }
+    }
+
+    /// Bug prevented: files of a program that runs in `/` shown as if they lay elsewhere.
+    #[test]
+    fn nothing_is_shortened_by_the_root() {
+        let roots = ["/", "", "/home/me/app"].map(PathBuf::from);
+        let paths = Paths::under(roots.into_iter());
+        for (file, shown) in [
+            ("/tmp/app/src/main.rs", "/tmp/app/src/main.rs"),
+            ("/home/me/app/src/main.rs", "src/main.rs"),
+            ("src/main.rs", "src/main.rs"),
         ] {
             assert_eq!(paths.shorten(Path::new(file)), shown, "{file}");
         }
