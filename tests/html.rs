@@ -328,6 +328,7 @@ fn all_else_of_the_profile_is_in_the_page() {
     assert_eq!(data["stats"]["live_bytes"], 22);
     let gone = serde_json::json!({ "blocks": 31, "frames": 32, "cut_stacks": 33 });
     assert_eq!(data["incomplete"], gone);
+    assert_eq!(data["unnamed"], serde_json::json!([]));
 }
 
 /// Bug prevented: a full disk that looks like a report that was written.

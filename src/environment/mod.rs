@@ -11,8 +11,8 @@
 //! The program must have been built with the feature `profile` and have a
 //! [`TrackingAllocator`](crate::TrackingAllocator) as its global allocator;
 //! nothing is to be called. Linux only: elsewhere the variable is not looked
-//! at. A program that runs without the variable has looked for it, and counted its
-//! libraries, once before `main`, and that is all.
+//! at. A program that runs without the variable has looked for it, counted its
+//! libraries and asked where its file lies, once before `main`, and that is all.
 //!
 //! # Settings
 //!

@@ -50,7 +50,7 @@ impl HeapProfile {
         let mut w = BufWriter::new(w);
         header(&mut w, self)?;
         w.write_all(b",\"pps\":[")?;
-        for (i, site) in sites.sites.iter().enumerate() {
+        for (i, site) in sites.list.iter().enumerate() {
             w.write_all(if i == 0 { b"\n" } else { b",\n" })?;
             point(&mut w, site, self)?;
         }

@@ -76,7 +76,7 @@ impl Lines {
                 .collect();
 
             let mut sums: HashMap<Vec<usize>, u64> = HashMap::new();
-            for site in &sites.sites {
+            for site in &sites.list {
                 let value = value.among(&site.live, &site.peak, &site.total);
                 if value == 0 {
                     continue;

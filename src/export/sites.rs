@@ -19,7 +19,9 @@ pub(super) struct Sites {
     /// Every frame once; a site names its frames by their places in here.
     pub(super) frames: Vec<Frame>,
     /// In the order of the profile's stacks.
-    pub(super) sites: Vec<Site>,
+    pub(super) list: Vec<Site>,
+    /// All names of the profile.
+    pub(super) names: Arc<Names>,
 }
 
 /// What was allocated by one way of getting there.
@@ -62,7 +64,12 @@ impl Sites {
                 }
             }
             let frames = building.frames;
-            Self { frames, sites }.compact()
+            let made = Self {
+                frames,
+                list: sites,
+                names: Arc::clone(&names),
+            };
+            made.compact()
         })
     }
 
@@ -70,7 +77,7 @@ impl Sites {
     fn compact(mut self) -> Self {
         let mut used: HashMap<u32, u32> = HashMap::new();
         let mut frames = Vec::new();
-        for id in self.sites.iter_mut().flat_map(|site| &mut site.stack) {
+        for id in self.list.iter_mut().flat_map(|site| &mut site.stack) {
             *id = *used.entry(*id).or_insert_with(|| {
                 frames.extend(at(&self.frames, *id).cloned());
                 number_of(frames.len() - 1)

@@ -42,7 +42,7 @@ impl HeapProfile {
     pub fn write_text<W: Write>(&self, w: W) -> io::Result<()> {
         let sites = Sites::new(self);
         let mut w = BufWriter::new(w);
-        header(&mut w, self)?;
+        header(&mut w, self, &sites)?;
         top(&mut w, &sites, "alive", |site| &site.live)?;
         top(&mut w, &sites, "at the peak", |site| &site.peak)?;
         top(&mut w, &sites, "ever allocated", |site| &site.total)?;
@@ -52,7 +52,7 @@ impl HeapProfile {
     }
 }
 
-fn header(w: &mut impl Write, profile: &HeapProfile) -> io::Result<()> {
+fn header(w: &mut impl Write, profile: &HeapProfile, sites: &Sites) -> io::Result<()> {
     writeln!(
         w,
         "heap profile of {}: {}\n",
@@ -79,7 +79,7 @@ fn header(w: &mut impl Write, profile: &HeapProfile) -> io::Result<()> {
         Bytes(profile.peak.live_bytes),
         span(Duration::from_millis(profile.peak.at_ms)),
     )?;
-    let notes = missing(profile);
+    let notes = missing(profile, Some(&sites.names));
     for (i, note) in notes.iter().enumerate() {
         let gap = if i == 0 { "\n" } else { "" };
         writeln!(w, "{gap}note: {note}")?;
@@ -94,7 +94,7 @@ fn top(
     what: &str,
     amount: impl Fn(&Site) -> &Amount,
 ) -> io::Result<()> {
-    let mut order: Vec<&Site> = sites.sites.iter().collect();
+    let mut order: Vec<&Site> = sites.list.iter().collect();
     order.retain(|site| !amount(site).is_zero());
     // Stable: equals stay in the profile's own order.
     order.sort_by_key(|site| Reverse((amount(site).bytes, amount(site).blocks)));

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use crate::profile::{Amount, HeapProfile, Mode};
+use crate::profile::{Amount, HeapProfile, Mode, Names};
 use crate::units::{Bytes, Grouped, plural};
 
 /// `every allocation was recorded`, or what stands for it.
@@ -20,12 +20,12 @@ pub(super) fn mode(profile: &HeapProfile) -> String {
 /// What a reader must know: where the figures come from and what is missing.
 pub(super) fn notes(profile: &HeapProfile) -> Vec<String> {
     let mut notes = vec![format!("heapledger: {}", mode(profile))];
-    notes.extend(missing(profile));
+    notes.extend(missing(profile, profile.names.as_deref()));
     notes
 }
 
-/// What could not be recorded, a sentence for each kind.
-pub(super) fn missing(profile: &HeapProfile) -> Vec<String> {
+/// What could not be recorded or named, a sentence for each kind.
+pub(super) fn missing(profile: &HeapProfile, names: Option<&Names>) -> Vec<String> {
     let lost = profile.incomplete;
     let count = |n, one, many| format!("{} {}", Grouped(n), plural(n, one, many));
     let mut notes = Vec::new();
@@ -48,6 +48,7 @@ pub(super) fn missing(profile: &HeapProfile) -> Vec<String> {
             plural(lost.cut_stacks, "its", "their"),
         ));
     }
+    notes.extend(names.into_iter().flat_map(Names::notes));
     notes
 }
 

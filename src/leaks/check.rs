@@ -332,6 +332,7 @@ impl Check {
                 });
             }
         }
+        report.unnamed_files = symbols.missed().into();
         report.merge_same_stacks();
         report.sort();
     }

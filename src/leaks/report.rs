@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use crate::record::{Incomplete, Lost};
-use crate::symbols::Frame;
+use crate::symbols::{Frame, missed_note};
 use crate::units::{Bytes, Grouped, plural};
 
 /// How many sites a failing assertion shows.
@@ -55,6 +55,9 @@ pub struct LeakReport {
     /// its symbols. Then suppressions match nothing, and blocks that are the
     /// runtime's or the harness's are among the leaks.
     pub nameless: bool,
+    /// Paths of files, the program's own or libraries', whose functions have no names,
+    /// because another file is there by now, or none. Each once, in order.
+    pub unnamed_files: Box<[String]>,
     /// What could not be recorded. When it is not empty, the figures are too
     /// low or stacks are short.
     pub incomplete: Incomplete,
@@ -270,6 +273,7 @@ impl LeakReport {
             runtime: Held::default(),
             suppressed: Held::default(),
             nameless: false,
+            unnamed_files: Box::default(),
             incomplete: Incomplete {
                 blocks: lost.blocks,
                 frames: lost.frames,
@@ -391,6 +395,7 @@ impl fmt::Debug for LeakReport {
             .field("runtime", &self.runtime)
             .field("suppressed", &self.suppressed)
             .field("nameless", &self.nameless)
+            .field("unnamed_files", &self.unnamed_files)
             .field("incomplete", &self.incomplete)
             .finish()
     }
@@ -536,6 +541,9 @@ fn notes(f: &mut fmt::Formatter<'_>, report: &LeakReport) -> fmt::Result {
                  \"debuginfo\"` is fine)"
             ),
         )?;
+    }
+    for path in &*report.unnamed_files {
+        note(f, format_args!("{}", missed_note(path)))?;
     }
     if report.incomplete.blocks > 0 {
         let blocks = report.incomplete.blocks;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::profile::data::{HeapProfile, StackProfile};
 use crate::record;
-use crate::symbols::{Frame, Resolved};
+use crate::symbols::{Frame, Resolved, missed_note};
 
 /// The functions at each return address of a profile: innermost first, those
 /// that were inlined included.
@@ -15,13 +15,16 @@ use crate::symbols::{Frame, Resolved};
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     known: HashMap<u64, Vec<Frame>>,
+    /// Paths of files that have no names, because another is there by now, or none.
+    missed: Vec<String>,
 }
 
 impl Names {
     /// These names, by return address.
     #[doc(hidden)]
     pub fn new(known: HashMap<u64, Vec<Frame>>) -> Self {
-        Self { known }
+        let missed = Vec::new();
+        Self { known, missed }
     }
 
     /// Looks these addresses up in this process.
@@ -29,8 +32,10 @@ impl Names {
         record::quietly(|| {
             let mut symbols = record::symbols();
             symbols.look_up(addresses);
+            let missed = symbols.missed();
             Self {
                 known: symbols.into_known(),
+                missed,
             }
         })
     }
@@ -44,6 +49,11 @@ impl Names {
     /// The functions at a return address; none when it was not looked up.
     pub fn at(&self, address: u64) -> &[Frame] {
         self.known.get(&address).map_or(&[], Vec::as_slice)
+    }
+
+    /// What is to be said of files that have no names.
+    pub(crate) fn notes(&self) -> impl Iterator<Item = String> {
+        self.missed.iter().map(|path| missed_note(path))
     }
 
     /// See [`HeapProfile::trimmed`].
@@ -82,6 +92,10 @@ impl HeapProfile {
     /// first use in a process), and must happen in the process that the profile
     /// is of. None of what it allocates is profiled; the counters show it, some
     /// 35 MB, which are kept for the next time. What has its names already keeps them.
+    ///
+    /// Where another file has come to the path of one that is loaded, or none is there any
+    /// more, the program itself has its names all the same (on Linux x86-64); functions of a
+    /// library may have their addresses only, and the reports have a note that says so.
     ///
     /// ```
     /// # #[global_allocator]

@@ -17,15 +17,18 @@
 
 use core::mem;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+use std::path::PathBuf;
+
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 use once_cell::sync::OnceCell;
 
 use crate::ledger;
 use crate::record::clock::nap;
 use crate::record::fork;
 use crate::record::lock::{Guard, Lock};
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-use crate::symbols::Newcomer;
 use crate::symbols::{Around, Symbols};
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+use crate::symbols::{File, Reader};
 use crate::sync::{AtomicU32, Ordering};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 use crate::sync::{AtomicU64, AtomicUsize};
@@ -117,7 +120,7 @@ pub(crate) fn symbols() -> Symbols {
         result: |make| ledger::apart::leaves(make),
     });
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    let symbols = symbols.with_newcomers(newcomers());
+    let symbols = symbols.with_files(files().into_iter());
     symbols
 }
 
@@ -129,47 +132,73 @@ static AT_THE_START: AtomicUsize = AtomicUsize::new(0);
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 static CLOSED_BY_THEN: AtomicU64 = AtomicU64::new(0);
 
-/// Remembers which files there are. Before `main`, as this file is loaded.
+/// Remembers which files there are, and where the program lies. Before `main`, as this file is loaded.
 #[cfg(target_os = "linux")]
 pub(crate) fn note_files() {
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     {
-        let (files, closed) = unwind::files();
+        let (files, closed) = unwind::note_files();
         AT_THE_START.store(files, Ordering::Relaxed);
         CLOSED_BY_THEN.store(closed, Ordering::Relaxed);
     }
 }
 
-/// The files whose names `backtrace` may not know, or take for those of another.
+/// The files that are loaded, and who reads their names.
 ///
-/// It has a list of the files that were loaded when it was first asked for a name, by us or by
-/// the program. What was there at the start is in it. What was opened after that is in it when
-/// it was first asked by us, and the file was there by then.
+/// `backtrace` has a list of the files that were loaded when it was first asked for a name, by us
+/// or by the program, and of their paths. What was there at the start is in it. What was opened
+/// after that is in it when it was first asked by us, and the file was there by then.
 ///
-/// Not all files are looked up as these are, since `backtrace` knows more of them: names
-/// in separate files, and of a stripped one where each function ends.
+/// Not all files are read as the others are, since `backtrace` knows more of them.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-fn newcomers() -> Vec<Newcomer> {
+fn files() -> Vec<File> {
     static FIRST: OnceCell<Vec<Mapped>> = OnceCell::new();
     ask(|| {
-        let later = || {
+        let all = || {
             let (_, closed) = unwind::files();
             let is_known = closed == CLOSED_BY_THEN.load(Ordering::Relaxed);
             let known = AT_THE_START.load(Ordering::Relaxed);
             // The program itself is always there.
-            unwind::mapped_after(if is_known { known.max(1) } else { 1 })
+            unwind::mapped_in_two(if is_known { known.max(1) } else { 1 })
         };
-        let now = later();
+        let [early, later] = all();
         let first = FIRST.get_or_init(|| {
             // In this order: what was there before it was asked is in its list.
-            let files = later();
+            let [_, files] = all();
             if is_first_asked() { files } else { Vec::new() }
         });
-        now.into_iter()
-            .filter(|file| !first.contains(file))
-            .map(|file| Newcomer::new(file.start, file.end, file.bias, file.path))
+        let early = early.into_iter().map(|file| (file, true));
+        let later = later.into_iter().map(|file| {
+            let is_in_list = first.contains(&file);
+            (file, is_in_list)
+        });
+        early
+            .chain(later)
+            .map(|(file, is)| readable(file, is))
             .collect()
     })
+}
+
+/// A file, and who reads it.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn readable(file: Mapped, is_in_list: bool) -> File {
+    let (reader, read_at) = if file.is_program {
+        // The list has its path of an earlier time.
+        let path = unwind::program_at_the_start();
+        (Reader::Program(unwind::PROGRAM), path)
+    } else if is_in_list {
+        (Reader::Backtrace, PathBuf::from(&file.path))
+    } else {
+        (Reader::Ourselves, PathBuf::from(&file.path))
+    };
+    File {
+        start: file.start,
+        end: file.end,
+        bias: file.bias,
+        path: file.path.clone(),
+        reader,
+        is_there: Box::new(move || file.is_at(&read_at)),
+    }
 }
 
 /// Asks `backtrace` for a name that there is not; whether nobody has asked it before. Then it

@@ -34,6 +34,9 @@ pub struct Frame {
     inlined: bool,
 }
 
+/// What stands for a name that is not known.
+const NAMELESS: &str = "an unknown function";
+
 impl Frame {
     pub(super) fn new(
         function: Option<String>,
@@ -41,7 +44,7 @@ impl Frame {
         line: Option<u32>,
         paths: &Paths,
     ) -> Self {
-        let function = function.unwrap_or_else(|| String::from("an unknown function"));
+        let function = function.unwrap_or_else(|| String::from(NAMELESS));
         let origin = Origin::of(&function, file);
         Self {
             function,
@@ -60,6 +63,11 @@ impl Frame {
             origin: Origin::Unknown,
             inlined: false,
         }
+    }
+
+    /// Whether the function's name is known, of a frame that was found.
+    pub(super) fn is_named(&self) -> bool {
+        self.function != NAMELESS
     }
 
     /// What stands for a stack of which nothing is known.
@@ -114,7 +122,7 @@ impl Frame {
     /// The same, or words for a name that is blank.
     pub(crate) fn name(&self) -> &str {
         if self.function.trim().is_empty() {
-            "an unknown function"
+            NAMELESS
         } else {
             &self.function
         }

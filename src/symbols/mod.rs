@@ -4,20 +4,21 @@
 //! resolved once, by the `backtrace` crate, from the debug information of the
 //! program and its libraries: the functions that were inlined at the address,
 //! innermost first, and the one that they were inlined into. That crate knows what
-//! was loaded when it was first asked; the rest, where we know of them, are `newcomers`.
+//! was loaded when it was first asked, and reads it by its path; `files` has the rest, and
+//! what has another file at its path by now.
 
-mod frame;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod newcomers;
+mod files;
+mod frame;
 mod origin;
 mod runtime;
 mod trim;
 
 use std::collections::HashMap;
 
-pub use frame::Frame;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub(crate) use newcomers::Newcomer;
+pub(crate) use files::{File, Reader};
+pub use frame::Frame;
 pub use origin::Origin;
 pub use trim::Resolved;
 pub(crate) use trim::kept;
@@ -62,7 +63,7 @@ pub struct Symbols {
     paths: frame::Paths,
     around: Around,
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    newcomers: Vec<Newcomer>,
+    files: Vec<files::Known>,
 }
 
 impl Symbols {
@@ -80,14 +81,30 @@ impl Symbols {
             paths: paths.unwrap_or_default(),
             around,
             #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-            newcomers: Vec::new(),
+            files: Vec::new(),
         }
     }
 
-    /// The same, where these files have been loaded since the first look-up.
+    /// The same, where these files are loaded.
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-    pub(crate) fn with_newcomers(self, newcomers: Vec<Newcomer>) -> Self {
-        Self { newcomers, ..self }
+    pub(crate) fn with_files(self, files: impl Iterator<Item = File>) -> Self {
+        let files = files.map(files::Known::new).collect();
+        Self { files, ..self }
+    }
+
+    /// The paths of the files in which addresses were looked up and have no name, because
+    /// another file is there by now, or none; each once, in order.
+    pub(crate) fn missed(&self) -> Vec<String> {
+        #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+        {
+            let missed = self.files.iter().filter_map(files::Known::missed);
+            let mut missed: Vec<String> = missed.map(String::from).collect();
+            missed.sort_unstable();
+            missed.dedup();
+            missed
+        }
+        #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+        Vec::new()
     }
 
     /// Looks up what is not known yet, in the order of the addresses.
@@ -110,13 +127,10 @@ impl Symbols {
     /// stripped of them, or when its file cannot be read.
     pub(crate) fn has_names(&self) -> bool {
         // One that is a part of the program for certain.
-        let own = Self::has_names as fn(&Self) -> bool as *mut core::ffi::c_void;
-        let mut has_one = false;
+        let own = Self::has_names as fn(&Self) -> bool as *const () as usize;
         // As if it was called from behind its first byte.
-        self.around.resolve(own.wrapping_byte_add(1), |symbol| {
-            has_one |= symbol.name().is_some();
-        });
-        has_one
+        let frames = self.look(own.wrapping_add(1) as u64);
+        frames.iter().any(Frame::is_named)
     }
 
     /// All that was looked up, by address.
@@ -152,9 +166,10 @@ impl Symbols {
 
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     fn look(&self, address: u64) -> Vec<Frame> {
-        match self.newcomers.iter().find(|file| file.has(address)) {
-            Some(file) => file.frames(address, &self.paths),
-            None => look(address, &self.paths, self.around),
+        let ask = || look(address, &self.paths, self.around);
+        match self.files.iter().find(|file| file.has(address)) {
+            Some(file) => file.frames(address, &self.paths, ask),
+            None => ask(),
         }
     }
 
@@ -168,6 +183,15 @@ impl Default for Symbols {
     fn default() -> Self {
         Self::new()
     }
+}
+
+/// What a report says of a file that is [missed](Symbols::missed).
+pub(crate) fn missed_note(path: &str) -> String {
+    let path = path.replace(char::is_control, " ");
+    format!(
+        "{path} was replaced or removed while it was in use, or cannot be read: its functions \
+         have no names"
+    )
 }
 
 /// What `backtrace` knows of a return address, innermost first.

@@ -142,7 +142,9 @@ pub(crate) fn settle_in() {}
 /// The code that is mapped into the process, the program's own first; nothing
 /// where that cannot be asked. From a normal context.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub(crate) use modules::{Mapped, files, mapped, mapped_after};
+pub(crate) use modules::{
+    Mapped, PROGRAM, files, mapped, mapped_in_two, note_files, program_at_the_start,
+};
 
 /// The same where it cannot be asked.
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]

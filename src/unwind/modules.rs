@@ -10,11 +10,13 @@
 //!
 //! Where it is missing, [`list`] has what was loaded when it was last asked.
 
+mod disk;
 mod list;
 mod loaded;
 mod mapped;
 
-pub(crate) use mapped::{Mapped, files, mapped, mapped_after};
+pub(crate) use disk::{PROGRAM, program_at_the_start};
+pub(crate) use mapped::{Mapped, files, mapped, mapped_in_two, note_files};
 
 use core::ffi::{c_int, c_void};
 use core::sync::atomic::AtomicUsize;

@@ -4,6 +4,7 @@
 //!   strings   every name and file once
 //!   frames    columns: function and file (places in strings), line, origin, inlined
 //!   tree      columns: up (how far before a node its parent stands), frame; node 0 is the root
+//!   unnamed   sentences about files whose functions have no names
 //!   sites     columns: node (where its stack ends), place (a frame), and the figures
 //! ```
 //!
@@ -41,10 +42,10 @@ impl Tree {
         let mut tree = Self {
             up: vec![0],
             frame: vec![0],
-            ends: Vec::with_capacity(sites.sites.len()),
+            ends: Vec::with_capacity(sites.list.len()),
         };
         let mut known: HashMap<(u32, u32), u32> = HashMap::new();
-        for site in &sites.sites {
+        for site in &sites.list {
             let mut node = 0;
             for &frame in site.stack.iter().rev() {
                 node = *known.entry((node, frame)).or_insert_with(|| {
@@ -106,6 +107,9 @@ impl<'a> Data<'a> {
         write!(w, ",\n\"incomplete\":{{\"blocks\":{}", gone.blocks)?;
         write!(w, ",\"frames\":{}", gone.frames)?;
         write!(w, ",\"cut_stacks\":{}}}", gone.cut_stacks)?;
+        w.write_all(b",\n")?;
+        let notes: Vec<String> = self.sites.names.notes().collect();
+        column(w, "", "unnamed", notes.iter().map(|note| Quoted(note)))?;
         counters(w, "before", &profile.stats_before)?;
         counters(w, "stats", &profile.stats)
     }
@@ -170,7 +174,7 @@ impl<'a> Data<'a> {
     }
 
     fn figures(&self, w: &mut impl Write) -> io::Result<()> {
-        let sites = &self.sites.sites;
+        let sites = &self.sites.list;
         w.write_all(b"\"sites\":{")?;
         column(w, "", "node", &self.tree.ends)?;
         column(w, ",", "place", sites.iter().map(|site| self.place(site)))?;

@@ -86,14 +86,15 @@ function figures(model) {
 }
 
 function incomplete(model) {
-  const { blocks, frames, cut_stacks: cut } = model.data.incomplete;
+  const { incomplete: lost, unnamed } = model.data;
+  const { blocks, frames, cut_stacks: cut } = lost;
   const said = [
     [blocks, " block was", " blocks were", " not recorded, for want of memory"],
     [frames, " frame was", " frames were", " not kept, for want of memory"],
     [cut, " stack", " stacks", " could not be followed to where the thread began"],
   ].filter(([n]) => n > 0);
   const box = find("incomplete");
-  if (said.length === 0) {
+  if (said.length === 0 && unnamed.length === 0) {
     box.append(element("p", "", "Nothing is missing: no block, frame or stack was lost."));
     return;
   }
@@ -103,6 +104,7 @@ function incomplete(model) {
   for (const [n, one, many, what] of said) {
     list.append(element("li", "", text.count(n) + (n === 1 ? one : many) + what));
   }
+  for (const note of unnamed) list.append(element("li", "", note));
   box.append(list);
 }
 

@@ -5,7 +5,7 @@ use core::ffi::CStr;
 use core::fmt::Write as _;
 use core::ops::ControlFlow;
 
-use super::loaded;
+use super::{disk, loaded};
 
 /// A file's code in memory, by whole pages as `/proc/self/maps` has it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,6 +19,8 @@ pub(crate) struct Mapped {
     pub(crate) path: String,
     /// In hexadecimal; empty if there is none.
     pub(crate) build_id: String,
+    /// Whether it is the program itself.
+    pub(crate) is_program: bool,
 }
 
 const PAGE: u64 = 4096;
@@ -28,20 +30,30 @@ const NT_GNU_BUILD_ID: u32 = 3;
 /// All mapped code, the program's own first, and what was opened last at the end. From a normal
 /// context: takes the loader's lock, and memory.
 pub(crate) fn mapped() -> Vec<Mapped> {
-    mapped_after(0)
+    let [mut first, rest] = mapped_in_two(0);
+    first.extend(rest);
+    first
 }
 
-/// The same without that of so many files.
-pub(crate) fn mapped_after(files: usize) -> Vec<Mapped> {
-    let (mut list, mut seen) = (Vec::new(), 0);
+/// The same, that of so many files and that of the rest.
+pub(crate) fn mapped_in_two(files: usize) -> [Vec<Mapped>; 2] {
+    let ([mut first, mut rest], mut seen) = ([const { Vec::new() }; 2], 0);
     loaded::each(|file| {
         seen += 1;
-        if seen > files {
-            add(&mut list, file.base(), file.headers(), file.name());
-        }
+        let list = if seen > files { &mut rest } else { &mut first };
+        // The first is the program, whatever another C library calls it.
+        let name = if seen == 1 { c"" } else { file.name() };
+        add(list, file.base(), file.headers(), name);
         ControlFlow::Continue(())
     });
-    list
+    [first, rest]
+}
+
+/// Remembers where the program lies; how many files there are, and how many have been closed.
+/// As the process starts: takes the loader's lock, and no memory.
+pub(crate) fn note_files() -> (usize, u64) {
+    disk::note_program();
+    files()
 }
 
 /// How many files there are, and how many have been closed. From a normal context: takes the
@@ -57,11 +69,10 @@ pub(crate) fn files() -> (usize, u64) {
 }
 
 fn add(list: &mut Vec<Mapped>, base: u64, headers: &[libc::Elf64_Phdr], name: &CStr) {
+    let is_program = name.is_empty();
     let path = match name.to_string_lossy() {
         // The program itself.
-        name if name.is_empty() => std::env::current_exe()
-            .map(|path| path.display().to_string())
-            .unwrap_or_default(),
+        name if name.is_empty() => disk::program(),
         name => name.into_owned(),
     };
     let build_id = headers
@@ -82,6 +93,7 @@ fn add(list: &mut Vec<Mapped>, base: u64, headers: &[libc::Elf64_Phdr], name: &C
             bias: base,
             path: path.clone(),
             build_id: build_id.clone(),
+            is_program,
         });
     }
 }
@@ -97,15 +109,20 @@ fn is_loaded(part: &libc::Elf64_Phdr, headers: &[libc::Elf64_Phdr]) -> bool {
     })
 }
 
-/// The build id in a segment of notes: each is the lengths of its name and its
-/// content, a type, and both of these, padded to four bytes.
+/// The build id in a segment of notes.
 fn build_id(base: u64, header: &libc::Elf64_Phdr) -> Option<String> {
     let len = usize::try_from(header.p_memsz).ok()?;
     let address = usize::try_from(base.wrapping_add(header.p_vaddr)).ok()?;
     let first: *const u8 = core::ptr::with_exposed_provenance(address);
     // SAFETY: a segment that is loaded, as the caller has seen, which stays mapped while the loader's lock is held, as
     // it is in its callback; notes are never written to.
-    let mut notes = unsafe { core::slice::from_raw_parts(first, len) };
+    let notes = unsafe { core::slice::from_raw_parts(first, len) };
+    build_id_in(notes)
+}
+
+/// The build id among notes: each is the lengths of its name and its content, a type, and both
+/// of these, padded to four bytes.
+pub(super) fn build_id_in(mut notes: &[u8]) -> Option<String> {
     while let Some((lengths, rest)) = notes.split_first_chunk::<12>() {
         let word = |at: usize| {
             let bytes = lengths.get(at..at + 4)?;
