@@ -6,12 +6,15 @@ use std::collections::BTreeSet;
 
 use heapledger::__private::profile::empty;
 use heapledger::HeapProfile;
-use heapledger::profile::{Amount, Mode, Names, StackProfile, Value};
+use heapledger::profile::{Amount, Frame, Mode, Names, StackProfile, Value};
 use serde_json::Value as Json;
 
+#[path = "fixtures/measured_profile.rs"]
+mod measured_profile;
 #[path = "fixtures/sample_profile.rs"]
 mod sample_profile;
 
+use measured_profile::measured;
 use sample_profile::{WEIRD, names, sample};
 
 const SAMPLED: Mode = Mode::Sampled {
@@ -55,6 +58,35 @@ fn folded(profile: &HeapProfile, value: Value) -> Vec<(Vec<String>, u64)> {
         (stack, value.parse().expect("a number"))
     });
     read.collect()
+}
+
+/// Bug prevented: a report shows our own functions between the program's, and
+/// [`HeapProfile::trimmed`] and differences do not.
+#[test]
+fn every_format_shows_stacks_as_they_are_trimmed() {
+    let (profile, shown) = measured();
+    let trimmed = profile.trimmed(&profile.stacks[0]);
+    let names: Vec<_> = trimmed.iter().map(Frame::function).collect();
+    assert_eq!(names, shown);
+
+    let outermost_first: Vec<_> = shown.iter().rev().copied().map(String::from).collect();
+    let folded = folded(&profile, Value::LiveBytes);
+    assert_eq!(folded, [(outermost_first, 300)]);
+    let dhat = dhat(&profile);
+    let frames = dhat["pps"][0]["fs"].as_array().expect("a list");
+    let table = dhat["ftbl"].as_array().expect("a list");
+    let at = |place: &Json| usize::try_from(place.as_u64()?).ok();
+    let frames = frames.iter().map(|place| table[at(place)?].as_str());
+    let frames: Vec<_> = frames.collect();
+    assert_eq!(frames, shown.map(Some));
+    let mut page = Vec::new();
+    profile.write_html(&mut page).expect("memory takes it");
+    let grown = profile.diff(&empty(Mode::EveryAllocation, None));
+    let page = String::from_utf8(page).expect("text");
+    for report in [text(&profile), page, grown.to_string()] {
+        assert!(shown.iter().all(|name| report.contains(name)), "{report}");
+        assert!(!report.contains("heapledger::scope"), "{report}");
+    }
 }
 
 /// Many stacks of one frame each, the later ones larger.

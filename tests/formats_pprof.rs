@@ -7,11 +7,14 @@ use heapledger::HeapProfile;
 use heapledger::profile::{Amount, Mapping, Mode, StackProfile, Value};
 use proptest::prelude::*;
 
+#[path = "fixtures/measured_profile.rs"]
+mod measured_profile;
 #[path = "support/proto.rs"]
 mod proto;
 #[path = "fixtures/sample_profile.rs"]
 mod sample_profile;
 
+use measured_profile::measured;
 use sample_profile::{WEIRD, names, sample};
 
 fn exact() -> HeapProfile {
@@ -73,6 +76,18 @@ fn stacks_are_trimmed_within_an_address() {
     assert_eq!(stacks[5], ["qsort:0", "sample::main:5"]);
     assert_eq!(stacks[6], ["an unknown function:0", "sample::main:5"]);
     assert_eq!(stacks[7], ["an unknown stack:0"]);
+}
+
+/// Bug prevented: pprof shows our own functions between the program's, which
+/// [`HeapProfile::trimmed`] does not.
+#[test]
+fn measurements_are_cut_out_of_an_address() {
+    let (profile, shown) = measured();
+    let read = proto::read(&profile);
+    let stack = read.stack(&read.sample[0]);
+    assert_eq!(stack, shown.map(|name| format!("{name}:0")));
+    // The address that they were inlined at is there all the same, once.
+    assert_eq!(read.location.len(), 2);
 }
 
 /// Bug prevented: names that a reader takes apart: pprof removes `<..>` from

@@ -4,7 +4,6 @@
 //! writes addresses, what is mapped where, and build ids, and pprof looks the
 //! names up where the debug information is.
 
-use core::ops::Range;
 use std::collections::HashMap;
 use std::io::{self, Write};
 use std::time::SystemTime;
@@ -31,8 +30,8 @@ impl HeapProfile {
     /// are already weighted, and its interval is only told as the period.
     ///
     /// After [`symbolize`](Self::symbolize) the file has functions and lines,
-    /// those that were inlined included, without the allocator's frames and the
-    /// runtime's. Before, it has addresses and what is needed to look them up
+    /// those that were inlined included, without the allocator's frames, the runtime's
+    /// and those of this crate's measurements. Before, it has addresses and what is needed to look them up
     /// elsewhere: `pprof` does so by itself where it finds the files with these
     /// build ids.
     ///
@@ -175,7 +174,7 @@ fn encode(profile: &HeapProfile, shown: Value) -> Vec<u8> {
             to.number(1, i as u64 + 1);
             to.number(2, location.mapping);
             to.number(3, location.address);
-            for frame in location.lines {
+            for frame in &location.lines {
                 let function = functions.number(frame, &mut strings);
                 to.message(4, |to| {
                     to.number(1, function);
@@ -306,14 +305,18 @@ struct Location<'a> {
     mapping: u64,
     address: u64,
     /// Innermost first; none when the names are not known.
-    lines: &'a [Frame],
+    lines: Vec<&'a Frame>,
 }
+
+/// Which frames of an address a place has, and the place's number.
+type Numbered = (Box<[usize]>, u64);
 
 /// The places in the code, each once.
 ///
 /// Where a stack is trimmed within an address, since part of what was inlined
-/// there is the allocator's and part the user's, the place has only the lines
-/// that stay: it is another place than the untrimmed one with that address.
+/// there is the allocator's, or a measurement of ours, and part the user's, the
+/// place has only the lines that stay: it is another place than the untrimmed one
+/// with that address.
 struct Locations<'a> {
     names: Option<&'a Names>,
     /// What stands for a stack without addresses, so that its amount is seen.
@@ -321,7 +324,8 @@ struct Locations<'a> {
     mappings: Vec<&'a Mapping>,
     /// Where each mapping begins and ends, and its number; sorted.
     ranges: Vec<(u64, u64, u64)>,
-    numbers: HashMap<(u64, Range<usize>), u64>,
+    /// By address.
+    numbers: HashMap<u64, Vec<Numbered>>,
     list: Vec<Location<'a>>,
 }
 
@@ -350,12 +354,12 @@ impl<'a> Locations<'a> {
     fn of(&mut self, stack: &StackProfile, numbers: &mut Vec<u64>) {
         numbers.clear();
         if stack.addresses.is_empty() {
-            numbers.push(self.number(0, self.nowhere, 0..1));
+            numbers.push(self.number(0, self.nowhere, &[0]));
             return;
         }
         let Some(names) = self.names else {
             for &address in &stack.addresses {
-                let number = self.number(address, &[], 0..0);
+                let number = self.number(address, &[], &[]);
                 numbers.push(number);
             }
             return;
@@ -365,36 +369,44 @@ impl<'a> Locations<'a> {
             .iter()
             .flat_map(|&address| names.at(address))
             .collect();
-        let kept = symbols::kept(&frames);
-        let mut begin = 0;
+        let shown = symbols::shown(&frames);
+        let mut shown = shown.into_iter().peekable();
+        let (mut begin, mut lines) = (0, Vec::new());
         for &address in &stack.addresses {
             let here = names.at(address);
             let end = begin + here.len();
-            let lines = kept.start.clamp(begin, end) - begin..kept.end.clamp(begin, end) - begin;
+            let here_shown = core::iter::from_fn(|| shown.next_if(|&place| place < end));
+            lines.clear();
+            lines.extend(here_shown.map(|place| place - begin));
             // An address without any name is no frame that could be cut.
             if !lines.is_empty() || here.is_empty() {
-                let number = self.number(address, here, lines);
+                let number = self.number(address, here, &lines);
                 numbers.push(number);
             }
             begin = end;
         }
     }
 
-    fn number(&mut self, address: u64, frames: &'a [Frame], lines: Range<usize>) -> u64 {
+    /// The number of the place at an address that has these of its frames.
+    fn number(&mut self, address: u64, frames: &'a [Frame], lines: &[usize]) -> u64 {
+        let known = self.numbers.get(&address).into_iter().flatten();
+        for (other, number) in known {
+            if &**other == lines {
+                return *number;
+            }
+        }
         // The call, not what it returns to: the next line may be another's.
         let call = address.saturating_sub(1);
-        if let Some(&number) = self.numbers.get(&(address, lines.clone())) {
-            return number;
-        }
-        let lines_there = frames.get(lines.clone()).unwrap_or(&[]);
         let mapping = self.mapping(call);
+        let lines_there = lines.iter().filter_map(|&line| frames.get(line));
         self.list.push(Location {
             mapping,
             address: call,
-            lines: lines_there,
+            lines: lines_there.collect(),
         });
         let number = self.list.len() as u64;
-        self.numbers.insert((address, lines), number);
+        let places = self.numbers.entry(address).or_default();
+        places.push((lines.into(), number));
         number
     }
 

@@ -2,7 +2,7 @@
 //!
 //! A profile knows a stack by its addresses. Two calls on one line are two
 //! addresses, and what is cut off a stack (the allocator's own frames, the
-//! runtime's) may be all that set it apart from another: so stacks are
+//! runtime's, those of our own measurements) may be all that set it apart from another: so stacks are
 //! trimmed first, and then those that look the same are made one.
 
 use std::collections::HashMap;
@@ -140,13 +140,13 @@ impl Building {
             ids.extend_from_slice(&self.at(address, names));
         }
         let frames: Vec<&Frame> = ids.iter().filter_map(|&id| at(&self.frames, id)).collect();
-        let kept = symbols::kept(&frames);
-        let kept = ids.get(kept).unwrap_or(&[]);
-        if kept.is_empty() {
+        let shown = symbols::shown(&frames);
+        if shown.is_empty() {
             // No stack at all: it needs a name all the same, and viewers a frame.
             return vec![self.number(&Frame::nowhere())];
         }
-        kept.to_vec()
+        let ids = shown.into_iter().filter_map(|place| ids.get(place));
+        ids.copied().collect()
     }
 
     /// The frames at an address, at least one.

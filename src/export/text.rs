@@ -20,10 +20,11 @@ impl HeapProfile {
     /// what was ever allocated, by site, largest first, each with `file:line`
     /// and the calls that led there; then the sizes and the threads.
     ///
-    /// A site is a stack without the allocator's frames and the runtime's. The
-    /// first 20 of each kind are shown, and what the rest sum up to. Names are
-    /// looked up if [`symbolize`](Self::symbolize) has not. Estimates have their
-    /// standard error behind `±`.
+    /// A site is a stack as [`trimmed`](Self::trimmed) shows it: without the allocator's
+    /// frames, the runtime's and those of this crate's measurements. The first 20 of each
+    /// kind are shown, and what the rest sum up to. Names are looked up if
+    /// [`symbolize`](Self::symbolize) has not. Estimates have their standard error behind
+    /// `±`.
     ///
     /// # Errors
     ///

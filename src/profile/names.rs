@@ -157,7 +157,8 @@ impl HeapProfile {
     }
 
     /// The functions of a stack as the reports show them, innermost first: without the
-    /// allocator's at its beginning and the runtime's at its end. None before
+    /// allocator's at its beginning, the runtime's at its end, and in between those of this
+    /// crate's measurements, such as [`measure`](crate::measure) and leak checks. None before
     /// [`symbolize`](Self::symbolize).
     ///
     /// ```

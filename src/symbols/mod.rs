@@ -21,7 +21,7 @@ pub(crate) use files::{File, Reader};
 pub use frame::Frame;
 pub use origin::Origin;
 pub use trim::Resolved;
-pub(crate) use trim::kept;
+pub(crate) use trim::shown;
 
 /// Runs what it is given.
 pub(crate) type Room = fn(&mut dyn FnMut());

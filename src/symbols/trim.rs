@@ -30,31 +30,40 @@ impl Resolved {
         &self.frames
     }
 
-    /// Without the allocator's frames at the beginning, the runtime's at the end
-    /// and those of our own measurements in between; all of them when nothing
-    /// else would be left.
+    /// Those that people want to see: see [`shown`].
     pub fn trimmed(&self) -> Vec<Frame> {
         let frames: Vec<&Frame> = self.frames.iter().collect();
-        let kept = self.frames.get(kept(&frames)).unwrap_or(&[]);
-        let trimmed = without_measurements(kept);
-        if trimmed.is_empty() {
-            kept.to_vec()
-        } else {
-            trimmed
-        }
+        let places = shown(&frames).into_iter();
+        let frames = places.filter_map(|place| frames.get(place).copied());
+        frames.cloned().collect()
     }
 }
 
-/// The frames without those of our measurements around the program's code, and
-/// what std puts between the two.
-fn without_measurements(frames: &[Frame]) -> Vec<Frame> {
-    let mut rest: Vec<Frame> = Vec::with_capacity(frames.len());
-    for frame in frames {
-        if frame.origin() == Origin::Allocator && is_check(frame) {
-            let program = rest.iter().rposition(|inner| !is_call(inner));
+/// The places of the frames, innermost first, that people want to see: without the
+/// allocator's frames at the beginning, the runtime's at the end and those of our own
+/// measurements in between; with these when nothing else would be left.
+pub(crate) fn shown(frames: &[&Frame]) -> Vec<usize> {
+    let kept = kept(frames);
+    let shown = without_measurements(frames, kept.clone());
+    if shown.is_empty() {
+        kept.collect()
+    } else {
+        shown
+    }
+}
+
+/// The places of the frames without those of our measurements around the program's
+/// code, and what std puts between the two.
+fn without_measurements(frames: &[&Frame], kept: Range<usize>) -> Vec<usize> {
+    let mut rest: Vec<usize> = Vec::with_capacity(kept.len());
+    let is_call_at = |place: &usize| frames.get(*place).is_some_and(|frame| is_call(frame));
+    for place in kept {
+        let frame = frames.get(place);
+        if frame.is_some_and(|frame| frame.origin() == Origin::Allocator && is_check(frame)) {
+            let program = rest.iter().rposition(|inner| !is_call_at(inner));
             rest.truncate(program.map_or(0, |at| at + 1));
         } else {
-            rest.push(frame.clone());
+            rest.push(place);
         }
     }
     rest
@@ -62,7 +71,7 @@ fn without_measurements(frames: &[Frame]) -> Vec<Frame> {
 
 /// What of a stack's frames, innermost first, lies between the allocator's and
 /// the runtime's.
-pub(crate) fn kept(frames: &[&Frame]) -> Range<usize> {
+fn kept(frames: &[&Frame]) -> Range<usize> {
     let begin = begin(frames);
     let end = frames
         .iter()
