@@ -313,12 +313,14 @@ fn leaks_through(library: &Library) -> String {
     format!("{report:#}")
 }
 
-/// The same in each format of a profile that has notes.
-fn profiles_through(library: &Library) -> [String; 3] {
+/// The same in each format of a profile that has notes, and in a difference.
+fn profiles_through(library: &Library) -> [String; 4] {
     let profiler = Profiler::builder().every_allocation().start();
     let profiler = profiler.expect("a profile");
+    let before = profiler.snapshot();
     leak_through(library);
     let mut profile = profiler.finish();
+    let grown = profile.diff(&before).to_string();
     let mut formats = [const { Vec::new() }; 3];
     let [text, html, pprof] = &mut formats;
     profile.write_text(text).expect("memory");
@@ -328,7 +330,8 @@ fn profiles_through(library: &Library) -> [String; 3] {
     *pprof = zune_inflate::DeflateDecoder::new(pprof)
         .decode_gzip()
         .expect("gzip");
-    formats.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
+    let [text, html, pprof] = formats.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    [text, html, pprof, grown]
 }
 
 /// Leaks through a library that was built again.

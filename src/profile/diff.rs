@@ -2,7 +2,7 @@
 
 use core::cmp::Reverse;
 use core::fmt;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use crate::profile::data::{Amount, HeapProfile, StackProfile};
@@ -272,10 +272,11 @@ impl ProfileDiff {
         Resolved::new(frames).trimmed()
     }
 
-    /// What of the live bytes changed, as people see it, what grew most first.
+    /// What of the live bytes changed, as people see it, what grew most first; and what is to
+    /// be said of files that have no names.
     ///
     /// Two calls on one line are two addresses, and so two stacks, but not to a reader.
-    fn looks(&self) -> Vec<Look> {
+    fn looks(&self) -> (Vec<Look>, BTreeSet<String>) {
         let stacks = self.stacks.iter().filter(|stack| stack.live.bytes != 0);
         let stacks: Vec<&StackDiff> = stacks.collect();
         let missing = self.missing(&stacks);
@@ -294,7 +295,9 @@ impl ProfileDiff {
         }
         // Stable: equals stay in the order of the stacks.
         looks.sort_by_key(|look| Reverse((look.live.bytes, look.live.blocks)));
-        looks
+        let known = self.names.iter().flatten().map(Arc::as_ref);
+        let notes = known.chain([&missing]).flat_map(Names::notes).collect();
+        (looks, notes)
     }
 }
 
@@ -320,7 +323,11 @@ impl fmt::Display for ProfileDiff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "alive      {}", self.live)?;
         write!(f, "\nallocated  {}", self.total)?;
-        let looks = record::quietly(|| self.looks());
+        let (looks, notes) = record::quietly(|| self.looks());
+        for (i, note) in notes.iter().enumerate() {
+            let gap = if i == 0 { "\n\n" } else { "\n" };
+            write!(f, "{gap}note: {note}")?;
+        }
         let grown: Vec<&Look> = looks.iter().filter(|look| look.live.bytes > 0).collect();
         let (shown, rest) = grown.split_at(grown.len().min(SHOWN));
         for look in shown {
