@@ -6,6 +6,7 @@
     reason = "forks and sends signals, which no safe function of the standard library does"
 )]
 
+use std::alloc::{GlobalAlloc, Layout};
 use std::ffi::OsStr;
 use std::fs;
 use std::hint::black_box;
@@ -17,6 +18,7 @@ use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use heapledger::TrackingAllocator;
 use parking_lot::Mutex;
 
 #[path = "support/folders.rs"]
@@ -25,8 +27,37 @@ mod support;
 
 use folders::{folder, names_in};
 
+/// An allocator of the program's own around ours: its frames have no name of ours.
+struct Around(TrackingAllocator);
+
+// SAFETY: hands everything on to an allocator.
+unsafe impl GlobalAlloc for Around {
+    #[inline(never)]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller.
+        black_box(unsafe { self.0.alloc(layout) })
+    }
+
+    #[inline(never)]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller.
+        black_box(unsafe { self.0.alloc_zeroed(layout) })
+    }
+
+    #[inline(never)]
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller.
+        black_box(unsafe { self.0.realloc(block, layout, size) })
+    }
+
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller.
+        unsafe { self.0.dealloc(block, layout) };
+    }
+}
+
 #[global_allocator]
-static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+static HEAP: Around = Around(TrackingAllocator::new());
 
 /// Says to this binary which program it is.
 const PART: &str = "HEAPLEDGER_TEST_PART";
@@ -531,6 +562,28 @@ fn leaks_are_reported_at_exit_where_and_how_it_was_said() {
     assert_eq!((code, said.as_str()), (Some(OWN_CODE), ""));
 }
 
+/// Bug prevented: all blocks are told to come from the program's own allocator around ours, as
+/// nothing was learned of its frames while the recorder had itself left out.
+fn the_allocators_own_frames_are_learned_also_here() {
+    let folder = folder("environment-frames");
+    let values = [
+        ("returns", "profile,every=1,file=f.txt,file=f.folded"),
+        ("leaks", "leaks,file=l.txt"),
+    ];
+    for (part, value) in values {
+        let (code, said, _) = run(part, value, &folder);
+        assert_eq!((code, said.as_str()), (Some(OWN_CODE), ""));
+    }
+    for name in ["f.txt", "f.folded", "l.txt"] {
+        let text = fs::read_to_string(folder.join(name)).expect("a report");
+        assert!(text.contains("_here"), "{text}");
+        assert!(!text.contains("Around"), "{text}");
+    }
+    // Nor is what has arranged it a leak.
+    let leaks = fs::read_to_string(folder.join("l.txt")).expect("a report");
+    assert!(leaks.starts_with("1 block leaked, 4,444 bytes"), "{leaks}");
+}
+
 /// Bug prevented: std's own blocks, which no program can free, taken for leaks.
 fn a_program_without_leaks_is_told_nothing() {
     let folder = folder("environment-clean");
@@ -606,6 +659,7 @@ fn main() -> ExitCode {
         a_forked_child_says_that_it_has_no_thread_for_the_signal,
         without_the_variable_there_is_no_thread_and_no_file,
         the_programs_own_profiler_is_told_that_there_is_one,
+        the_allocators_own_frames_are_learned_also_here,
         leaks_are_reported_at_exit_where_and_how_it_was_said,
         a_program_without_leaks_is_told_nothing,
         a_set_user_id_program_does_not_heed_the_variable,

@@ -1,12 +1,12 @@
 //! The leak check that the variable has asked for, and its verdict.
 
-use std::path::Path;
-
 use once_cell::sync::OnceCell;
 
 use crate::environment::owner::Owner;
 use crate::environment::settings::LeaksWanted;
+use crate::environment::work;
 use crate::leaks::{Process, ProcessGuard};
+use crate::record;
 use crate::sync::Mutex;
 
 static CHECK: OnceCell<Check> = OnceCell::new();
@@ -19,7 +19,18 @@ struct Check {
     owner: Owner,
 }
 
-pub(super) fn start(wanted: LeaksWanted, folder: &Path) -> Result<(), String> {
+pub(super) fn start(wanted: LeaksWanted) -> Result<(), String> {
+    let check = record::quietly(|| as_wanted(wanted));
+    // Not quietly, as `work::begin` says.
+    let guard = check.start().map_err(|error| error.to_string())?;
+    let guard = Mutex::new(Some(guard));
+    // Only `start` fills it, and it runs once.
+    let owner = Owner::here();
+    drop(CHECK.set(Check { guard, owner }));
+    Ok(())
+}
+
+fn as_wanted(wanted: LeaksWanted) -> Process {
     let mut check = Process::new();
     for pattern in &wanted.suppressions {
         check = check.suppress(pattern);
@@ -28,15 +39,10 @@ pub(super) fn start(wanted: LeaksWanted, folder: &Path) -> Result<(), String> {
         check = check.exit_code(code);
     }
     if let Some(name) = wanted.file {
-        let pid = std::process::id();
-        check = check.to_file(name.from(folder).path(&pid.to_string(), 1, false));
+        let pid = std::process::id().to_string();
+        check = check.to_file(name.from(&work::here()).path(&pid, 1, false));
     }
-    let guard = check.start().map_err(|error| error.to_string())?;
-    let guard = Mutex::new(Some(guard));
-    // Only `start` fills it, and it runs once.
-    let owner = Owner::here();
-    drop(CHECK.set(Check { guard, owner }));
-    Ok(())
+    check
 }
 
 /// Whether this process is to give a verdict.

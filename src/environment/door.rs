@@ -15,6 +15,7 @@ use once_cell::sync::OnceCell;
 
 use crate::environment::owner::Owner;
 use crate::environment::settings::Signal;
+use crate::environment::work::Moments;
 use crate::environment::{VARIABLE, check, work};
 use crate::record;
 
@@ -31,7 +32,7 @@ extern "C" fn start() {
     let Some(value) = std::env::var_os(VARIABLE) else {
         return;
     };
-    record::quietly(|| match value.to_str() {
+    match value.to_str() {
         Some("") => {}
         _ if gains_rights() => work::tell("HEAPLEDGER is not heeded by a set-user-id program"),
         _ if !is_the_program() => {
@@ -39,13 +40,17 @@ extern "C" fn start() {
         }
         Some(value) => arrange(value),
         None => work::tell("HEAPLEDGER does nothing: it is not UTF-8"),
-    });
+    }
 }
 
 fn arrange(value: &str) {
-    let Some(moments) = work::begin(value) else {
-        return;
-    };
+    if let Some(moments) = work::begin(value) {
+        record::quietly(|| attend(&moments));
+    }
+}
+
+/// Has us called at these moments.
+fn attend(moments: &Moments) {
     if let Some(signal) = moments.signal
         && let Err(error) = listen(signal)
     {

@@ -1,6 +1,6 @@
 //! The profile that the variable has asked for, and its reports.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use once_cell::sync::OnceCell;
 
@@ -34,18 +34,22 @@ pub(super) struct Moments {
 /// Says a line to the person who has set the variable: there is nobody else
 /// who could be told, as no code has called us.
 pub(super) fn tell(what: &str) {
-    let line = format!("heapledger: {what}\n");
-    way_out::undisturbed(|| way_out::say(&line));
+    record::quietly(|| {
+        let line = format!("heapledger: {what}\n");
+        way_out::undisturbed(|| way_out::say(&line));
+    });
 }
 
 /// Does what the variable's value says; nothing more is to be arranged when
 /// that is nothing, or cannot be done.
+///
+/// Quietly but for what starts a recording: the first one learns which frames are the
+/// allocator's own by having itself recorded, and allocates nothing else once it is under way.
 pub(super) fn begin(value: &str) -> Option<Moments> {
-    let folder = std::env::current_dir().unwrap_or_default();
-    let begun = match parse(value) {
+    let begun = match record::quietly(|| parse(value)) {
         Ok(Order::Nothing) => return None,
-        Ok(Order::Profile(wanted)) => start(wanted, &folder),
-        Ok(Order::Leaks(wanted)) => check::start(wanted, &folder).map(|()| Moments {
+        Ok(Order::Profile(wanted)) => start(wanted),
+        Ok(Order::Leaks(wanted)) => check::start(wanted).map(|()| Moments {
             at_exit: true,
             signal: None,
         }),
@@ -54,23 +58,32 @@ pub(super) fn begin(value: &str) -> Option<Moments> {
     begun
         .map_err(|why| {
             let value = value.escape_debug();
-            tell(&format!("{VARIABLE}={value} does nothing: {why}"));
+            record::quietly(|| tell(&format!("{VARIABLE}={value} does nothing: {why}")));
         })
         .ok()
 }
 
-fn start(wanted: Wanted, folder: &Path) -> Result<Moments, String> {
+/// Where the program was started.
+pub(super) fn here() -> PathBuf {
+    std::env::current_dir().unwrap_or_default()
+}
+
+fn start(wanted: Wanted) -> Result<Moments, String> {
+    let reports = record::quietly(|| {
+        let folder = here();
+        let bound = |report: Report| Report {
+            name: report.name.from(&folder),
+            ..report
+        };
+        wanted.reports.into_iter().map(bound).collect()
+    });
     let profiler = Profiler::builder()
         .sample_every(wanted.every)
         .start()
         .map_err(|error| error.to_string())?;
-    let bound = |report: Report| Report {
-        name: report.name.from(folder),
-        ..report
-    };
     let running = Running {
         profiler,
-        reports: wanted.reports.into_iter().map(bound).collect(),
+        reports,
         owner: Owner::here(),
         reported: AtomicU64::new(0),
         writing: Mutex::new(()),

@@ -245,18 +245,18 @@ impl Recording {
     }
 
     /// Lets the first recording learn which frames are the allocator's own. It
-    /// allocates to find out, recorded, so it cannot be done quietly.
+    /// allocates to find out, recorded, so it cannot be done quietly: the next one
+    /// learns them then.
     fn calibrate(&self) {
         static ONCE: OnceCell<()> = OnceCell::new();
         if ONCE.get().is_some() {
             return;
         }
         loader::ask(|| {
-            ONCE.get_or_init(|| {
+            let _ = ONCE.get_or_try_init(|| {
                 let visit = self.key().enter();
-                if visit.is_recorded() {
-                    unwind::calibrate_with(rehearsal::rehearse);
-                }
+                let learns = || unwind::calibrate_with(rehearsal::rehearse);
+                (visit.is_recorded() && learns()).then_some(()).ok_or(())
             });
         });
     }

@@ -59,16 +59,18 @@ fn add(function: u64) {
 /// recording switched on for the calling thread: it allocates in each way that
 /// there is, and each must lead to a capture.
 pub fn calibrate() {
-    calibrate_with(|| {});
+    let _ = calibrate_with(|| {});
 }
 
 /// The same with captures by functions that no allocation comes through now, but
-/// some will: `rehearse` makes them.
-pub(crate) fn calibrate_with(rehearse: fn()) {
+/// some will: `rehearse` makes them. Whether any function is known now.
+pub(crate) fn calibrate_with(rehearse: fn()) -> bool {
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     crate::unwind::rules::RULES.clear();
     probe(rehearse);
     LIMIT.store(0, Ordering::Relaxed);
+    let [first, ..] = &FUNCTIONS;
+    first.load(Ordering::Relaxed) != 0
 }
 
 #[inline(never)]
