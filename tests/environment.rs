@@ -67,6 +67,8 @@ const PATIENCE: Duration = Duration::from_mins(2);
 
 const BLOCKS: usize = 300;
 const BYTES: usize = 1_000;
+/// What one program waits for before it ends: far longer than planting takes, or a step of time.
+const WAIT: Duration = Duration::from_millis(200);
 /// What the ordinary program ends with, whatever becomes of its profile.
 const OWN_CODE: u8 = 7;
 
@@ -88,6 +90,10 @@ fn program(part: &str) -> ExitCode {
         "exits" => {
             planted_here();
             std::process::exit(OWN_CODE.into());
+        }
+        "waits" => {
+            planted_here();
+            thread::sleep(WAIT);
         }
         "exits on a thread" => {
             planted_here();
@@ -240,6 +246,24 @@ fn planted_in(path: &Path) -> u64 {
         .sum()
 }
 
+/// What a page has for its scripts.
+#[track_caller]
+fn data_in(path: &Path) -> serde_json::Value {
+    let page = fs::read_to_string(path).expect("a report");
+    let (_, data) = page
+        .split_once("<script id=\"data\" type=\"application/json\">")
+        .expect("its data");
+    let (data, _) = data.split_once("</script>").expect("its end");
+    serde_json::from_str(data).expect("JSON")
+}
+
+/// The numbers of a column.
+#[track_caller]
+fn numbers(column: &serde_json::Value) -> Vec<u64> {
+    let numbers = column.as_array().expect("a column").iter();
+    numbers.map(|n| n.as_u64().expect("a number")).collect()
+}
+
 /// All blocks that were ever allocated, in a report for `dh_view`.
 fn blocks_in(json: &[u8]) -> u64 {
     let dhat: serde_json::Value = serde_json::from_slice(json).expect("JSON");
@@ -315,6 +339,27 @@ fn every_way_through_exit_writes_the_report_and_keeps_the_exit_code() {
         let names = names_in(&folder);
         assert_eq!(names.len(), 1, "{part}: {names:?}");
         assert!(planted_in(&folder.join(&names[0])) >= PLANTED, "{part}");
+    }
+}
+
+/// Bug prevented: the chart ends with what was allocated last, as the thread that ends the process
+/// counts nothing any more.
+fn the_end_of_the_process_is_the_last_moment_that_is_told() {
+    let folder = folder("environment-moments");
+    for every in ["1", "64k"] {
+        let value = format!("profile,every={every},file=m.html");
+        let (code, said, _) = run("waits", &value, &folder);
+        assert_eq!((code, said.as_str()), (Some(OWN_CODE), ""));
+        let timeline = &data_in(&folder.join("m.html"))["timeline"];
+        let (times, live) = (
+            numbers(&timeline["at_ms"]),
+            numbers(&timeline["live_bytes"]),
+        );
+        let last = (times.last().copied(), live.last().copied());
+        assert!(last.0 >= Some(WAIT.as_millis() as u64), "{times:?}");
+        // And without what the report takes itself.
+        let live = last.1.expect("a figure");
+        assert!((PLANTED..2 * PLANTED).contains(&live), "{live}");
     }
 }
 
@@ -649,6 +694,7 @@ fn main() -> ExitCode {
     support::main(cases![
         each_format_is_written_at_exit,
         every_way_through_exit_writes_the_report_and_keeps_the_exit_code,
+        the_end_of_the_process_is_the_last_moment_that_is_told,
         samples_are_the_default_and_are_estimates,
         a_name_is_bound_to_the_folder_of_the_start,
         signals_write_numbered_reports_while_the_program_runs,

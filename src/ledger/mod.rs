@@ -324,6 +324,12 @@ pub(crate) fn live_as_seen_by(slot: &Slot) -> i64 {
     apart::around(|| BOOKS.peak.live()).wrapping_add(slot.unpublished())
 }
 
+/// The same of who has no slot: what threads have published.
+#[cfg(all(not(loom), feature = "profile"))]
+pub(crate) fn live_as_published() -> i64 {
+    apart::around(|| BOOKS.peak.live())
+}
+
 /// All slots, the shared one first.
 #[cfg(all(not(loom), feature = "profile"))]
 pub(crate) fn slots() -> impl Iterator<Item = &'static Slot> {

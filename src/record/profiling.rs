@@ -286,14 +286,17 @@ impl Current {
         Self::note(now_ms, || ledger::live_as_seen_by(slot));
     }
 
-    /// The same of a thread that may stand apart itself.
+    /// The same of a thread that may stand apart itself, and may have no slot any more, as at
+    /// the end of the process.
     fn look_around_from_apart(now_ms: u64) {
-        if let Some(slot) = ledger::own() {
-            let untold = ledger::apart::untold(slot);
-            Self::note(now_ms, || {
-                ledger::live_as_seen_by(slot).wrapping_sub(untold)
-            });
-        }
+        let Some(slot) = ledger::own() else {
+            Self::note(now_ms, ledger::live_as_published);
+            return;
+        };
+        let untold = ledger::apart::untold(slot);
+        Self::note(now_ms, || {
+            ledger::live_as_seen_by(slot).wrapping_sub(untold)
+        });
     }
 
     #[inline]
