@@ -69,6 +69,8 @@ const BLOCKS: usize = 300;
 const BYTES: usize = 1_000;
 /// What one program waits for before it ends: far longer than planting takes, or a step of time.
 const WAIT: Duration = Duration::from_millis(200);
+/// The system keeps 15 bytes of it, and half of the last character.
+const NAME: &str = "ääääääää";
 /// What the ordinary program ends with, whatever becomes of its profile.
 const OWN_CODE: u8 = 7;
 
@@ -94,6 +96,19 @@ fn program(part: &str) -> ExitCode {
         "waits" => {
             planted_here();
             thread::sleep(WAIT);
+        }
+        "has a named thread" => {
+            let (told, done) = std::sync::mpsc::channel();
+            let named = thread::Builder::new().name(String::from(NAME));
+            let work = move || {
+                planted_here();
+                told.send(()).expect("somebody waits");
+                loop {
+                    thread::park();
+                }
+            };
+            drop(named.spawn(work).expect("a thread"));
+            done.recv().expect("it is done");
         }
         "exits on a thread" => {
             planted_here();
@@ -361,6 +376,51 @@ fn the_end_of_the_process_is_the_last_moment_that_is_told() {
         let live = last.1.expect("a figure");
         assert!((PLANTED..2 * PLANTED).contains(&live), "{live}");
     }
+}
+
+/// What a page says of each thread: its name, number, and allocated bytes.
+#[track_caller]
+fn threads_in(path: &Path) -> Vec<(String, u64, u64)> {
+    let threads = &data_in(path)["threads"];
+    let names = threads["name"].as_array().expect("a column").iter();
+    let names = names.map(|name| String::from(name.as_str().expect("a name")));
+    let ids = numbers(&threads["id"]);
+    let rest = ids.into_iter().zip(numbers(&threads["allocated_bytes"]));
+    names
+        .zip(rest)
+        .map(|(name, (id, bytes))| (name, id, bytes))
+        .collect()
+}
+
+/// Bug prevented: the thread that ends the process, and so is alive, is told to have ended, also
+/// in the child of a fork, where it has another number.
+fn the_thread_that_ends_the_process_is_told_of() {
+    for (part, times) in [("returns", 1), ("exits on a thread", 1), ("forks", 2)] {
+        let folder = folder("environment-threads");
+        let (code, said, _) = run(part, "profile,every=1,file={pid}.html", &folder);
+        assert_eq!((code, said.as_str()), (Some(OWN_CODE), ""));
+        let names = names_in(&folder);
+        assert_eq!(names.len(), times, "{names:?}");
+        for name in names {
+            let threads = threads_in(&folder.join(&name));
+            let pid = name.strip_suffix(".html").expect("its ending");
+            let main = threads.iter().find(|(_, id, _)| id.to_string() == pid);
+            let (_, _, bytes) = main.unwrap_or_else(|| panic!("{part}: {threads:?}"));
+            assert!(*bytes >= PLANTED, "{part}: {threads:?}");
+        }
+    }
+}
+
+/// Bug prevented: a thread whose name the system has cut within a character is told to have ended.
+fn a_thread_with_half_a_character_in_its_name_is_told_of() {
+    let folder = folder("environment-names");
+    let value = "profile,every=1,file=n.html";
+    let (code, said, _) = run("has a named thread", value, &folder);
+    assert_eq!((code, said.as_str()), (Some(OWN_CODE), ""));
+    let threads = threads_in(&folder.join("n.html"));
+    let named = threads.iter().find(|(name, ..)| name.contains("äääääää"));
+    let (_, id, bytes) = named.unwrap_or_else(|| panic!("{threads:?}"));
+    assert!(*id != 0 && *bytes >= PLANTED, "{threads:?}");
 }
 
 /// Bug prevented: samples that are never drawn, as nobody has called the threads.
@@ -695,6 +755,8 @@ fn main() -> ExitCode {
         each_format_is_written_at_exit,
         every_way_through_exit_writes_the_report_and_keeps_the_exit_code,
         the_end_of_the_process_is_the_last_moment_that_is_told,
+        the_thread_that_ends_the_process_is_told_of,
+        a_thread_with_half_a_character_in_its_name_is_told_of,
         samples_are_the_default_and_are_estimates,
         a_name_is_bound_to_the_folder_of_the_start,
         signals_write_numbered_reports_while_the_program_runs,

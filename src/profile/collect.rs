@@ -132,7 +132,8 @@ fn sizes(counts: &[f64]) -> Vec<SizeClass> {
         .collect()
 }
 
-/// Each thread that is alive and was seen, busiest first, and the rest as one.
+/// Each thread that is alive and was seen, busiest first, and the rest as one. The one that ends
+/// the process is still alive.
 fn threads() -> Vec<ThreadShare> {
     let (seen, mut rest) = record::threads();
     let mut threads = Vec::new();
@@ -159,8 +160,9 @@ fn share(name: String, id: u64, figures: &Figures) -> ThreadShare {
 }
 
 fn thread_name(id: u64) -> Option<String> {
-    let name = std::fs::read_to_string(format!("/proc/self/task/{id}/comm")).ok()?;
-    Some(String::from(name.trim_end()))
+    let name = std::fs::read(format!("/proc/self/task/{id}/comm")).ok()?;
+    // The system cuts it after 15 bytes, also within a character.
+    Some(String::from(String::from_utf8_lossy(&name).trim_end()))
 }
 
 fn mappings() -> Vec<Mapping> {

@@ -475,7 +475,7 @@ pub struct HeapProfile {
     pub sizes: Vec<SizeClass>,
     /// Each thread that is alive and has allocated while this ran, or was in an
     /// earlier recording, by bytes allocated, most first; and all others as one, at
-    /// the end. On other systems than Linux all are one.
+    /// the end: those that have ended or are not seen. On other systems than Linux all are one.
     pub threads: Vec<ThreadShare>,
     /// The code that is mapped into the process, the program's own first; none
     /// elsewhere than on Linux x86-64.

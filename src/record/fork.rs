@@ -26,7 +26,7 @@ pub(crate) fn same_thread(one: u64, other: u64) -> bool {
 mod real {
     use core::cell::Cell;
 
-    use crate::record::{loader, recording};
+    use crate::record::{loader, recording, visits};
     use crate::sync::{AtomicU32, Ordering};
 
     /// How many forks lie between this process and its first ancestor that watched, as
@@ -120,6 +120,7 @@ mod real {
         // Nobody else writes to it.
         let next = EPOCH.load(Ordering::Relaxed).wrapping_add(1);
         EPOCH.store(next & (u32::MAX >> 2) | 1 << 30, Ordering::Relaxed);
+        visits::renumber();
         recording::reopen_in_the_child();
         loader::reopen_in_the_child();
     }

@@ -53,6 +53,14 @@ unsafe impl Zeroed for Thread {}
 // atomics only: all else is private to this room.
 unsafe impl Sync for Thread {}
 
+/// A slot, and which tenancy of it.
+type Tenancy = (&'static Slot, u64);
+
+thread_local! {
+    /// The calling thread's, as it was last seen here; it stays when the slot is given back.
+    static LAST: Cell<Option<Tenancy>> = const { Cell::new(None) };
+}
+
 /// The calling thread's state, if its slot has one.
 #[inline]
 pub(super) fn here() -> Option<&'static Thread> {
@@ -96,6 +104,8 @@ pub(super) fn make() -> Option<(&'static Slot, &'static Thread)> {
         // needed the tenancy that is only set below.
         unsafe { (*thread.stack.get()).pass_on() };
         thread.os_id.store(os_id(), Ordering::Relaxed);
+        // `try_with` because `with` has a panic in it; this kind of thread local cannot be gone.
+        let _ = LAST.try_with(|last| last.set(Some((slot, slot.tenancy()))));
         // Last: a signal handler that allocates in between must not read by the bounds of the
         // last owner's stack, which may be gone.
         compiler_fence(Ordering::SeqCst);
@@ -218,13 +228,22 @@ pub(super) fn possible() -> Result<(), Error> {
 }
 
 /// What each thread that was ever seen here has done since it began, by the
-/// system's number, and what all others have done, the ended ones included.
+/// system's number, and what all others have done, the ended ones included. Of the calling
+/// thread, which may be ending, what it has done while it had a slot.
 pub(crate) fn threads() -> (Vec<(u64, Figures)>, Figures) {
     let (mut seen, mut rest) = (Vec::new(), Figures::default());
+    let last = last_tenancy();
     for slot in ledger::slots() {
         // SAFETY: an attachment is a `Thread` from `arena::forever`; only atomics of it are read.
         let thread = unsafe { slot.attachment().cast::<Thread>().as_ref() };
-        let tenant = thread.and_then(|thread| tenant(slot, thread));
+        let ended = last.filter(|(last, _)| core::ptr::eq(*last, slot));
+        let tenant = match ended {
+            // Nobody else's since, or the figures would be others', too.
+            Some((_, given_back)) => {
+                (slot.tenancy() == given_back).then(|| (given_back, os_id(), slot.base()))
+            }
+            None => thread.and_then(|thread| tenant(slot, thread)),
+        };
         // After the base, which they are never behind.
         let figures = slot.figures();
         rest = rest.plus(&figures);
@@ -239,6 +258,29 @@ pub(crate) fn threads() -> (Vec<(u64, Figures)>, Figures) {
         }
     }
     (seen, rest)
+}
+
+/// The slot that the calling thread has given back, as at the end of the process, and which
+/// tenancy it has been since then, that of nobody.
+fn last_tenancy() -> Option<Tenancy> {
+    if ledger::own().is_some() {
+        return None;
+    }
+    let (slot, tenancy) = LAST.try_with(Cell::get).ok().flatten()?;
+    Some((slot, tenancy.wrapping_add(1)))
+}
+
+/// After a fork, in the child: no other thread is there, and this one has another number. Claims
+/// no slot.
+#[cfg(unix)]
+pub(super) fn renumber() {
+    for slot in ledger::slots() {
+        // SAFETY: an attachment is a `Thread` from `arena::forever`; only atomics of it are used.
+        if let Some(thread) = unsafe { slot.attachment().cast::<Thread>().as_ref() } {
+            let id = if ledger::is_own(slot) { os_id() } else { 0 };
+            thread.os_id.store(id, Ordering::Relaxed);
+        }
+    }
 }
 
 /// Who owns the slot, if it was seen here: which tenancy it is, the system's

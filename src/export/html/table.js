@@ -273,7 +273,7 @@ function threadTable(root, model) {
     fill(cell, row) {
       cell.append(element("span", "", row.name || "without a name"));
       const id = threads.id[row.i];
-      cell.append(element("span", "where", id === 0 ? "ended" : "id " + id));
+      cell.append(element("span", "where", id === 0 ? "ended, or not seen by the recorder" : "id " + id));
     },
   };
   const columns = [
