@@ -97,6 +97,12 @@ fn program(part: &str) -> ExitCode {
             planted_here();
             thread::sleep(WAIT);
         }
+        "signals itself" => {
+            planted_here();
+            // SAFETY: a signal to ourselves; there is a handler.
+            unsafe { libc::raise(libc::SIGUSR2) };
+            wait_until("the report", || Path::new("s-1.html").exists());
+        }
         "has a named thread" => {
             let (told, done) = std::sync::mpsc::channel();
             let named = thread::Builder::new().name(String::from(NAME));
@@ -409,6 +415,27 @@ fn the_thread_that_ends_the_process_is_told_of() {
             assert!(*bytes >= PLANTED, "{part}: {threads:?}");
         }
     }
+}
+
+/// Bug prevented: what is asked for before a report, and what that takes, is told to be the
+/// program's peak, or work of its threads.
+fn a_report_counts_nothing_of_its_own() {
+    let folder = folder("environment-counters");
+    let (code, said, _) = run("returns", "profile,every=1,file=c.html", &folder);
+    assert_eq!((code, said.as_str()), (Some(OWN_CODE), ""));
+    let peak = data_in(&folder.join("c.html"))["stats"]["peak_bytes"].as_u64();
+    assert!(peak < Some(2 * PLANTED), "{peak:?}");
+    let all = |threads: &[(String, u64, u64)]| threads.iter().map(|(.., bytes)| bytes).sum::<u64>();
+    let threads = threads_in(&folder.join("c.html"));
+    assert!(all(&threads) < 2 * PLANTED, "{threads:?}");
+    // The second report, at the end, is after one of a thread of ours.
+    let value = "profile,every=1,signal=USR2,file=s-{n}.html";
+    let (code, said, _) = run("signals itself", value, &folder);
+    assert_eq!((code, said.as_str()), (Some(OWN_CODE), ""));
+    let threads = threads_in(&folder.join("s-2.html"));
+    assert!(all(&threads) < 2 * PLANTED, "{threads:?}");
+    let is_ours = |(name, ..): &(String, u64, u64)| name == "heapledger";
+    assert!(!threads.iter().any(is_ours), "{threads:?}");
 }
 
 /// Bug prevented: a thread whose name the system has cut within a character is told to have ended.
@@ -756,6 +783,7 @@ fn main() -> ExitCode {
         every_way_through_exit_writes_the_report_and_keeps_the_exit_code,
         the_end_of_the_process_is_the_last_moment_that_is_told,
         the_thread_that_ends_the_process_is_told_of,
+        a_report_counts_nothing_of_its_own,
         a_thread_with_half_a_character_in_its_name_is_told_of,
         samples_are_the_default_and_are_estimates,
         a_name_is_bound_to_the_folder_of_the_start,

@@ -156,6 +156,7 @@ extern "C" fn on_signal(_: c_int) {
 }
 
 fn helper() {
+    record::is_ours();
     // Not quietly all the time: what stays apart of a report is known when its work is done.
     loop {
         // SAFETY: initialised before this thread was started.

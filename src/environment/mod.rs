@@ -59,9 +59,10 @@
 //! - Before a report, a block of 64 MiB, twice the size of the program's file, and what the
 //!   report's blocks and stacks take at most (with `leaks` 100 bytes for each block that
 //!   is alive) is asked for and given back, as a report that ran out of memory would abort
-//!   the program; counters show that as their peak. Where it is refused, a line on
-//!   standard error says so instead, and nothing else happens; only with `exit=`
-//!   the process ends with that code, since nobody has looked.
+//!   the program. The report's own counters are of before that; those of reports after the
+//!   first one, and what the program asks for itself, show it as their peak. Where it is
+//!   refused, a line on standard error says so instead, and nothing else happens; only with
+//!   `exit=` the process ends with that code, since nobody has looked.
 //! - There is one profile or leak check of the whole process at a time: one that
 //!   the program starts itself gets an error while the variable is set. Checks of
 //!   closures are not touched by it.

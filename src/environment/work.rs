@@ -8,7 +8,7 @@ use crate::environment::owner::Owner;
 use crate::environment::settings::{Order, Report, Signal, Wanted, parse};
 use crate::environment::{VARIABLE, check};
 use crate::leaks::way_out::{self, NoReport};
-use crate::profile::Profiler;
+use crate::profile::{Counted, Profiler};
 use crate::record;
 use crate::sync::{AtomicU64, Mutex, Ordering};
 
@@ -105,19 +105,21 @@ pub(super) fn report() {
 
 impl Running {
     fn report_or_say_why_not(&self) {
+        // First: what is asked for next would be the program's peak, and its last thread's work.
+        let counted = Counted::now();
         match NoReport::for_want_of_memory("no report of the heap") {
             Some(why) => way_out::say(why.line()),
-            None => self.report(),
+            None => self.report(counted),
         }
     }
 
-    fn report(&self) {
+    fn report(&self, counted: Counted) {
         let forked = !self.owner.is_here();
         let number = self.owner.number_here();
         // In a child the lock may be held by a thread that is not there, and no other writes.
         let _one_at_a_time = (!forked).then(|| self.writing.lock());
         let n = self.reported.fetch_add(1, Ordering::Relaxed) + 1;
-        let mut profile = self.profiler.snapshot();
+        let mut profile = self.profiler.snapshot_with(counted);
         // It is now or never: who reads it later has not the process.
         profile.symbolize();
         for Report { name, format } in &self.reports {

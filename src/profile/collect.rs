@@ -7,10 +7,31 @@ use crate::ledger::{self, Figures};
 use crate::profile::data::{
     Amount, HeapProfile, Lifetimes, Mapping, Mode, Moment, SizeClass, StackProfile, ThreadShare,
 };
+use crate::reading;
 use crate::record::{self, Incomplete, Snapshot, StackFigures, Weighed};
+use crate::stats::Stats;
+
+/// What the ledger has counted at one moment.
+#[derive(Debug)]
+pub(crate) struct Counted {
+    pub(super) stats: Stats,
+    /// As [`record::threads`] has it.
+    threads: (Vec<(u64, Figures)>, Figures),
+}
+
+impl Counted {
+    /// As it is now. Call it [quietly](record::quietly), and before anything is allocated for
+    /// the report.
+    pub(crate) fn now() -> Self {
+        Self {
+            stats: reading::try_stats().unwrap_or_default(),
+            threads: record::threads(),
+        }
+    }
+}
 
 /// Fills in all that the recorder knows.
-pub(super) fn fill(profile: &mut HeapProfile, snapshot: &Snapshot) {
+pub(super) fn fill(profile: &mut HeapProfile, snapshot: &Snapshot, counted: Counted) {
     profile.duration = snapshot.duration;
     profile.stacks = stacks(&snapshot.stacks);
     profile.timeline = snapshot
@@ -32,7 +53,7 @@ pub(super) fn fill(profile: &mut HeapProfile, snapshot: &Snapshot) {
         profile.peak_error_bytes += threads.saturating_mul(each);
     }
     profile.sizes = sizes(&snapshot.sizes);
-    profile.threads = threads();
+    profile.threads = threads(counted.threads);
     profile.mappings = mappings();
     profile.incomplete = Incomplete {
         blocks: snapshot.lost.blocks,
@@ -134,8 +155,7 @@ fn sizes(counts: &[f64]) -> Vec<SizeClass> {
 
 /// Each thread that is alive and was seen, busiest first, and the rest as one. The one that ends
 /// the process is still alive.
-fn threads() -> Vec<ThreadShare> {
-    let (seen, mut rest) = record::threads();
+fn threads((seen, mut rest): (Vec<(u64, Figures)>, Figures)) -> Vec<ThreadShare> {
     let mut threads = Vec::new();
     for (id, figures) in seen {
         match thread_name(id) {

@@ -62,6 +62,8 @@ mod names;
 mod profiler;
 mod value;
 
+#[cfg(target_os = "linux")]
+pub(crate) use collect::Counted;
 pub use data::{
     Amount, HeapProfile, Lifetimes, Mapping, Mode, Moment, SizeClass, StackProfile, ThreadShare,
 };

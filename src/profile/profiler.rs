@@ -4,7 +4,7 @@ use core::fmt;
 use std::time::SystemTime;
 
 use crate::error::Error;
-use crate::profile::collect;
+use crate::profile::collect::{self, Counted};
 use crate::profile::data::{HeapProfile, Mode};
 use crate::reading;
 use crate::record::{self, Profiling};
@@ -225,18 +225,19 @@ impl Profiler {
     /// # Ok::<(), heapledger::Error>(())
     /// ```
     pub fn snapshot(&self) -> HeapProfile {
-        // Before anything is allocated for it.
-        let stats = reading::try_stats().unwrap_or_default();
-        record::quietly(|| {
-            let mut profile = HeapProfile::empty(self.mode);
-            profile.started = self.started;
-            profile.stats = stats;
-            profile.stats_before = self.before;
-            if let Some(profiling) = &self.profiling {
-                collect::fill(&mut profile, &profiling.snapshot());
-            }
-            profile
-        })
+        record::quietly(|| self.snapshot_with(Counted::now()))
+    }
+
+    /// The same with what was counted before. Call it [quietly](record::quietly).
+    pub(crate) fn snapshot_with(&self, counted: Counted) -> HeapProfile {
+        let mut profile = HeapProfile::empty(self.mode);
+        profile.started = self.started;
+        profile.stats = counted.stats;
+        profile.stats_before = self.before;
+        if let Some(profiling) = &self.profiling {
+            collect::fill(&mut profile, &profiling.snapshot(), counted);
+        }
+        profile
     }
 
     /// Forgets what was recorded, and begins again: to leave a warm-up out.

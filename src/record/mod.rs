@@ -132,5 +132,7 @@ pub use table::{DEFAULT_RECORDS, Record, Table, TableLosses};
 #[cfg(not(loom))]
 pub(crate) use tally::StackFigures;
 pub use tree::{DEFAULT_NODES, OVERFLOW, ROOT, Tree, TreeLosses};
+#[cfg(all(not(loom), target_os = "linux"))]
+pub(crate) use visits::is_ours;
 #[cfg(not(loom))]
 pub(crate) use visits::{Visit, quietly, seed_samples, threads};

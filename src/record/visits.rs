@@ -20,7 +20,7 @@ use crate::record::fork;
 use crate::record::places::Places;
 use crate::record::sampler::{Line, Sizes};
 use crate::record::tag::{self, Tag, Wanting};
-use crate::sync::{AtomicU64, Ordering, compiler_fence, fence};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, compiler_fence, fence};
 use crate::unwind::Stack;
 
 /// In `quiet`: within [`Thread::unless_quiet`], and not merely [`quietly`].
@@ -33,6 +33,8 @@ pub(super) struct Thread {
     /// The same, and the system's number for the thread, for others to read.
     seen_tenancy: AtomicU64,
     os_id: AtomicU64,
+    /// Whether the thread is the recorder's own, and no thread of the program.
+    is_ours: AtomicU32,
     quiet: Cell<u32>,
     /// Whether captures are made for nothing; see [`Thread::rehearse`].
     rehearses: Cell<bool>,
@@ -104,6 +106,7 @@ pub(super) fn make() -> Option<(&'static Slot, &'static Thread)> {
         // needed the tenancy that is only set below.
         unsafe { (*thread.stack.get()).pass_on() };
         thread.os_id.store(os_id(), Ordering::Relaxed);
+        thread.is_ours.store(0, Ordering::Relaxed);
         // `try_with` because `with` has a panic in it; this kind of thread local cannot be gone.
         let _ = LAST.try_with(|last| last.set(Some((slot, slot.tenancy()))));
         // Last: a signal handler that allocates in between must not read by the bounds of the
@@ -228,10 +231,12 @@ pub(super) fn possible() -> Result<(), Error> {
 }
 
 /// What each thread that was ever seen here has done since it began, by the
-/// system's number, and what all others have done, the ended ones included. Of the calling
-/// thread, which may be ending, what it has done while it had a slot.
+/// system's number, and what all others have done, the ended ones included; without
+/// [ours](is_ours). Of the calling thread, which may be ending, what it has done while it had
+/// a slot. Where there is no memory for a list, all are others.
 pub(crate) fn threads() -> (Vec<(u64, Figures)>, Figures) {
     let (mut seen, mut rest) = (Vec::new(), Figures::default());
+    let _ = seen.try_reserve_exact(ledger::slots_ever_owned());
     let last = last_tenancy();
     for slot in ledger::slots() {
         // SAFETY: an attachment is a `Thread` from `arena::forever`; only atomics of it are read.
@@ -252,12 +257,25 @@ pub(crate) fn threads() -> (Vec<(u64, Figures)>, Figures) {
             fence(Ordering::Acquire);
             if slot.tenancy() == tenancy {
                 let own = figures.since(&base);
-                rest = rest.since(&own);
-                seen.push((os_id, own));
+                let is_ours = thread.is_some_and(|t| t.is_ours.load(Ordering::Relaxed) != 0);
+                if is_ours {
+                    rest = rest.since(&own);
+                } else if seen.len() < seen.capacity() {
+                    rest = rest.since(&own);
+                    seen.push((os_id, own));
+                }
             }
         }
     }
     (seen, rest)
+}
+
+/// The calling thread is the recorder's own.
+#[cfg(target_os = "linux")]
+pub(crate) fn is_ours() {
+    if let Some((_, thread)) = make() {
+        thread.is_ours.store(1, Ordering::Relaxed);
+    }
 }
 
 /// The slot that the calling thread has given back, as at the end of the process, and which
