@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!   the loader, before `main` ──▶ start ──▶ look, and mostly that is all
-//!                                   ├──▶ atexit(at_exit)
+//!                                   ├──▶ atexit(at_exit) ──wait──▶ last report, if one is wanted
 //!                                   └──▶ sigaction(on_signal) ──post──▶ helper ──▶ report
 //! ```
 
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
+use core::time::Duration;
 use std::io;
 
 use once_cell::sync::OnceCell;
@@ -18,6 +19,7 @@ use crate::environment::settings::Signal;
 use crate::environment::work::Moments;
 use crate::environment::{VARIABLE, check, work};
 use crate::record;
+use crate::sync::{AtomicU64, Ordering};
 
 /// What the loader calls before `main`, after the C library's own beginnings and std's.
 // `used` is kept through the linking of a library into a program, also by all kinds of LTO.
@@ -56,8 +58,9 @@ fn attend(moments: &Moments) {
     {
         work::tell(&format!("{VARIABLE}: no report on a signal: {error}"));
     }
+    // Also when there is no report then: one that is under way is waited for.
     // SAFETY: the handler lives as long as the program, which we are a part of.
-    if moments.at_exit && unsafe { libc::atexit(at_exit) } != 0 {
+    if unsafe { libc::atexit(at_exit) } != 0 {
         work::tell(&format!("{VARIABLE}: no report at exit: no memory"));
     }
 }
@@ -92,7 +95,8 @@ const PAGE: usize = 4096;
 
 /// The main thread's locals are gone here, and other threads may still run.
 extern "C" fn at_exit() {
-    work::report();
+    wait_for_what_was_posted();
+    work::last_report();
     if check::is_ours()
         && let Some(code) = check::end()
     {
@@ -133,6 +137,10 @@ unsafe impl Sync for Post {}
 
 static POST: Post = Post(UnsafeCell::new(MaybeUninit::uninit()));
 
+/// How often it was posted to, and how often the helper has done what that was for.
+static POSTED: AtomicU64 = AtomicU64::new(0);
+static DONE: AtomicU64 = AtomicU64::new(0);
+
 /// The process that has the helper.
 static OWNER: OnceCell<Owner> = OnceCell::new();
 
@@ -145,7 +153,10 @@ extern "C" fn on_signal(_: c_int) {
     // Set before this handler was installed, and so only loaded; nobody is waited for.
     if OWNER.get().is_some_and(|owner| owner.is_here()) {
         // SAFETY: initialised before this handler was installed; may be called in a handler.
-        unsafe { libc::sem_post(POST.0.get().cast()) };
+        let is_posted = unsafe { libc::sem_post(POST.0.get().cast()) } == 0;
+        // After it: another handler that ends the process in between does not wait for a report
+        // that nobody writes.
+        POSTED.fetch_add(is_posted.into(), Ordering::Release);
     } else {
         const LINE: &[u8] = b"heapledger: no report on a signal in the child of a fork\n";
         // SAFETY: the bytes are there for ever; may be called in a handler.
@@ -162,6 +173,21 @@ fn helper() {
         // SAFETY: initialised before this thread was started.
         if unsafe { libc::sem_wait(POST.0.get().cast()) } == 0 {
             work::report();
+            DONE.fetch_add(1, Ordering::Release);
+        }
+    }
+}
+
+/// At exit: waits until the helper has written the reports that were wanted by then.
+///
+/// The helper is there as long as the process that has started it, takes no signals, and waits for
+/// none of the program's threads; who ends the process in a handler of its own has interrupted no
+/// report. In the child of a fork there is no helper.
+fn wait_for_what_was_posted() {
+    if OWNER.get().is_some_and(|owner| owner.is_here()) {
+        let posted = POSTED.load(Ordering::Acquire);
+        while DONE.load(Ordering::Acquire) < posted {
+            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }

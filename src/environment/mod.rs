@@ -50,8 +50,8 @@
 //!   `panic = "abort"`, and none after `_exit`.
 //! - On the signal a thread of ours writes the report; its name is `heapledger`,
 //!   it blocks all signals and sleeps in between. There is no such thread unless
-//!   a signal is set. Reports are written one after the other, and the last one
-//!   is waited for when the program ends meanwhile. A program that takes the
+//!   a signal is set. Reports are written one after the other, and those that were
+//!   asked for when the program ends are waited for. A program that takes the
 //!   signal for itself later has taken it.
 //! - All names are looked up, also for pprof, which costs some tens of
 //!   milliseconds and megabytes with the first report. None of what reports

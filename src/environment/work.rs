@@ -1,5 +1,6 @@
 //! The profile that the variable has asked for, and its reports.
 
+use core::mem;
 use std::path::PathBuf;
 
 use once_cell::sync::OnceCell;
@@ -10,7 +11,7 @@ use crate::environment::{VARIABLE, check};
 use crate::leaks::way_out::{self, NoReport};
 use crate::profile::{Counted, Profiler};
 use crate::record;
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
 static RUNNING: OnceCell<Running> = OnceCell::new();
 
@@ -20,14 +21,14 @@ struct Running {
     reports: Vec<Report>,
     /// The process that began it; another is its child.
     owner: Owner,
+    at_exit: bool,
     reported: AtomicU64,
-    /// Held while a report is written: one of them may be the last, at exit.
+    /// Held while a report is written: one of them may be the last, at exit, and that keeps it.
     writing: Mutex<()>,
 }
 
-/// What is still to be arranged once the profile runs.
+/// What is still to be arranged once the profile runs, besides the end.
 pub(super) struct Moments {
-    pub(super) at_exit: bool,
     pub(super) signal: Option<Signal>,
 }
 
@@ -49,10 +50,7 @@ pub(super) fn begin(value: &str) -> Option<Moments> {
     let begun = match record::quietly(|| parse(value)) {
         Ok(Order::Nothing) => return None,
         Ok(Order::Profile(wanted)) => start(wanted),
-        Ok(Order::Leaks(wanted)) => check::start(wanted).map(|()| Moments {
-            at_exit: true,
-            signal: None,
-        }),
+        Ok(Order::Leaks(wanted)) => check::start(wanted).map(|()| Moments { signal: None }),
         Err(wrong) => Err(wrong),
     };
     begun
@@ -85,13 +83,13 @@ fn start(wanted: Wanted) -> Result<Moments, String> {
         profiler,
         reports,
         owner: Owner::here(),
+        at_exit: wanted.at_exit,
         reported: AtomicU64::new(0),
         writing: Mutex::new(()),
     };
     // Only `start` fills it, and it runs once.
     drop(RUNNING.set(running));
     Ok(Moments {
-        at_exit: wanted.at_exit,
         signal: wanted.signal,
     })
 }
@@ -99,11 +97,38 @@ fn start(wanted: Wanted) -> Result<Moments, String> {
 /// Writes the reports.
 pub(super) fn report() {
     if let Some(running) = RUNNING.get() {
-        record::quietly(|| way_out::undisturbed(|| running.report_or_say_why_not()));
+        record::quietly(|| drop(running.report_alone()));
+    }
+}
+
+/// The same at the end of the process, if that is wanted then. One that is under way is waited
+/// for, and none begins behind it.
+pub(super) fn last_report() {
+    if let Some(running) = RUNNING.get() {
+        record::quietly(|| {
+            mem::forget(if running.at_exit {
+                running.report_alone()
+            } else {
+                running.alone()
+            });
+        });
     }
 }
 
 impl Running {
+    /// Waits until nobody writes a report, which may allocate. In a child the lock may be held by a thread that is
+    /// not there, and no other writes.
+    fn alone(&self) -> Option<MutexGuard<'_, ()>> {
+        self.owner.is_here().then(|| self.writing.lock())
+    }
+
+    /// Writes the reports, and gives what keeps others from it.
+    fn report_alone(&self) -> Option<MutexGuard<'_, ()>> {
+        let alone = self.alone();
+        way_out::undisturbed(|| self.report_or_say_why_not());
+        alone
+    }
+
     fn report_or_say_why_not(&self) {
         // First: what is asked for next would be the program's peak, and its last thread's work.
         let counted = Counted::now();
@@ -116,8 +141,6 @@ impl Running {
     fn report(&self, counted: Counted) {
         let forked = !self.owner.is_here();
         let number = self.owner.number_here();
-        // In a child the lock may be held by a thread that is not there, and no other writes.
-        let _one_at_a_time = (!forked).then(|| self.writing.lock());
         let n = self.reported.fetch_add(1, Ordering::Relaxed) + 1;
         let mut profile = self.profiler.snapshot_with(counted);
         // It is now or never: who reads it later has not the process.
