@@ -103,6 +103,16 @@ fn program(part: &str) -> ExitCode {
             unsafe { libc::raise(libc::SIGUSR2) };
             wait_until("the report", || Path::new("s-1.html").exists());
         }
+        "looks at the handler" => {
+            // SAFETY: zeros are an action.
+            let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+            // SAFETY: changes nothing; a place for the action.
+            let asked =
+                unsafe { libc::sigaction(libc::SIGUSR2, std::ptr::null(), &raw mut action) };
+            assert_eq!(asked, 0);
+            assert_ne!(action.sa_flags & libc::SA_ONSTACK, 0);
+            assert_ne!(action.sa_flags & libc::SA_RESTART, 0);
+        }
         "signals itself and ends" => {
             planted_here();
             for _ in 0..3 {
@@ -585,6 +595,14 @@ fn reports_that_were_asked_for_are_written_before_the_end() {
     }
 }
 
+/// Bug prevented: a signal to a thread that has little room on its own stack, and another one for
+/// signals, as those of other languages have, ends the program.
+fn the_handler_runs_on_the_stack_for_signals() {
+    let folder = folder("environment-stack");
+    let (code, said, _) = run("looks at the handler", "profile,signal=USR2", &folder);
+    assert_eq!((code, said.as_str()), (Some(OWN_CODE), ""));
+}
+
 /// Bug prevented: a slip of the pen that is ignored without a word, or that
 /// stops the program.
 fn a_bad_setting_is_told_in_one_line_and_the_program_goes_on() {
@@ -813,6 +831,7 @@ fn main() -> ExitCode {
         signals_write_numbered_reports_while_the_program_runs,
         a_program_that_is_never_signalled_writes_nothing_when_only_signals_count,
         reports_that_were_asked_for_are_written_before_the_end,
+        the_handler_runs_on_the_stack_for_signals,
         a_bad_setting_is_told_in_one_line_and_the_program_goes_on,
         a_file_that_cannot_be_written_is_named_and_nothing_else_changes,
         a_forked_child_writes_a_report_of_its_own,

@@ -211,8 +211,9 @@ fn listen(signal: Signal) -> io::Result<()> {
     // SAFETY: zeros are an action.
     let mut action: libc::sigaction = unsafe { core::mem::zeroed() };
     action.sa_sigaction = on_signal as extern "C" fn(c_int) as usize;
-    // What the program waits for goes on, where the system can.
-    action.sa_flags = libc::SA_RESTART;
+    // What the program waits for goes on, where the system can. On the stack for signals, if the
+    // thread has one: other runtimes' threads may have no room on their own.
+    action.sa_flags = libc::SA_RESTART | libc::SA_ONSTACK;
     // SAFETY: the action is whole, and its handler does nothing but what a handler may.
     checked(unsafe { libc::sigaction(number, &raw const action, core::ptr::null_mut()) })
 }
