@@ -39,6 +39,7 @@ fn main() -> ExitCode {
         what_a_check_inside_a_profile_leaves_outlives_the_check_around_it,
         what_others_do_during_a_profile_is_no_leak_of_the_check_around_it,
         times_are_right_in_a_program_that_seldom_allocates,
+        what_is_freed_is_told_over_time_also_where_nothing_is_allocated,
         a_reset_leaves_the_warm_up_out,
         a_reset_beside_busy_threads_begins_the_times_again,
         a_second_profile_at_once_and_an_interval_of_zero_are_errors,
@@ -173,6 +174,30 @@ fn times_are_right_in_a_program_that_seldom_allocates() {
         .map(|moment| moment.live_bytes)
         .max();
     assert!(highest.is_some_and(|bytes| bytes >= 400_000), "{highest:?}");
+}
+
+/// Bug prevented: where a program only frees for a while, its chart is one slope from what was
+/// alive before to what is alive after.
+fn what_is_freed_is_told_over_time_also_where_nothing_is_allocated() {
+    const SIZE: usize = 1_000_000;
+    // As good as certain to be samples.
+    for interval in [1, 10_000, 50_000] {
+        let profiler = Profiler::builder().sample_every(interval).start();
+        let profiler = profiler.expect("no other profile");
+        let mut blocks: Vec<Vec<u8>> = (0..20).map(|_| black_box(vec![1; SIZE])).collect();
+        while let Some(block) = blocks.pop() {
+            thread::sleep(Duration::from_millis(15));
+            drop(block);
+        }
+        let timeline = profiler.finish().timeline;
+        let falling = |moments: &[heapledger::profile::Moment]| {
+            let (before, after) = (moments[0].live_bytes, moments[1].live_bytes);
+            (SIZE as u64 / 2..=5 * SIZE as u64).contains(&before.saturating_sub(after))
+        };
+        // Each step is longer than any look of the system's at its clock is late.
+        let steps = timeline.windows(2).filter(|pair| falling(pair)).count();
+        assert!(steps >= 10, "{interval}: {timeline:?}");
+    }
 }
 
 fn start() -> Profiler {

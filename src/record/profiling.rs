@@ -261,9 +261,11 @@ impl Current {
     #[inline]
     pub(super) fn freed(self, record: &Record) {
         if self.is_every() {
-            let life = clock::glance().saturating_sub(record.birth);
+            let now = clock::glance();
+            let life = now.saturating_sub(record.birth);
             let peak = || HIGHEST.peak_before();
             TALLY.freed_itself(self.id, record.node, record.size, life, peak);
+            Self::note_fall(now);
         } else {
             self.sample_freed(record);
         }
@@ -272,10 +274,27 @@ impl Current {
     #[cold]
     #[inline(never)]
     fn sample_freed(self, record: &Record) {
-        let life = clock::look_ms().saturating_sub(record.birth);
+        let now = clock::look_ms();
+        let life = now.saturating_sub(record.birth);
         let weighed = self.weigh(record.size);
         let peak = || HIGHEST.peak_before();
         TALLY.freed(self.id, record.node, &weighed, life, peak);
+        Self::note_fall(now);
+    }
+
+    /// Notes how much is alive after something was freed, if a moment is wanted: who frees and
+    /// does not allocate comes by nowhere else. It is no peak.
+    #[inline]
+    fn note_fall(now_ms: u32) {
+        if TIMELINE.is_due(now_ms.into()) {
+            Self::note_due_fall(now_ms.into());
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn note_due_fall(now_ms: u64) {
+        TIMELINE.note(now_ms, Self::live_from_apart());
     }
 
     /// Looks how much is alive, after something was allocated.
@@ -289,14 +308,15 @@ impl Current {
     /// The same of a thread that may stand apart itself, and may have no slot any more, as at
     /// the end of the process.
     fn look_around_from_apart(now_ms: u64) {
+        Self::note(now_ms, Self::live_from_apart);
+    }
+
+    fn live_from_apart() -> i64 {
         let Some(slot) = ledger::own() else {
-            Self::note(now_ms, ledger::live_as_published);
-            return;
+            return ledger::live_as_published();
         };
         let untold = ledger::apart::untold(slot);
-        Self::note(now_ms, || {
-            ledger::live_as_seen_by(slot).wrapping_sub(untold)
-        });
+        ledger::live_as_seen_by(slot).wrapping_sub(untold)
     }
 
     #[inline]

@@ -55,9 +55,15 @@ impl Timeline {
     /// Keeps this moment, if one is wanted.
     #[inline]
     pub(super) fn note(&self, now_ms: u64, live: i64) {
-        if now_ms >= self.due_ms.load(Ordering::Relaxed) {
+        if self.is_due(now_ms) {
             self.keep(now_ms, live);
         }
+    }
+
+    /// Whether a moment is wanted.
+    #[inline]
+    pub(super) fn is_due(&self, now_ms: u64) -> bool {
+        now_ms >= self.due_ms.load(Ordering::Relaxed)
     }
 
     #[cold]
