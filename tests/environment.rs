@@ -68,7 +68,7 @@ const PATIENCE: Duration = Duration::from_mins(2);
 const BLOCKS: usize = 300;
 const BYTES: usize = 1_000;
 /// What one program waits for before it ends: far longer than planting takes, or a step of time.
-const WAIT: Duration = Duration::from_millis(200);
+const WAIT_MS: u64 = 200;
 /// The system keeps 15 bytes of it, and half of the last character.
 const NAME: &str = "ääääääää";
 /// What the ordinary program ends with, whatever becomes of its profile.
@@ -95,7 +95,7 @@ fn program(part: &str) -> ExitCode {
         }
         "waits" => {
             planted_here();
-            thread::sleep(WAIT);
+            thread::sleep(Duration::from_millis(WAIT_MS));
         }
         "signals itself" => {
             planted_here();
@@ -394,7 +394,7 @@ fn the_end_of_the_process_is_the_last_moment_that_is_told() {
             numbers(&timeline["live_bytes"]),
         );
         let last = (times.last().copied(), live.last().copied());
-        assert!(last.0 >= Some(WAIT.as_millis() as u64), "{times:?}");
+        assert!(last.0 >= Some(WAIT_MS), "{times:?}");
         // And without what the report takes itself.
         let live = last.1.expect("a figure");
         assert!((PLANTED..2 * PLANTED).contains(&live), "{live}");
