@@ -157,6 +157,19 @@ fn dhat_has_every_field_that_the_viewer_asks_for() {
     }
 }
 
+/// Bug prevented: a peak after the end, as its time is rounded and the end's is not.
+#[test]
+fn dhats_peak_is_never_after_its_end() {
+    let mut profile = sample(Mode::EveryAllocation, Some(names()));
+    profile.peak.at_ms = 3;
+    for (end, peak) in [(2_400, 2_400), (3_000, 3_000), (9_000, 3_000), (0, 1)] {
+        profile.duration = core::time::Duration::from_micros(end);
+        let json = dhat(&profile);
+        assert_eq!(json["te"], end.max(1));
+        assert_eq!(json["tg"], peak, "{end}");
+    }
+}
+
 /// Bug prevented: amounts lost where stacks are made one.
 #[test]
 fn dhat_sums_up_to_the_profile() {

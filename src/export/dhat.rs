@@ -75,6 +75,12 @@ fn header(w: &mut impl Write, profile: &HeapProfile) -> io::Result<()> {
     let words: Vec<String> = std::env::args_os()
         .map(|word| word.to_string_lossy().into_owned())
         .collect();
+    // The viewer divides by it.
+    let end = profile.duration.as_micros().max(1);
+    // In whole milliseconds, which the end is not; and to the viewer it is a moment before.
+    let peak = u128::from(profile.peak.at_ms)
+        .saturating_mul(1_000)
+        .min(end);
     write!(
         w,
         "{{\"dhatFileVersion\":2,\"mode\":{},\"verb\":\"Allocated\",\
@@ -83,9 +89,8 @@ fn header(w: &mut impl Write, profile: &HeapProfile) -> io::Result<()> {
         Quoted(&mode),
         Quoted(&words.join(" ")),
         std::process::id(),
-        profile.peak.at_ms.saturating_mul(1_000),
-        // The viewer divides by it.
-        profile.duration.as_micros().max(1),
+        peak,
+        end,
     )
 }
 
