@@ -114,7 +114,7 @@ fn save_writes_what_the_writer_writes() {
 fn parts_that_were_left_behind_are_in_nobodys_way() {
     let folder = folder("left");
     let id = std::process::id();
-    let stale = |n: u32| folder.join(format!(".heap.txt.{id}-{n}.part"));
+    let stale = |n: u32| folder.join(format!(".heapledger-{id}-{n}.part"));
     for n in 0..200 {
         fs::write(stale(n), "half").expect("a file");
     }
@@ -219,6 +219,70 @@ fn links_and_permissions_stay() {
     );
     let mode = fs::metadata(&file).expect("a file").permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
+}
+
+/// Bug prevented: a link whose file is not there yet is replaced by a file.
+#[test]
+fn a_link_that_leads_nowhere_yet_stays_a_link() {
+    let folder = folder("dangling");
+    fs::create_dir(folder.join("far")).expect("a folder");
+    let (first, second) = (folder.join("first"), folder.join("far/second"));
+    symlink("far/second", &first).expect("a link");
+    symlink("../there.txt", &second).expect("a link");
+    profile().save(&first, Format::Text).expect("a file");
+    for link in [&first, &second] {
+        let kind = fs::symlink_metadata(link).expect("still there");
+        assert!(kind.is_symlink(), "{}", link.display());
+    }
+    let text = fs::read_to_string(folder.join("there.txt")).expect("a file");
+    assert!(text.starts_with("heap profile"));
+    assert_eq!(names_in(&folder), ["far", "first", "there.txt"]);
+
+    symlink("none/there.txt", folder.join("lost")).expect("a link");
+    let error = profile().save(folder.join("lost"), Format::Text);
+    assert_eq!(error.expect_err("no folder").kind(), ErrorKind::NotFound);
+}
+
+/// Bug prevented: a name that the system accepts is too long for us.
+#[test]
+fn a_name_may_be_as_long_as_names_can_be() {
+    let folder = folder("long");
+    let name = "n".repeat(255);
+    let path = folder.join(&name);
+    profile().save(&path, Format::Text).expect("a file");
+    profile()
+        .save(&path, Format::Text)
+        .expect("over the old one");
+    assert_eq!(names_in(&folder), [name]);
+}
+
+/// Bug prevented: while it is written, others may read what is to be its owner's only.
+#[test]
+fn what_few_may_read_is_not_for_others_while_it_is_written() {
+    let folder = folder("private");
+    let path = folder.join("heap.json");
+    for mode in [0o600, 0o640] {
+        fs::write(&path, "the old one").expect("a file");
+        fs::set_permissions(&path, fs::Permissions::from_mode(mode)).expect("its owner may");
+        // It is killed in the middle, and leaves its part.
+        let program = std::env::current_exe().expect("a path");
+        let script = "umask 022; ulimit -c 0; ulimit -f 1; exec \"$@\"";
+        let output = Command::new("sh")
+            .args(["-c", script, "sh"])
+            .arg(program)
+            .args(["--exact", "fail_to_save_over", "--ignored"])
+            .env("FORMATS_FILES_PATH", &path)
+            .output()
+            .expect("a shell");
+        assert!(!output.status.success(), "{output:?}");
+        let names = names_in(&folder);
+        assert_eq!((names.len(), names[1].as_str()), (2, "heap.json"));
+        let part = folder.join(&names[0]);
+        let there = fs::metadata(&part).expect("a file");
+        assert!(there.len() > 0, "it was killed too early");
+        assert_eq!(there.permissions().mode() & 0o777, mode);
+        fs::remove_file(part).expect("ours");
+    }
 }
 
 /// Bug prevented: a device or a pipe replaced by a file.

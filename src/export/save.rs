@@ -1,9 +1,8 @@
-//! A profile as a file, whole or not at all.
+//! A profile as a file: whole or not at all, where that can be.
 
 use core::fmt;
-use std::ffi::OsString;
-use std::fs::{self, File};
-use std::io::{self, Write};
+use std::fs::{self, File, Permissions};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use crate::profile::{Format, HeapProfile};
@@ -15,12 +14,19 @@ static SAVES: AtomicU64 = AtomicU64::new(0);
 /// How many names that are taken are passed over: more than were ever left behind.
 const TRIES: u32 = 10_000;
 
+/// How many links a path may lead through, as the system has it.
+const LINKS: u32 = 40;
+
 impl HeapProfile {
     /// Writes the profile to a file in this format.
     ///
     /// It is written beside its place first and then renamed, so that a file
     /// which was there is kept when the disk is full, and nobody reads half a
-    /// profile. What is not a file (a device, a pipe) is written to as it is.
+    /// profile. Only where that cannot be, since the folder may not be written or
+    /// the file is a mount of its own, as in a container, is the old file itself
+    /// written over.
+    ///
+    /// What is not a file (a device, a pipe) is written to as it is.
     ///
     /// # Errors
     ///
@@ -55,22 +61,45 @@ impl HeapProfile {
                 .map_err(|error| said(error, "write", asked));
         }
         // Where a link leads, the file is replaced and not the link.
-        let path = &fs::canonicalize(asked).unwrap_or_else(|_| asked.to_path_buf());
-        let (mut file, beside) = sibling(path).map_err(|error| said(error, "write", asked))?;
-        let written = self
-            .write_as(&mut file, format)
+        let path = &behind_links(asked);
+        let old = there.map(|there| there.permissions());
+        let replaced = self.replace(path, old.clone(), format);
+        // Where it is new there is nothing else to try.
+        if let Err(Unfinished { error, .. }) = &replaced
+            && old.is_some()
+            && is_about_the_folder(error)
+            && let Ok(file) = File::options().write(true).truncate(true).open(path)
+        {
+            return self
+                .write_as(&file, format)
+                .and_then(|()| file.sync_all())
+                .map_err(|error| said(error, "write", asked));
+        }
+        replaced.map_err(|Unfinished { doing, error }| said(error, doing, asked))
+    }
+
+    /// Writes another file and renames it. `old` is what the one that is there has.
+    fn replace(
+        &self,
+        path: &Path,
+        old: Option<Permissions>,
+        format: Format,
+    ) -> Result<(), Unfinished> {
+        let unfinished = |doing| move |error| Unfinished { doing, error };
+        let (mut file, beside) = sibling(path, old.is_some()).map_err(unfinished("write"))?;
+        let done = old
+            // First: what few may read is not for others meanwhile either.
+            .map_or(Ok(()), |old| file.set_permissions(old))
+            .and_then(|()| self.write_as(&mut file, format))
             // Some file systems tell of a full disk only now.
             .and_then(|()| file.sync_all())
-            .and_then(|()| there.map_or(Ok(()), |old| file.set_permissions(old.permissions())))
-            .map_err(|error| said(error, "write", asked))
-            .and_then(|()| {
-                fs::rename(&beside, path).map_err(|error| said(error, "replace", asked))
-            });
-        if written.is_err() {
+            .map_err(unfinished("write"))
+            .and_then(|()| fs::rename(&beside, path).map_err(unfinished("replace")));
+        if done.is_err() {
             // It may be gone with its folder; the first error is the one to tell.
             drop(fs::remove_file(&beside));
         }
-        written
+        done
     }
 
     fn write_as<W: Write>(&self, w: W, format: Format) -> io::Result<()> {
@@ -84,27 +113,69 @@ impl HeapProfile {
     }
 }
 
-/// A file in the same folder that nobody else uses, and its path.
-fn sibling(path: &Path) -> io::Result<(File, PathBuf)> {
+/// Whether it may be otherwise with a file that is there: one that may be written although its
+/// folder may not, or that is a mount of its own.
+fn is_about_the_folder(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        ErrorKind::PermissionDenied
+            | ErrorKind::ReadOnlyFilesystem
+            | ErrorKind::ResourceBusy
+            | ErrorKind::CrossesDevices
+    )
+}
+
+/// The path without links, also where the file that they lead to is not there yet.
+fn behind_links(path: &Path) -> PathBuf {
+    let mut real = path.to_path_buf();
+    for _ in 0..LINKS {
+        match fs::canonicalize(&real) {
+            Ok(real) => return real,
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            // The system does not follow it, and neither do we.
+            Err(_) => break,
+        }
+        let Ok(next) = fs::read_link(&real) else {
+            return real;
+        };
+        // From the link's folder on; `..` is left to the system.
+        real = real.with_file_name("").join(next);
+    }
+    path.to_path_buf()
+}
+
+/// A file in the same folder that nobody else uses, and its path. Nobody else may read one that
+/// is `private`.
+fn sibling(path: &Path, private: bool) -> io::Result<(File, PathBuf)> {
+    let mut options = File::options();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    if private {
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    }
     let mut tries = 0;
     loop {
-        let mut name = OsString::from(".");
-        name.push(path.file_name().unwrap_or_default());
-        name.push(format!(
-            ".{}-{}.part",
+        // Not made of the file's own name, which may be as long as names can be.
+        let beside = path.with_file_name(format!(
+            ".heapledger-{}-{}.part",
             std::process::id(),
             SAVES.fetch_add(1, Ordering::Relaxed)
         ));
-        let beside = path.with_file_name(name);
-        match File::options().write(true).create_new(true).open(&beside) {
+        match options.open(&beside) {
             // Left there by a process that was killed and had our number, as the first one in a
             // container always has the same.
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && tries < TRIES => {
+            Err(error) if error.kind() == ErrorKind::AlreadyExists && tries < TRIES => {
                 tries += 1;
             }
             opened => return opened.map(|file| (file, beside)),
         }
     }
+}
+
+/// What could not be done, and why.
+struct Unfinished {
+    doing: &'static str,
+    error: io::Error,
 }
 
 /// What failed, where, and why.
