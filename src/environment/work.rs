@@ -146,7 +146,7 @@ impl Running {
         // It is now or never: who reads it later has not the process.
         profile.symbolize();
         for Report { name, format } in &self.reports {
-            if let Err(error) = profile.save(name.path(&number, n, forked), *format) {
+            if let Err(error) = profile.save_unattended(&name.path(&number, n, forked), *format) {
                 tell(&error.to_string());
             }
         }

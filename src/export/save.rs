@@ -5,6 +5,9 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
+use crate::leaks::stream::Stream;
+#[cfg(target_os = "linux")]
+use crate::leaks::way_out;
 use crate::profile::{Format, HeapProfile};
 use crate::sync::{AtomicU64, Ordering};
 
@@ -26,7 +29,11 @@ impl HeapProfile {
     /// the file is a mount of its own, as in a container, is the old file itself
     /// written over.
     ///
-    /// What is not a file (a device, a pipe) is written to as it is.
+    /// What is not a file (a device, a pipe) is written to as it is. So is what is
+    /// open already as standard output or standard error, under any name:
+    /// `/dev/stdout`, `/dev/fd/1`, the log that it goes to. The profile is added
+    /// there, after what standard output has buffered; for that its lock is waited
+    /// for, as `println!` does.
     ///
     /// # Errors
     ///
@@ -49,7 +56,26 @@ impl HeapProfile {
     /// # }
     /// ```
     pub fn save(&self, path: impl AsRef<Path>, format: Format) -> io::Result<()> {
-        let asked = path.as_ref();
+        self.save_flushing(path.as_ref(), format, || drop(io::stdout().flush()))
+    }
+
+    /// The same where nobody waits for ever: standard output's lock may be kept by a thread that
+    /// waits for its input, or has stopped for good.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn save_unattended(&self, path: &Path, format: Format) -> io::Result<()> {
+        self.save_flushing(path, format, || {
+            way_out::flush_unless_kept();
+        })
+    }
+
+    fn save_flushing(&self, asked: &Path, format: Format, flush: impl FnOnce()) -> io::Result<()> {
+        if let Some(stream) = Stream::at(asked) {
+            let stream = stream.map_err(|error| said(error, "open", asked))?;
+            flush();
+            return self
+                .write_as(stream, format)
+                .map_err(|error| said(error, "write", asked));
+        }
         let there = fs::metadata(asked).ok();
         if there.as_ref().is_some_and(|there| !there.is_file()) {
             let file = File::options()

@@ -108,6 +108,7 @@ mod ending;
 mod process;
 mod report;
 mod steady;
+pub(crate) mod stream;
 mod suppress;
 pub(crate) mod way_out;
 

@@ -1,11 +1,13 @@
 //! A leak check of the whole process, from some point in `main` to its end.
 
 use std::fs;
-use std::path::{self, PathBuf};
+use std::io::{self, Write};
+use std::path::{self, Path, PathBuf};
 
 use crate::error::Error;
 use crate::leaks::check::{Check, Scene};
 use crate::leaks::report::LeakReport;
+use crate::leaks::stream::Stream;
 use crate::leaks::way_out::{self, NoReport};
 use crate::record::{self, Everyone};
 
@@ -105,6 +107,9 @@ impl Process {
     /// are no leaks. If it cannot be written, standard error says so, and has
     /// the report. A path without a root begins where the program is when the
     /// check is [started](Self::start), wherever it goes later.
+    ///
+    /// Where the path leads to standard output or standard error (`/dev/stdout`, or
+    /// the log that they go to), the report is added there: nothing is overwritten.
     ///
     /// ```
     /// # #[global_allocator]
@@ -369,7 +374,7 @@ impl Process {
     fn say_nothing_is_known(&self, why: &NoReport) {
         if let Some(path) = &self.file {
             // Nor is there any for an error that would say more.
-            drop(fs::write(path, why.bare()));
+            drop(write_to(path, why.bare()));
         }
         way_out::say(why.line());
     }
@@ -377,7 +382,7 @@ impl Process {
     fn report(&self, leaks: Option<&LeakReport>) {
         let text = leaks.map_or(String::new(), |report| format!("{report}\n"));
         if let Some(path) = &self.file {
-            match fs::write(path, &text) {
+            match write_to(path, &text) {
                 Ok(()) => return,
                 Err(error) => say(&format!(
                     "cannot write the leak report to {}: {error}",
@@ -388,6 +393,18 @@ impl Process {
         if !text.is_empty() {
             say(text.trim_end());
         }
+    }
+}
+
+/// Writes over what is there, but for files that are open already: they are added to.
+fn write_to(path: &Path, text: &str) -> io::Result<()> {
+    match Stream::at(path) {
+        Some(_) if text.is_empty() => Ok(()),
+        Some(stream) => {
+            way_out::flush_unless_kept();
+            stream?.write_all(text.as_bytes())
+        }
+        None => fs::write(path, text),
     }
 }
 

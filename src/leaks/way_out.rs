@@ -7,7 +7,7 @@
     unix,
     expect(
         unsafe_code,
-        reason = "writes past std's locks, keeps back signals, and ends without destructors"
+        reason = "keeps back signals, and ends without destructors"
     )
 )]
 
@@ -19,6 +19,7 @@ use std::io::{self, Write};
 use std::sync::mpsc;
 use std::thread;
 
+use crate::leaks::stream;
 use crate::record;
 
 /// How long a thread may go on having standard output while the process ends.
@@ -102,16 +103,8 @@ fn wanted() -> usize {
 struct StandardError;
 
 impl Write for StandardError {
-    #[cfg(unix)]
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // SAFETY: the declaration below is POSIX's, and the bytes are there.
-        let written = unsafe { write(2, bytes.as_ptr().cast(), bytes.len()) };
-        usize::try_from(written).map_err(|_| io::Error::last_os_error())
-    }
-
-    #[cfg(not(unix))]
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        io::stderr().write(bytes)
+        stream::write_once(2, bytes)
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -121,7 +114,6 @@ impl Write for StandardError {
 
 #[cfg(unix)]
 unsafe extern "C" {
-    fn write(file: core::ffi::c_int, bytes: *const core::ffi::c_void, length: usize) -> isize;
     fn _exit(code: core::ffi::c_int) -> !;
 }
 
@@ -211,31 +203,9 @@ pub(super) fn end(code: u8) -> ! {
     now(code)
 }
 
-/// Flushes standard output, unless a thread keeps it.
-///
-/// There is no way to ask whether its lock is free. So a thread waits for it, and
-/// we for that thread.
+/// Flushes standard output, for which the process goes on for a while at most.
 fn flush(code: u8) {
-    // More than two threads take: what they are made with, their stacks, and those for their
-    // signals. Who asks for the small part alone finds it, and the stack takes it.
-    if !is_there(1 << 20) {
-        return;
-    }
-    let small = || thread::Builder::new().stack_size(128 << 10);
-    let (tell, told) = mpsc::channel();
-    let flushed = small().spawn(move || {
-        let mut out = io::stdout().lock();
-        let _ = tell.send(());
-        drop(out.flush());
-        let _ = tell.send(());
-    });
-    if flushed.is_err() {
-        // There may be an unfinished line; to wait for ever would be worse.
-        return;
-    }
-    if told.recv_timeout(PATIENCE).is_ok() {
-        // Whoever reads it may be slow. Nor would the program's own end have gone on without him.
-        let _ = told.recv();
+    if flush_unless_kept() {
         return;
     }
     // The one who keeps it may be this very thread; if not, it gets no further.
@@ -246,6 +216,41 @@ fn flush(code: u8) {
     if last.is_ok() {
         drop(io::stdout().flush());
     }
+}
+
+/// Flushes standard output; false if a thread keeps it.
+///
+/// There is no way to ask whether its lock is free. So a thread waits for it, and
+/// we for that thread. Where there is no memory for one, nothing is flushed.
+pub(crate) fn flush_unless_kept() -> bool {
+    // More than two threads take: what they are made with, their stacks, and those for their
+    // signals. Who asks for the small part alone finds it, and the stack takes it.
+    if !is_there(1 << 20) {
+        return true;
+    }
+    let (tell, told) = mpsc::channel();
+    let flushed = small().spawn(move || {
+        record::quietly(|| {
+            let mut out = io::stdout().lock();
+            let _ = tell.send(());
+            drop(out.flush());
+            let _ = tell.send(());
+        });
+    });
+    if flushed.is_err() {
+        // There may be an unfinished line; to wait for ever would be worse.
+        return true;
+    }
+    if told.recv_timeout(PATIENCE).is_err() {
+        return false;
+    }
+    // Whoever reads it may be slow. Nor would the program's own end have gone on without him.
+    let _ = told.recv();
+    true
+}
+
+fn small() -> thread::Builder {
+    thread::Builder::new().stack_size(128 << 10)
 }
 
 #[cfg(unix)]

@@ -1,0 +1,181 @@
+//! Paths that lead to a file which is open already: `/dev/stdout`, and the log it goes to.
+//!
+//! Who opens such a path has a place of his own in the file, its beginning: what he writes goes
+//! over what the program has written. Who replaces the file takes all of it away. So a report is
+//! written through the open file, and comes after what is there.
+#![cfg_attr(
+    unix,
+    expect(
+        unsafe_code,
+        reason = "asks and writes files by their numbers, open or not"
+    )
+)]
+
+use core::time::Duration;
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::Path;
+use std::thread;
+
+/// An open file.
+#[derive(Debug)]
+pub(crate) enum Stream {
+    /// Of this process, by its number.
+    Number(i32),
+    /// Of another process: opened once more, and only added to.
+    Others(File),
+}
+
+/// To which open file a path leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meant {
+    Number(i32),
+    Others,
+}
+
+impl Stream {
+    /// The open file that this path leads to, if it leads to one.
+    ///
+    /// Without memory of the program's: there may be none.
+    pub(crate) fn at(path: &Path) -> Option<io::Result<Self>> {
+        Some(match meant(path)? {
+            Meant::Number(number) => Ok(Self::Number(number)),
+            Meant::Others => File::options().append(true).open(path).map(Self::Others),
+        })
+    }
+}
+
+impl Write for Stream {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Others(file) => file.write(bytes),
+            // The program may have asked not to wait for its reader. A report has nothing else
+            // to do.
+            &mut Self::Number(number) => loop {
+                match write_once(number, bytes) {
+                    Err(full) if full.kind() == io::ErrorKind::WouldBlock => {
+                        thread::sleep(Duration::from_millis(1));
+                    }
+                    written => return written,
+                }
+            },
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+fn meant(path: &Path) -> Option<Meant> {
+    named(path).or_else(|| {
+        let there = fs::metadata(path).ok()?;
+        let is_it = |number: &i32| is_open_as(*number, &there);
+        [1, 2].into_iter().find(is_it).map(Meant::Number)
+    })
+}
+
+/// By the system's own names of open files.
+fn named(path: &Path) -> Option<Meant> {
+    let name = path.file_name()?.to_str()?;
+    let folder = path.parent()?;
+    if folder == Path::new("/dev") {
+        let names = ["stdin", "stdout", "stderr"];
+        let number = names.iter().position(|known| *known == name)?;
+        return i32::try_from(number).ok().map(Meant::Number);
+    }
+    let number = name.parse().ok().filter(|number| *number >= 0)?;
+    if folder == Path::new("/dev/fd") {
+        return Some(Meant::Number(number));
+    }
+    let of_process = folder.strip_prefix("/proc").ok()?;
+    if !of_process.ends_with("fd") {
+        return None;
+    }
+    let process = of_process.iter().next()?.to_str()?;
+    let is_ours = match process.parse::<u32>() {
+        Ok(pid) => pid == std::process::id(),
+        Err(_) => process == "self" || process == "thread-self",
+    };
+    Some(if is_ours {
+        Meant::Number(number)
+    } else {
+        Meant::Others
+    })
+}
+
+/// Whether the process has this very file open under this number.
+#[cfg(unix)]
+fn is_open_as(number: i32, there: &fs::Metadata) -> bool {
+    use std::os::fd::BorrowedFd;
+    use std::os::unix::fs::MetadataExt;
+
+    // SAFETY: 1 and 2, which belong to nobody who might close them meanwhile: std itself lends them
+    // in the same way to all who ask. Where they are closed, to copy them is refused.
+    let lent = unsafe { BorrowedFd::borrow_raw(number) };
+    let open = lent.try_clone_to_owned().map(File::from);
+    open.and_then(|open| open.metadata())
+        .is_ok_and(|open| (open.dev(), open.ino()) == (there.dev(), there.ino()))
+}
+
+#[cfg(not(unix))]
+fn is_open_as(_: i32, _: &fs::Metadata) -> bool {
+    false
+}
+
+/// Writes past std's locks and buffers, what is taken at once.
+#[cfg(unix)]
+pub(super) fn write_once(number: i32, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: the declaration below is POSIX's, and the bytes are there. A number that is no open
+    // file is refused with an error.
+    let written = unsafe { write(number, bytes.as_ptr().cast(), bytes.len()) };
+    usize::try_from(written).map_err(|_| io::Error::last_os_error())
+}
+
+#[cfg(not(unix))]
+pub(super) fn write_once(number: i32, bytes: &[u8]) -> io::Result<usize> {
+    match number {
+        1 => io::stdout().write(bytes),
+        _ => io::stderr().write(bytes),
+    }
+}
+
+#[cfg(unix)]
+unsafe extern "C" {
+    fn write(file: core::ffi::c_int, bytes: *const core::ffi::c_void, length: usize) -> isize;
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::{Meant, named};
+
+    /// Bug prevented: the log that the program's output goes to is replaced by a report.
+    #[test]
+    fn open_files_are_known_by_their_names() {
+        let ours = format!("/proc/{}/fd/7", std::process::id());
+        let table = [
+            ("/dev/stdout", Some(Meant::Number(1))),
+            ("/dev//stderr", Some(Meant::Number(2))),
+            ("/dev/stdin", Some(Meant::Number(0))),
+            ("/dev/./fd/12", Some(Meant::Number(12))),
+            ("/proc/self/fd/1", Some(Meant::Number(1))),
+            ("/proc/thread-self/fd/2", Some(Meant::Number(2))),
+            ("/proc/self/task/5/fd/2", Some(Meant::Number(2))),
+            (&ours, Some(Meant::Number(7))),
+            // No process has this number.
+            ("/proc/4294967295/fd/1", Some(Meant::Others)),
+            ("/proc/self/fd/-1", None),
+            ("/proc/self/fdinfo/1", None),
+            ("/dev/fd/a", None),
+            ("/dev/full", None),
+            ("dev/stdout", None),
+            ("/tmp/fd/1", None),
+            ("/", None),
+        ];
+        for (path, expected) in table {
+            assert_eq!(named(Path::new(path)), expected, "{path}");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! Where the reports of `HEAPLEDGER=…` go, and what they leave alone: each program is
+//! this test binary, started again.
+#![cfg(all(feature = "profile", target_os = "linux"))]
+#![allow(
+    unsafe_code,
+    reason = "sends a signal, which no safe function of the standard library does"
+)]
+
+use std::fs::{self, File};
+use std::hint::black_box;
+use std::io::{Read, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Output, Stdio};
+
+use heapledger::Profiler;
+use heapledger::leaks::Process;
+use heapledger::profile::{Format, Value};
+
+#[path = "support/folders.rs"]
+mod folders;
+mod support;
+
+use folders::{folder, names_in};
+
+#[global_allocator]
+static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+
+/// Says to this binary which program it is.
+const PART: &str = "HEAPLEDGER_TEST_PART";
+
+/// What each program ends with.
+const OWN_CODE: u8 = 7;
+
+// --- the programs
+
+#[inline(never)]
+fn planted_here() {
+    for _ in 0..300 {
+        std::mem::forget(black_box(vec![1u8; 1_000]));
+    }
+}
+
+fn program(part: &str) -> ExitCode {
+    match part {
+        "talks" => {
+            println!("line before");
+            planted_here();
+            eprintln!("err line");
+            print!("line after");
+        }
+        "saves" => saves(),
+        "checks" => {
+            print!("before ");
+            let leaks = Process::new().to_file("/dev/stdout").start();
+            planted_here();
+            drop(leaks.expect("the only one"));
+            print!("after");
+        }
+        "keeps its output" => {
+            // As who asks something in a line, and waits for the answer.
+            let mut out = std::io::stdout().lock();
+            write!(out, "unfinished").expect("a buffer");
+            // SAFETY: a signal to ourselves; there is a handler.
+            unsafe { libc::raise(libc::SIGUSR2) };
+            let mut answer = String::new();
+            std::io::stdin().read_line(&mut answer).expect("an answer");
+        }
+        other => panic!("no program {other:?}"),
+    }
+    ExitCode::from(OWN_CODE)
+}
+
+/// Through the API, in each format, with a line of its own around.
+fn saves() {
+    let profiler = Profiler::builder().every_allocation().start();
+    let profiler = profiler.expect("the only one");
+    planted_here();
+    let profile = profiler.finish();
+    let formats = [
+        Format::Text,
+        Format::Dhat,
+        Format::Pprof,
+        Format::Folded(Value::LiveBytes),
+        Format::Html,
+    ];
+    for format in formats {
+        for path in ["/dev/stdout", "/proc/self/fd/1", "/dev/stderr"] {
+            print!("[{path} ");
+            profile.save(path, format).expect("it is open");
+            print!("]");
+        }
+    }
+}
+
+// --- what the tests need
+
+fn command(part: &str, value: Option<&str>, folder: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("a path"));
+    command.env(PART, part).env_remove("HEAPLEDGER");
+    if let Some(value) = value {
+        command.env("HEAPLEDGER", value);
+    }
+    command.current_dir(folder);
+    command
+}
+
+/// How the program ended, what it said on standard error, and the rest.
+#[track_caller]
+fn run(mut command: Command) -> (Option<u8>, String, Output) {
+    let output = command.output().expect("it runs");
+    let code = output.status.code().and_then(|code| code.try_into().ok());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    (code, said, output)
+}
+
+/// A log that has had something in it before, open to go on.
+fn log(folder: &Path) -> (PathBuf, File) {
+    let path = folder.join("log");
+    let mut file = File::create(&path).expect("a file");
+    file.write_all(b"of old\n").expect("written");
+    (path, file)
+}
+
+// --- the cases
+
+/// Bug prevented: the log that standard output or standard error goes to is replaced by the
+/// report, or begins anew with it, and all that the program has said is gone.
+fn a_report_to_a_log_comes_after_what_is_there() {
+    let folder = folder("environment-files-log");
+    for (order, has) in [
+        ("profile,every=1,format=text", "heap profile"),
+        ("leaks", "300 blocks leaked"),
+    ] {
+        for name in ["/dev/stdout", "/dev/fd/1", "log"] {
+            let (path, file) = log(&folder);
+            let mut command = command("talks", Some(&format!("{order},file={name}")), &folder);
+            command.stdout(file);
+            let (code, said, _) = run(command);
+            assert_eq!((code, said.as_str()), (Some(OWN_CODE), "err line\n"));
+            let text = fs::read_to_string(&path).expect("the log");
+            let begin = "of old\nline before\nline after";
+            assert!(text.starts_with(begin), "{order} {name}: {text}");
+            assert!(text[begin.len()..].starts_with(has), "{name}: {text}");
+            assert!(text.contains("planted_here"), "{name}: {text}");
+        }
+        for name in ["/dev/stderr", "/proc/self/fd/2", "log"] {
+            let (path, file) = log(&folder);
+            let mut command = command("talks", Some(&format!("{order},file={name}")), &folder);
+            command.stderr(file);
+            let (code, _, output) = run(command);
+            assert_eq!(code, Some(OWN_CODE));
+            assert_eq!(output.stdout, b"line before\nline after");
+            let text = fs::read_to_string(&path).expect("the log");
+            let begin = "of old\nerr line\n";
+            assert!(text.starts_with(begin), "{order} {name}: {text}");
+            assert!(text[begin.len()..].starts_with(has), "{name}: {text}");
+        }
+    }
+    assert_eq!(names_in(&folder), ["log"]);
+}
+
+/// Bug prevented: the same by a call of the program's own.
+fn what_a_program_saves_to_its_output_comes_in_its_place() {
+    let folder = folder("environment-files-api");
+    let (path, file) = log(&folder);
+    let errors = folder.join("errors");
+    let mut saves = command("saves", None, &folder);
+    saves.stdout(file);
+    saves.stderr(File::create(&errors).expect("a file"));
+    let (code, ..) = run(saves);
+    let text = fs::read(&path).expect("the log");
+    let text = String::from_utf8_lossy(&text);
+    assert_eq!(code, Some(OWN_CODE), "{text}");
+    assert!(
+        text.starts_with("of old\n[/dev/stdout heap profile"),
+        "{text}"
+    );
+    assert!(text.contains("][/proc/self/fd/1 heap profile"), "{text}");
+    assert!(text.contains("[/dev/stdout {\"dhatFileVersion"), "{text}");
+    assert!(text.contains("[/dev/stdout <!doctype html>"), "{text}");
+    assert!(
+        text.contains("[/dev/stderr ][/dev/stdout {\"dhat"),
+        "{text}"
+    );
+    assert!(text.ends_with("[/dev/stderr ]"), "{text}");
+    let errors = fs::read(errors).expect("a file");
+    let errors = String::from_utf8_lossy(&errors);
+    assert!(errors.starts_with("heap profile"), "{errors}");
+    assert!(errors.contains("{\"dhatFileVersion"), "{errors}");
+
+    let (path, file) = log(&folder);
+    let mut checks = command("checks", None, &folder);
+    checks.stdout(file);
+    let (code, said, _) = run(checks);
+    assert_eq!((code, said.as_str()), (Some(OWN_CODE), ""));
+    let text = fs::read_to_string(&path).expect("the log");
+    assert!(
+        text.starts_with("of old\nbefore 300 blocks leaked"),
+        "{text}"
+    );
+    assert!(text.ends_with("\nafter"), "{text}");
+}
+
+/// Bug prevented: a report to standard output waits for a thread that keeps it for ever, and with
+/// it the program's end.
+fn a_report_does_not_wait_for_who_keeps_standard_output() {
+    let folder = folder("environment-files-kept");
+    let value = "profile,every=1,signal=USR2,at=signal,format=text,file=/dev/stdout";
+    let mut child = command("keeps its output", Some(value), &folder)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it runs");
+    let mut output = child.stdout.take().expect("an output");
+    let mut begin = [0; 12];
+    output.read_exact(&mut begin).expect("the report");
+    assert_eq!(&begin, b"heap profile");
+    let mut input = child.stdin.take().expect("an input");
+    input.write_all(b"go on\n").expect("it reads");
+    let mut rest = String::new();
+    output.read_to_string(&mut rest).expect("text");
+    assert!(rest.contains("unfinished"), "{rest}");
+    let ended = child.wait().expect("it ends");
+    assert_eq!(ended.code(), Some(OWN_CODE.into()));
+}
+
+fn main() -> ExitCode {
+    if let Ok(part) = std::env::var(PART) {
+        return program(&part);
+    }
+    support::main(cases![
+        a_report_to_a_log_comes_after_what_is_there,
+        what_a_program_saves_to_its_output_comes_in_its_place,
+        a_report_does_not_wait_for_who_keeps_standard_output,
+    ])
+}
