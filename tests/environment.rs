@@ -609,7 +609,10 @@ fn a_bad_setting_is_told_in_one_line_and_the_program_goes_on() {
     let folder = folder("environment-bad");
     let table = [
         ("profiel", "accepted are profile, leaks and off"),
-        ("profile,evry=1", "every, file, format, at and signal"),
+        (
+            "profile,evry=1",
+            "every, file, format, value, names, at and signal",
+        ),
         ("profile,every=often", "a number from 1, with k, m or g"),
         ("profile,format=xml", "html, text, dhat, pprof and folded"),
         (
@@ -617,6 +620,15 @@ fn a_bad_setting_is_told_in_one_line_and_the_program_goes_on() {
             ".html, .txt, .json, .pb.gz, .pb and .folded",
         ),
         ("profile,file={x}.txt", "neither {pid} nor {n}"),
+        (
+            "profile,file=heap.%p.html",
+            "the number of the process is {pid}",
+        ),
+        ("profile,names=no", "names=no is accepted for pprof only"),
+        (
+            "profile,value=peak",
+            "value= is accepted for folded stacks only",
+        ),
         ("profile,at=noon", "accepted are exit and signal"),
         ("profile,signal=KILL", "accepted are HUP, USR1 and USR2"),
         ("profile,line\nbreak", "\"line\\nbreak\" is no setting"),

@@ -40,11 +40,17 @@ fn planted_here() {
     }
 }
 
+#[inline(never)]
+fn gone_at_the_end() {
+    drop(black_box(vec![2u8; 70_000]));
+}
+
 fn program(part: &str) -> ExitCode {
     match part {
         "talks" => {
             println!("line before");
             planted_here();
+            gone_at_the_end();
             eprintln!("err line");
             print!("line after");
         }
@@ -224,6 +230,38 @@ fn a_report_does_not_wait_for_who_keeps_standard_output() {
     assert_eq!(ended.code(), Some(OWN_CODE.into()));
 }
 
+/// Bug prevented: folded stacks at exit show what is alive there and nothing else can be asked
+/// for; and names are always looked up.
+fn figures_and_names_are_as_asked_for() {
+    let folder = folder("environment-files-values");
+    let stacks = |value: &str| {
+        let value = format!("profile,every=1,file=a.folded{value}");
+        let (code, said, _) = run(command("talks", Some(&value), &folder));
+        assert_eq!((code, said.as_str()), (Some(OWN_CODE), "err line\n"));
+        fs::read_to_string(folder.join("a.folded")).expect("a report")
+    };
+    assert!(!stacks("").contains("gone_at_the_end"));
+    let total = stacks(",value=total");
+    let line = total.lines().find(|line| line.contains("gone_at_the_end"));
+    assert!(line.is_some_and(|line| line.ends_with(" 70000")), "{total}");
+    let blocks = stacks(",value=total-blocks");
+    let line = blocks.lines().find(|line| line.contains("gone_at_the_end"));
+    assert!(line.is_some_and(|line| line.ends_with(" 1")), "{blocks}");
+
+    for (names, has_names) in [("yes", true), ("no", false)] {
+        let value = format!("profile,every=1,names={names},file=a.pb.gz");
+        let (code, said, _) = run(command("talks", Some(&value), &folder));
+        assert_eq!((code, said.as_str()), (Some(OWN_CODE), "err line\n"));
+        let gzip = fs::read(folder.join("a.pb.gz")).expect("a report");
+        let mut gzip = zune_inflate::DeflateDecoder::new(&gzip);
+        let pprof = gzip.decode_gzip().expect("gzip");
+        let pprof = String::from_utf8_lossy(&pprof);
+        assert_eq!(pprof.contains("planted_here"), has_names, "{pprof}");
+        // What names are looked up in later.
+        assert!(pprof.contains("environment_files-"), "{pprof}");
+    }
+}
+
 fn main() -> ExitCode {
     if let Ok(part) = std::env::var(PART) {
         return program(&part);
@@ -232,5 +270,6 @@ fn main() -> ExitCode {
         a_report_to_a_log_comes_after_what_is_there,
         what_a_program_saves_to_its_output_comes_in_its_place,
         a_report_does_not_wait_for_who_keeps_standard_output,
+        figures_and_names_are_as_asked_for,
     ])
 }

@@ -4,7 +4,7 @@
 //! HEAPLEDGER=profile ./server                              # heap-4711.html when it ends
 //! HEAPLEDGER=profile,signal=USR2,file=heap-{n}.pb.gz ./server &
 //! kill -USR2 $!                                            # heap-1.pb.gz now, and it goes on
-//! HEAPLEDGER=profile,every=allocation,file=a.txt,file=a.folded ./tool
+//! HEAPLEDGER=profile,every=allocation,file=a.txt,file=a.folded,value=peak ./tool
 //! HEAPLEDGER=leaks,exit=23 ./tool                          # what is alive at its end
 //! ```
 //!
@@ -23,7 +23,9 @@
 //! |---|---|---|
 //! | `every=512k` | one sample in so many bytes on average, with `k`, `m` or `g`; `1` or `allocation` records every allocation | `512k` |
 //! | `file=NAME` | where a report goes; several make several reports | `heap-{pid}.html`, or with a signal `heap-{pid}-{n}.html` |
-//! | `format=html` | `html`, `text`, `dhat`, `pprof` or `folded`; without a file also several | by the ending of the file: `.html`, `.txt`, `.json`, `.pb.gz` or `.pb`, `.folded`. Folded stacks have one figure, which is live bytes |
+//! | `format=html` | `html`, `text`, `dhat`, `pprof` or `folded`; without a file also several | by the ending of the file: `.html`, `.txt`, `.json`, `.pb.gz` or `.pb`, `.folded` |
+//! | `value=live` | the one figure of folded stacks: `live`, `peak` or `total` bytes, or `live-blocks`, `peak-blocks` or `total-blocks`; the other formats have all of them | `live`, of which little is left when the program ends |
+//! | `names=yes` | `yes`, or `no`: pprof files with addresses, mappings and build ids, whose names are looked up later, as [`write_pprof`](crate::HeapProfile::write_pprof) says; for pprof only | `yes` |
 //! | `at=exit` | `exit`: when the program ends, signal or not; `signal`: only on the signal | `exit` |
 //! | `signal=USR2` | also whenever this signal comes: `HUP`, `USR1` or `USR2` | no signal |
 //!
@@ -36,7 +38,17 @@
 //! In a file's name `{pid}` is the number of the process, `{n}` that of the
 //! report in the process, from 1. A name without `{n}` is written over by the
 //! process's next report. A name without a leading `/` begins where the program
-//! was started, wherever it goes later. There is no way to write a comma.
+//! was started, wherever it goes later. There is no way to write a comma, nor `%p`,
+//! which others have for the number of the process and is refused.
+//!
+//! A report replaces the file of its name, whole or not at all, as
+//! [`save`](crate::HeapProfile::save) does. Where the folder cannot be written, or the
+//! file is a mount of its own, the old file is written over, and who reads it
+//! meanwhile has half a report; that of `leaks` always is. A name that leads to
+//! standard output or standard error (`/dev/stdout`, `/dev/fd/2`, the log that they go
+//! to) replaces nothing: the report is added after what the program has written. A
+//! line that is not ended comes before it, unless a thread keeps standard output
+//! for more than a second.
 //!
 //! A setting that is wrong is told in one line on standard error, as is a file
 //! that cannot be written. The program then runs as if nothing had been set,
@@ -53,7 +65,7 @@
 //!   a signal is set. Reports are written one after the other, and those that were
 //!   asked for when the program ends are waited for. A program that takes the
 //!   signal for itself later has taken it.
-//! - All names are looked up, also for pprof, which costs some tens of
+//! - All names are looked up, also for pprof unless `names=no`, which costs some tens of
 //!   milliseconds and megabytes with the first report. None of what reports
 //!   allocate is profiled.
 //! - Before a report, a block of 64 MiB, twice the size of the program's file, and what the

@@ -17,6 +17,11 @@ impl Name {
         if text.is_empty() {
             return Err(String::from("file= has no name"));
         }
+        if text.contains("%p") {
+            return Err(format!(
+                "file={text} has %p, which stands for nothing here; the number of the process is {{pid}}"
+            ));
+        }
         let rest = text.replace("{pid}", "").replace("{n}", "");
         if rest.contains(['{', '}']) {
             return Err(format!(

@@ -17,6 +17,8 @@ pub(super) struct Wanted {
     /// Mean bytes between samples; 1 is every allocation.
     pub(super) every: u64,
     pub(super) reports: Vec<Report>,
+    /// Whether names are looked up; only pprof's files do without.
+    pub(super) names: bool,
     pub(super) at_exit: bool,
     pub(super) signal: Option<Signal>,
 }
@@ -80,17 +82,21 @@ fn pair(part: &str) -> Result<(&str, &str), String> {
 fn profile(settings: &[(&str, &str)]) -> Result<Wanted, String> {
     let mut every = None;
     let (mut names, mut formats) = (Vec::new(), Vec::new());
+    let (mut value_shown, mut has_names) = (None, None);
     let (mut at, mut signal) = (None, None);
     for &(key, value) in settings {
         match key {
             "every" => once(&mut every, key, bytes(value)?)?,
             "file" => names.push(Name::new(value)?),
             "format" => formats.push(format(value)?),
+            "value" => once(&mut value_shown, key, value_of(value)?)?,
+            "names" => once(&mut has_names, key, yes_or_no(value)?)?,
             "at" => once(&mut at, key, moment(value)?)?,
             "signal" => once(&mut signal, key, signal_of(value)?)?,
             other => {
                 return Err(format!(
-                    "profile has no setting {other:?}; it has every, file, format, at and signal"
+                    "profile has no setting {other:?}; it has every, file, format, value, names, \
+                     at and signal"
                 ));
             }
         }
@@ -101,9 +107,21 @@ fn profile(settings: &[(&str, &str)]) -> Result<Wanted, String> {
             "at=signal needs a signal: signal=HUP, USR1 or USR2",
         ));
     }
+    let mut reports = reports(&names, &formats, signal.is_some())?;
+    if let Some(value) = value_shown {
+        show(&mut reports, value)?;
+    }
+    let has_names = has_names.unwrap_or(true);
+    if !has_names && reports.iter().any(|report| report.format != Format::Pprof) {
+        return Err(String::from(
+            "names=no is accepted for pprof only, whose files tell where to look names up later: \
+             format=pprof, or only files that end with .pb.gz or .pb",
+        ));
+    }
     Ok(Wanted {
         every: every.unwrap_or(DEFAULT_INTERVAL),
-        reports: reports(&names, &formats, signal.is_some())?,
+        reports,
+        names: has_names,
         at_exit,
         signal,
     })
@@ -182,6 +200,45 @@ fn signal_of(value: &str) -> Result<Signal, String> {
         _ => Err(format!(
             "signal={value} is not accepted; accepted are HUP, USR1 and USR2"
         )),
+    }
+}
+
+fn value_of(value: &str) -> Result<Value, String> {
+    match value {
+        "live" => Ok(Value::LiveBytes),
+        "peak" => Ok(Value::PeakBytes),
+        "total" => Ok(Value::TotalBytes),
+        "live-blocks" => Ok(Value::LiveBlocks),
+        "peak-blocks" => Ok(Value::PeakBlocks),
+        "total-blocks" => Ok(Value::TotalBlocks),
+        _ => Err(format!(
+            "value={value} is unknown; accepted are live, peak and total, which are bytes, \
+             and live-blocks, peak-blocks and total-blocks"
+        )),
+    }
+}
+
+/// Has the folded stacks among the reports show this figure.
+fn show(reports: &mut [Report], value: Value) -> Result<(), String> {
+    let mut is_shown = false;
+    for report in reports {
+        if let Format::Folded(shown) = &mut report.format {
+            (*shown, is_shown) = (value, true);
+        }
+    }
+    is_shown.then_some(()).ok_or_else(|| {
+        String::from(
+            "value= is accepted for folded stacks only, as the other formats have all figures: \
+             format=folded, or a file that ends with .folded",
+        )
+    })
+}
+
+fn yes_or_no(value: &str) -> Result<bool, String> {
+    match value {
+        "yes" => Ok(true),
+        "no" => Ok(false),
+        _ => Err(format!("names={value} is unknown; accepted are yes and no")),
     }
 }
 

@@ -19,6 +19,8 @@ static RUNNING: OnceCell<Running> = OnceCell::new();
 struct Running {
     profiler: Profiler,
     reports: Vec<Report>,
+    /// Whether names are looked up.
+    names: bool,
     /// The process that began it; another is its child.
     owner: Owner,
     at_exit: bool,
@@ -82,6 +84,7 @@ fn start(wanted: Wanted) -> Result<Moments, String> {
     let running = Running {
         profiler,
         reports,
+        names: wanted.names,
         owner: Owner::here(),
         at_exit: wanted.at_exit,
         reported: AtomicU64::new(0),
@@ -143,8 +146,10 @@ impl Running {
         let number = self.owner.number_here();
         let n = self.reported.fetch_add(1, Ordering::Relaxed) + 1;
         let mut profile = self.profiler.snapshot_with(counted);
-        // It is now or never: who reads it later has not the process.
-        profile.symbolize();
+        if self.names {
+            // It is now or never: who reads it later has not the process.
+            profile.symbolize();
+        }
         for Report { name, format } in &self.reports {
             if let Err(error) = profile.save_unattended(&name.path(&number, n, forked), *format) {
                 tell(&error.to_string());

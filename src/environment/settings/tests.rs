@@ -20,6 +20,7 @@ fn nothing_said_is_a_sampled_report_at_exit() {
         let expected = Wanted {
             every: DEFAULT_INTERVAL,
             reports: vec![report("heap-{pid}.html", Format::Html)],
+            names: true,
             at_exit: true,
             signal: None,
         };
@@ -32,10 +33,12 @@ fn nothing_said_is_a_sampled_report_at_exit() {
 
 #[test]
 fn all_that_can_be_said_is_understood() {
-    let all = "profile,every=64k,format=pprof,file=/else/where/{n},at=signal,signal=SIGUSR2";
+    let all = "profile,every=64k,format=pprof,file=/else/where/{n},names=no,at=signal,\
+               signal=SIGUSR2";
     let expected = Wanted {
         every: 65_536,
         reports: vec![report("/else/where/{n}", Format::Pprof)],
+        names: false,
         at_exit: false,
         signal: Some(Signal::Usr2),
     };
@@ -78,6 +81,63 @@ fn the_ending_says_the_format_where_nothing_else_does() {
     assert_eq!(wanted(formats).reports, expected);
 }
 
+/// Bug prevented: folded stacks at exit have next to nothing in them, as all that the variable
+/// can ask for is what is still alive.
+#[test]
+fn folded_stacks_show_the_figure_that_was_asked_for() {
+    let table = [
+        ("live", Value::LiveBytes),
+        ("peak", Value::PeakBytes),
+        ("total", Value::TotalBytes),
+        ("live-blocks", Value::LiveBlocks),
+        ("peak-blocks", Value::PeakBlocks),
+        ("total-blocks", Value::TotalBlocks),
+    ];
+    for (text, value) in table {
+        // The others have all figures, and stay as they are.
+        let value_first = format!("profile,value={text},file=a.html,file=a.folded,file=b.folded");
+        let expected = [
+            report("a.html", Format::Html),
+            report("a.folded", Format::Folded(value)),
+            report("b.folded", Format::Folded(value)),
+        ];
+        assert_eq!(wanted(&value_first).reports, expected);
+        let by_format = wanted(&format!("profile,format=folded,value={text}"));
+        let expected = report("heap-{pid}.folded", Format::Folded(value));
+        assert_eq!(by_format.reports, [expected]);
+    }
+}
+
+/// Bug prevented: a report without names where nobody can look them up later.
+#[test]
+fn only_pprof_does_without_names() {
+    for value in [
+        "format=pprof",
+        "file=a.pb.gz,file=b.pb",
+        "file=a,format=pprof",
+    ] {
+        assert!(!wanted(&format!("profile,names=no,{value}")).names);
+        assert!(wanted(&format!("profile,names=yes,{value}")).names);
+        assert!(wanted(&format!("profile,{value}")).names);
+    }
+    for value in [
+        "",
+        "format=html",
+        "file=a.pb.gz,file=a.folded",
+        "format=pprof,format=text",
+    ] {
+        let said = parse(&format!("profile,names=no,{value}")).expect_err(value);
+        assert!(
+            said.contains("names=no is accepted for pprof only"),
+            "{said}"
+        );
+        assert!(
+            said.contains("format=pprof, or only files that end"),
+            "{said}"
+        );
+    }
+}
+
 /// Bug prevented: a slip of the pen, and the program runs without a profile
 /// and without a word.
 #[test]
@@ -116,6 +176,24 @@ fn what_is_wrong_is_named_with_what_is_accepted() {
         ("profile,file=a.xml", "file=a.xml does not tell its format"),
         ("profile,file=", "file= has no name"),
         ("profile,file={host}.txt", "neither {pid} nor {n}"),
+        (
+            "profile,file=heap.%p.html",
+            "the number of the process is {pid}",
+        ),
+        ("leaks,file=%p", "the number of the process is {pid}"),
+        ("profile,value=all", "accepted are live, peak and total,"),
+        (
+            "profile,value=peak",
+            "value= is accepted for folded stacks only",
+        ),
+        ("profile,value=peak,format=pprof", "for folded stacks only"),
+        ("profile,value=live,value=peak", "value= is there twice"),
+        (
+            "profile,names=maybe",
+            "names=maybe is unknown; accepted are",
+        ),
+        ("profile,names=no,names=no", "names= is there twice"),
+        ("leaks,names=no", "leaks has no setting \"names\""),
         (
             "profile,file=a.txt,file=b,format=text",
             "with one file only",
