@@ -655,6 +655,9 @@ fn a_file_that_cannot_be_written_is_named_and_nothing_else_changes() {
     let value = "profile,every=1,file=no/such/heap.txt,file=good.folded";
     let (code, said, _) = run("returns", value, &folder);
     assert_eq!(code, Some(OWN_CODE));
+    // The first one before the program ran.
+    let (first, said) = said.split_once('\n').expect("two lines");
+    assert!(first.contains("file=no/such/heap.txt: there is no folder "));
     assert!(
         said.starts_with("heapledger: ") && said.contains("/no/such/heap.txt: "),
         "{said}"

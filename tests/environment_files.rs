@@ -9,6 +9,8 @@
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
 
@@ -230,6 +232,110 @@ fn a_report_does_not_wait_for_who_keeps_standard_output() {
     assert_eq!(ended.code(), Some(OWN_CODE.into()));
 }
 
+/// Bug prevented: a program runs for a day, and only then says that its report has no place.
+fn a_file_without_a_folder_is_told_before_the_program_runs() {
+    let folder = folder("environment-files-none");
+    for value in [
+        "profile,every=1,file=no/such/{pid}.html",
+        "leaks,file=no/such/{pid}.txt",
+    ] {
+        let (code, said, output) = run(command("talks", Some(value), &folder));
+        assert_eq!(code, Some(OWN_CODE), "{said}");
+        assert_eq!(output.stdout, b"line before\nline after");
+        let lines: Vec<_> = said.lines().collect();
+        let name = value.split_once("file=").expect("a file").1;
+        let begin = format!("heapledger: HEAPLEDGER: file={name}: there is no folder ");
+        assert!(lines[0].starts_with(&begin), "{said}");
+        let place = folder.join("no/such");
+        let rest = format!(
+            "{}: make it before the report, or name another file",
+            place.display()
+        );
+        assert!(lines[0].ends_with(&rest), "{said}");
+        assert_eq!(lines[1], "err line", "{said}");
+        // As it always was.
+        assert!(lines[2].contains("cannot write "), "{said}");
+        assert!(lines[2].contains("No such file or directory"), "{said}");
+    }
+}
+
+/// Bug prevented: a file that can be written is given up, as its folder cannot be; and where
+/// nothing can be, that is told when it is too late.
+fn where_the_folder_may_not_be_written_an_old_file_is_written_over() {
+    let folder = std::env::temp_dir().join(format!("heapledger-locked-{}", std::process::id()));
+    fs::create_dir(&folder).expect("a folder");
+    let program = folder.join("program");
+    fs::copy(std::env::current_exe().expect("a path"), &program).expect("a copy");
+    let file = folder.join("old.txt");
+    fs::write(&file, "the old one, ".repeat(10_000)).expect("a file");
+    fs::set_permissions(&file, fs::Permissions::from_mode(0o666)).expect("ours");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o555)).expect("ours");
+    // SAFETY: takes nothing and touches nothing.
+    let is_root = unsafe { libc::geteuid() } == 0;
+    let run = |value: &str| {
+        let mut command = Command::new(&program);
+        command.env(PART, "talks").env("HEAPLEDGER", value);
+        command.current_dir(&folder);
+        if is_root {
+            // For root no folder is locked.
+            command.uid(65_534).gid(65_534);
+        }
+        run(command)
+    };
+    let written = run("profile,every=1,file=old.txt");
+    let text = fs::read_to_string(&file).expect("a file");
+    let leaks = run("leaks,file=old.txt");
+    let leaks_text = fs::read_to_string(&file).expect("a file");
+    let refused = run("profile,every=1,file=new.txt");
+    fs::set_permissions(&folder, fs::Permissions::from_mode(0o755)).expect("ours");
+    let names = names_in(&folder);
+    fs::remove_dir_all(&folder).expect("it goes");
+
+    assert_eq!(
+        (written.0, written.1.as_str()),
+        (Some(OWN_CODE), "err line\n")
+    );
+    assert!(text.starts_with("heap profile"), "{text}");
+    assert!(!text.contains("the old one"), "{text}");
+    assert_eq!((leaks.0, leaks.1.as_str()), (Some(OWN_CODE), "err line\n"));
+    assert!(leaks_text.starts_with("300 blocks leaked"), "{leaks_text}");
+    let said = refused.1;
+    let lines: Vec<_> = said.lines().collect();
+    assert!(
+        lines[0].contains("may not be written: allow it before the report"),
+        "{said}"
+    );
+    assert_eq!(lines[1], "err line", "{said}");
+    assert!(lines[2].contains("Permission denied"), "{said}");
+    assert_eq!(names, ["old.txt", "program"]);
+}
+
+/// Bug prevented: a file that is a mount of its own, as in a container, is no place for a report.
+fn a_file_that_is_mounted_alone_is_written_over() {
+    let folder = folder("environment-files-mount");
+    for name in ["outside", "inside.txt"] {
+        fs::write(folder.join(name), "the old one").expect("a file");
+    }
+    let script = "mount --bind outside inside.txt || exit 99; exec \"$@\"";
+    let mut command = Command::new("unshare");
+    command.args(["--mount", "sh", "-c", script, "sh"]);
+    command.arg(std::env::current_exe().expect("a path"));
+    command.env(PART, "talks").current_dir(&folder);
+    command.env("HEAPLEDGER", "profile,every=1,file=inside.txt");
+    match command.output() {
+        Ok(output) if output.status.code() == Some(OWN_CODE.into()) => {
+            assert_eq!(String::from_utf8_lossy(&output.stderr), "err line\n");
+        }
+        other => {
+            println!("skipped: nothing may be mounted here: {other:?}");
+            return;
+        }
+    }
+    let text = fs::read_to_string(folder.join("outside")).expect("a file");
+    assert!(text.starts_with("heap profile"), "{text}");
+    assert_eq!(names_in(&folder), ["inside.txt", "outside"]);
+}
+
 /// Bug prevented: folded stacks at exit show what is alive there and nothing else can be asked
 /// for; and names are always looked up.
 fn figures_and_names_are_as_asked_for() {
@@ -270,6 +376,9 @@ fn main() -> ExitCode {
         a_report_to_a_log_comes_after_what_is_there,
         what_a_program_saves_to_its_output_comes_in_its_place,
         a_report_does_not_wait_for_who_keeps_standard_output,
+        a_file_without_a_folder_is_told_before_the_program_runs,
+        where_the_folder_may_not_be_written_an_old_file_is_written_over,
+        a_file_that_is_mounted_alone_is_written_over,
         figures_and_names_are_as_asked_for,
     ])
 }

@@ -39,8 +39,10 @@ fn as_wanted(wanted: LeaksWanted) -> Process {
         check = check.exit_code(code);
     }
     if let Some(name) = wanted.file {
+        let name = name.from(&work::here());
+        work::warn(&name);
         let pid = std::process::id().to_string();
-        check = check.to_file(name.from(&work::here()).path(&pid, 1, false));
+        check = check.to_file(name.path(&pid, 1, false));
     }
     check
 }

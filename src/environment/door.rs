@@ -41,7 +41,10 @@ extern "C" fn start() {
             work::tell("HEAPLEDGER is for the program, and is not heeded by a shared library");
         }
         Some(value) => arrange(value),
-        None => work::tell("HEAPLEDGER does nothing: it is not UTF-8"),
+        None => work::tell(
+            "HEAPLEDGER does nothing: it is not UTF-8; a file whose path is not can be named \
+             from the folder that the program is started in",
+        ),
     }
 }
 

@@ -50,9 +50,10 @@
 //! line that is not ended comes before it, unless a thread keeps standard output
 //! for more than a second.
 //!
-//! A setting that is wrong is told in one line on standard error, as is a file
-//! that cannot be written. The program then runs as if nothing had been set,
-//! and ends as it would.
+//! A setting that is wrong is told in one line on standard error, and the program then
+//! runs as if nothing had been set. A file that cannot be written is told at the
+//! end, and where that is plain before (there is no such folder, or it may not be
+//! written) also at the start. The program ends as it would in any case.
 //!
 //! # What to know
 //!
@@ -103,6 +104,8 @@ mod check;
 mod door;
 mod names;
 mod owner;
+#[expect(unsafe_code, reason = "asks the system what may be written")]
+mod reach;
 mod settings;
 mod work;
 

@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use once_cell::sync::OnceCell;
 
+use crate::environment::names::Name;
 use crate::environment::owner::Owner;
 use crate::environment::settings::{Order, Report, Signal, Wanted, parse};
-use crate::environment::{VARIABLE, check};
+use crate::environment::{VARIABLE, check, reach};
 use crate::leaks::way_out::{self, NoReport};
 use crate::profile::{Counted, Profiler};
 use crate::record;
@@ -75,7 +76,11 @@ fn start(wanted: Wanted) -> Result<Moments, String> {
             name: report.name.from(&folder),
             ..report
         };
-        wanted.reports.into_iter().map(bound).collect()
+        let reports: Vec<Report> = wanted.reports.into_iter().map(bound).collect();
+        for report in &reports {
+            warn(&report.name);
+        }
+        reports
     });
     let profiler = Profiler::builder()
         .sample_every(wanted.every)
@@ -95,6 +100,14 @@ fn start(wanted: Wanted) -> Result<Moments, String> {
     Ok(Moments {
         signal: wanted.signal,
     })
+}
+
+/// Says at once what a report will not get over at the end, when it is too late.
+pub(super) fn warn(name: &Name) {
+    let path = name.path(&std::process::id().to_string(), 1, false);
+    if let Some(why) = reach::trouble(&path) {
+        tell(&format!("{VARIABLE}: file={}: {why}", name.text()));
+    }
 }
 
 /// Writes the reports.

@@ -43,6 +43,12 @@ impl Stream {
             Meant::Others => File::options().append(true).open(path).map(Self::Others),
         })
     }
+
+    /// Whether there is one.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn is_at(path: &Path) -> bool {
+        meant(path).is_some()
+    }
 }
 
 impl Write for Stream {
