@@ -80,6 +80,16 @@ impl Era {
     }
 }
 
+/// Has what comes before, which ends with an atomic change, seen before what comes after looks:
+/// x86-64 does so by itself.
+#[inline]
+fn after_a_locked_instruction() {
+    #[cfg(any(loom, not(target_arch = "x86_64")))]
+    crate::sync::fence(Ordering::SeqCst);
+    #[cfg(all(not(loom), target_arch = "x86_64"))]
+    crate::sync::compiler_fence(Ordering::SeqCst);
+}
+
 /// The global figures behind the peak, away from everything else: several
 /// threads write them.
 #[derive(Debug)]
@@ -127,6 +137,7 @@ impl Peak {
     pub(crate) fn publish(&self, since: Era, net: i64, high: i64) -> Era {
         let mut era = self.era();
         let before = self.live.fetch_add(net, Ordering::Relaxed);
+        after_a_locked_instruction();
         // What stands further above was freed or published before the reset.
         let least = net.saturating_add(HELD_BACK.cast_signed());
         let high = if era == since { high } else { high.min(least) };
@@ -215,7 +226,12 @@ impl Peak {
                 Ordering::Acquire,
             );
             match set {
-                Ok(_) => return era,
+                Ok(_) => {
+                    // What came while it was read and was no peak of the last era may be one of this.
+                    after_a_locked_instruction();
+                    self.raise(era, live(era));
+                    return era;
+                }
                 Err(now) => high = now,
             }
         }

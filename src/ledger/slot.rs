@@ -479,6 +479,9 @@ impl Slot {
 
     /// Brings the global figures up to date with this slot.
     fn bring_up_to_date(&self, peak: &Peak) {
+        // Before the mark is read: a handler that publishes in between, in a later era, leaves
+        // the mark to that earlier one.
+        let since = Era::numbered(self.era.load(Ordering::Relaxed));
         let (net, _) = self.fold();
         self.roof.set(self.allocated_bytes.own());
         // A swap, not a load and a store: a signal handler that publishes in between must not
@@ -487,7 +490,6 @@ impl Slot {
         let high = self.batch_high.swap(net, Ordering::Relaxed);
         let (change, high) = (net.wrapping_sub(before), high.wrapping_sub(before));
         apart::publishing(self, net, || {
-            let since = Era::numbered(self.era.load(Ordering::Relaxed));
             self.has_published_in(peak.publish(since, change, high));
         });
     }
