@@ -6,7 +6,7 @@
 //! ```
 
 use crate::record::lock::Lock;
-use crate::sync::{AtomicI64, AtomicU64, Ordering};
+use crate::sync::{AtomicI64, AtomicU64, Ordering, fence};
 
 /// The most moments that are kept.
 const MOMENTS: usize = 1_024;
@@ -208,6 +208,8 @@ impl Highest {
         if self.naming.is_taken() {
             self.wait_for_the_name();
         }
+        // Whoever sees that it was let go of sees the name.
+        fence(Ordering::Acquire);
         self.peak()
     }
 
@@ -237,7 +239,7 @@ impl Highest {
 #[inline]
 fn after_a_locked_instruction() {
     #[cfg(not(target_arch = "x86_64"))]
-    crate::sync::fence(Ordering::SeqCst);
+    fence(Ordering::SeqCst);
     #[cfg(target_arch = "x86_64")]
     crate::sync::compiler_fence(Ordering::SeqCst);
 }
