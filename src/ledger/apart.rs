@@ -65,24 +65,17 @@ thread_local! {
 impl Here {
     /// Tells that so much is apart now, and lets `publish` change the live figure.
     fn tell(&self, all: i64, publish: impl FnOnce()) {
-        tell(
-            all.wrapping_sub(self.told.swap(all, Ordering::Relaxed)),
-            publish,
-        );
-    }
-}
-
-/// Tells that so much more, or less, is apart, and lets `publish` change the live figure.
-fn tell(change: i64, publish: impl FnOnce()) {
-    if change > 0 {
-        CAME.fetch_add(change.unsigned_abs(), Ordering::Relaxed);
-        // Whoever sees the live figure that comes now sees this.
-        fence(Ordering::Release);
-    }
-    publish();
-    if change < 0 {
-        // Release: whoever sees this sees the live figure of before.
-        WENT.fetch_add(change.unsigned_abs(), Ordering::Release);
+        let change = all.wrapping_sub(self.told.swap(all, Ordering::Relaxed));
+        if change > 0 {
+            CAME.fetch_add(change.unsigned_abs(), Ordering::Relaxed);
+            // Whoever sees the live figure that comes now sees this.
+            fence(Ordering::Release);
+        }
+        publish();
+        if change < 0 {
+            // Release: whoever sees this sees the live figure of before.
+            WENT.fetch_add(change.unsigned_abs(), Ordering::Release);
+        }
     }
 }
 
@@ -133,12 +126,13 @@ pub(crate) fn stand_apart() -> bool {
 /// It does so no more.
 pub(crate) fn step_back() {
     let _ = HERE.try_with(|here| {
-        // What is told comes from here, as a handler may stand apart once we do not.
-        let cached = here.cached.get();
-        let change = cached.wrapping_sub(here.told.swap(cached, Ordering::Relaxed));
+        // No slot's place: a handler in between neither tells of us nor stands apart itself, as
+        // the figures here are still ours.
+        here.slot.set(ptr::dangling());
+        compiler_fence(Ordering::SeqCst);
+        here.tell(here.cached.get(), || {});
         compiler_fence(Ordering::SeqCst);
         here.slot.set(ptr::null());
-        tell(change, || {});
     });
 }
 
