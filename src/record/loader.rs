@@ -182,7 +182,19 @@ fn files() -> Vec<File> {
 /// A file, and who reads it.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn readable(file: Mapped, is_in_list: bool) -> File {
-    let (reader, read_at) = if file.is_program {
+    let is_what_runs = file.is_what_runs();
+    if file.is_program && !is_what_runs {
+        // Where it lies only `backtrace` knows.
+        return File {
+            start: file.start,
+            end: file.end,
+            bias: file.bias,
+            path: file.path,
+            reader: Reader::Backtrace,
+            is_there: Box::new(|| Some(true)),
+        };
+    }
+    let (reader, read_at) = if is_what_runs {
         // The list has its path of an earlier time.
         let path = unwind::program_at_the_start();
         (Reader::Program(unwind::PROGRAM), path)

@@ -58,6 +58,22 @@ pub(super) fn program() -> String {
 }
 
 impl Mapped {
+    /// Whether it is the program, and no loader of programs that was started with it.
+    pub(crate) fn is_what_runs(&self) -> bool {
+        self.running().is_some()
+    }
+
+    /// What the system says of the file that runs, if that is this one.
+    fn running(&self) -> Option<fs::Metadata> {
+        let running = fs::metadata(PROGRAM).ok().filter(|_| self.is_program)?;
+        let is_it = if self.build_id.is_empty() {
+            inode_at(self.start).is_none_or(|inode| inode == running.ino())
+        } else {
+            File::open(PROGRAM).is_ok_and(|file| build_id(&file).as_ref() == Some(&self.build_id))
+        };
+        is_it.then_some(running)
+    }
+
     /// Whether the file at this path is the one that is in memory here; `None` when there is
     /// none, or it cannot be read.
     pub(crate) fn is_at(&self, path: &Path) -> Option<bool> {
@@ -66,22 +82,23 @@ impl Mapped {
             return Some(false);
         }
         let file = File::open(path).ok()?;
-        if self.is_program
-            && let Ok(running) = fs::metadata(PROGRAM)
-        {
+        if let Some(running) = self.running() {
             return Some((here.dev(), here.ino()) == (running.dev(), running.ino()));
         }
         if !self.build_id.is_empty() {
             return Some(build_id(&file).is_some_and(|id| id == self.build_id));
         }
-        // Not the device: some file systems show another one there.
-        Some(inode_at(self.start) == Some(here.ino()))
+        // Not the device: some file systems show another one there. Where nobody knows it is taken
+        // for the one that it was.
+        Some(inode_at(self.start).is_none_or(|inode| inode == here.ino()))
     }
 }
 
 /// The inode of the file that is mapped at an address.
 fn inode_at(address: u64) -> Option<u64> {
-    let maps = fs::read_to_string("/proc/self/maps").ok()?;
+    // Paths need not be text.
+    let maps = fs::read("/proc/self/maps").ok()?;
+    let maps = String::from_utf8_lossy(&maps);
     // `start-end rights offset device inode path`, in hexadecimal but for the inode.
     maps.lines().find_map(|line| {
         let mut words = line.split_ascii_whitespace();
