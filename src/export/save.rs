@@ -76,7 +76,15 @@ impl HeapProfile {
                 .write_as(stream, format)
                 .map_err(|error| said(error, "write", asked));
         }
-        let there = fs::metadata(asked).ok();
+        let there = match fs::metadata(asked) {
+            Ok(there) => Some(there),
+            // Also of a link that the system does not follow for us, so that nobody makes us write
+            // where he may not.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {
+                return Err(said(error, "open", asked));
+            }
+            Err(_) => None,
+        };
         if there.as_ref().is_some_and(|there| !there.is_file()) {
             let file = File::options()
                 .write(true)
@@ -115,7 +123,7 @@ impl HeapProfile {
         let (mut file, beside) = sibling(path, old.is_some()).map_err(unfinished("write"))?;
         let done = old
             // First: what few may read is not for others meanwhile either.
-            .map_or(Ok(()), |old| file.set_permissions(old))
+            .map_or(Ok(()), |old| permit(&file, old))
             .and_then(|()| self.write_as(&mut file, format))
             // Some file systems tell of a full disk only now.
             .and_then(|()| file.sync_all())
@@ -136,6 +144,14 @@ impl HeapProfile {
             Format::Folded(value) => self.write_folded(w, value),
             Format::Html => self.write_html(w),
         }
+    }
+}
+
+/// Gives a file these permissions, where the file system has such.
+fn permit(file: &File, permissions: Permissions) -> io::Result<()> {
+    match file.set_permissions(permissions) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+        done => done,
     }
 }
 
