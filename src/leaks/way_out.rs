@@ -21,6 +21,7 @@ use std::thread;
 
 use crate::leaks::stream;
 use crate::record;
+use crate::sync::{AtomicU32, Ordering};
 
 /// How long a thread may go on having standard output while the process ends.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -218,6 +219,9 @@ fn flush(code: u8) {
     }
 }
 
+/// Whether a thread of ours waits for standard output's lock.
+static IS_WAITED_FOR: AtomicU32 = AtomicU32::new(0);
+
 /// Flushes standard output; false if a thread keeps it.
 ///
 /// There is no way to ask whether its lock is free. So a thread waits for it, and
@@ -228,16 +232,24 @@ pub(crate) fn flush_unless_kept() -> bool {
     if !is_there(1 << 20) {
         return true;
     }
+    // One is enough, however many reports a program has that keeps the lock all the time.
+    if IS_WAITED_FOR.swap(1, Ordering::Relaxed) != 0 {
+        return false;
+    }
     let (tell, told) = mpsc::channel();
     let flushed = small().spawn(move || {
+        #[cfg(target_os = "linux")]
+        record::is_ours();
         record::quietly(|| {
             let mut out = io::stdout().lock();
+            IS_WAITED_FOR.store(0, Ordering::Relaxed);
             let _ = tell.send(());
             drop(out.flush());
             let _ = tell.send(());
         });
     });
     if flushed.is_err() {
+        IS_WAITED_FOR.store(0, Ordering::Relaxed);
         // There may be an unfinished line; to wait for ever would be worse.
         return true;
     }

@@ -476,7 +476,7 @@ pub struct HeapProfile {
     /// Each thread that is alive and has allocated while this ran, or was in an
     /// earlier recording, by bytes allocated, most first; and all others as one, at
     /// the end: those that have ended or are not seen. On other systems than Linux all are one.
-    /// The thread that writes reports on a signal, which is heapledger's, is left out.
+    /// Threads of heapledger's own, as the one that writes reports on a signal, are left out.
     pub threads: Vec<ThreadShare>,
     /// The code that is mapped into the process, the program's own first; none
     /// elsewhere than on Linux x86-64.

@@ -95,7 +95,7 @@ impl HeapProfile {
     ///
     /// Where another file has come to the path of one that is loaded, or none is there any
     /// more, the program itself has its names all the same (on Linux x86-64); functions of a
-    /// library may have their addresses only, and the reports have a note that says so.
+    /// library may have their addresses only, and text, HTML and pprof have a note that says so.
     ///
     /// ```
     /// # #[global_allocator]
