@@ -56,6 +56,17 @@ fn program(part: &str) -> ExitCode {
             eprintln!("err line");
             print!("line after");
         }
+        "forks" => {
+            planted_here();
+            // SAFETY: there is no other thread.
+            let child = unsafe { libc::fork() };
+            if child == 0 {
+                std::process::exit(OWN_CODE.into());
+            }
+            let mut status = 0;
+            // SAFETY: the child is ours, and `status` a place for the answer.
+            unsafe { libc::waitpid(child, &raw mut status, 0) };
+        }
         "saves" => saves(),
         "checks" => {
             print!("before ");
@@ -165,6 +176,24 @@ fn a_report_to_a_log_comes_after_what_is_there() {
         }
     }
     assert_eq!(names_in(&folder), ["log"]);
+}
+
+/// Bug prevented: the report of a forked child goes to a new file in `/dev`.
+fn a_forked_childs_report_to_a_log_comes_there_too() {
+    let folder = folder("environment-files-forked");
+    for name in ["/dev/stdout", "log"] {
+        let (path, file) = log(&folder);
+        let value = format!("profile,every=1,format=text,file={name}");
+        let mut command = command("forks", Some(&value), &folder);
+        command.stdout(file);
+        let (code, said, _) = run(command);
+        assert_eq!((code, said.as_str()), (Some(OWN_CODE), ""));
+        let text = fs::read_to_string(&path).expect("the log");
+        assert_eq!(text.matches("heap profile").count(), 2, "{name}: {text}");
+    }
+    assert_eq!(names_in(&folder), ["log"]);
+    let devices = names_in(Path::new("/dev"));
+    assert!(!devices.iter().any(|name| name.starts_with("stdout-")));
 }
 
 /// Bug prevented: the same by a call of the program's own.
@@ -374,6 +403,7 @@ fn main() -> ExitCode {
     }
     support::main(cases![
         a_report_to_a_log_comes_after_what_is_there,
+        a_forked_childs_report_to_a_log_comes_there_too,
         what_a_program_saves_to_its_output_comes_in_its_place,
         a_report_does_not_wait_for_who_keeps_standard_output,
         a_file_without_a_folder_is_told_before_the_program_runs,

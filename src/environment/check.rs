@@ -40,7 +40,7 @@ fn as_wanted(wanted: LeaksWanted) -> Process {
     }
     if let Some(name) = wanted.file {
         let name = name.from(&work::here());
-        work::warn(&name);
+        work::warn(&name, false);
         let pid = std::process::id().to_string();
         check = check.to_file(name.path(&pid, 1, false));
     }

@@ -11,6 +11,8 @@ use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
 use core::time::Duration;
 use std::io;
+use std::panic::catch_unwind;
+use std::time::Instant;
 
 use once_cell::sync::OnceCell;
 
@@ -175,7 +177,8 @@ fn helper() {
     loop {
         // SAFETY: initialised before this thread was started.
         if unsafe { libc::sem_wait(POST.0.get().cast()) } == 0 {
-            work::report();
+            // Should it panic on what it reads, it has been told of, and the next one is written.
+            drop(catch_unwind(work::report));
             DONE.fetch_add(1, Ordering::Release);
         }
     }
@@ -183,14 +186,19 @@ fn helper() {
 
 /// At exit: waits until the helper has written the reports that were wanted by then.
 ///
-/// The helper is there as long as the process that has started it, takes no signals, and waits for
-/// none of the program's threads; who ends the process in a handler of its own has interrupted no
-/// report. In the child of a fork there is no helper.
+/// The helper is there as long as the process that has started it, and takes no signals. But it may
+/// wait for somebody to read a report, or for a lock of the inner allocator's that a handler which
+/// ends the process has interrupted: so not for ever. In the child of a fork there is no helper.
 fn wait_for_what_was_posted() {
     if OWNER.get().is_some_and(|owner| owner.is_here()) {
         let posted = POSTED.load(Ordering::Acquire);
-        while DONE.load(Ordering::Acquire) < posted {
+        let (mut done, mut since) = (DONE.load(Ordering::Acquire), Instant::now());
+        while done < posted && since.elapsed() < work::PATIENCE {
             std::thread::sleep(Duration::from_millis(1));
+            let now = DONE.load(Ordering::Acquire);
+            if now != done {
+                (done, since) = (now, Instant::now());
+            }
         }
     }
 }

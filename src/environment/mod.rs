@@ -38,8 +38,8 @@
 //! In a file's name `{pid}` is the number of the process, `{n}` that of the
 //! report in the process, from 1. A name without `{n}` is written over by the
 //! process's next report. A name without a leading `/` begins where the program
-//! was started, wherever it goes later. There is no way to write a comma, nor `%p`,
-//! which others have for the number of the process and is refused.
+//! was started, wherever it goes later. There is no way to write a comma, nor `%p` at
+//! the end of a word, which others have for the number of the process and is refused.
 //!
 //! A report replaces the file of its name, whole or not at all, as
 //! [`save`](crate::HeapProfile::save) does. Where the folder cannot be written, or the
@@ -48,7 +48,8 @@
 //! standard output or standard error (`/dev/stdout`, `/dev/fd/2`, the log that they go
 //! to) replaces nothing: the report is added after what the program has written. A
 //! line that is not ended comes before it, unless a thread keeps standard output
-//! for more than a second.
+//! for more than a second. A forked child writes to a device, a pipe or an open file under
+//! the same name, and to another file under its own number.
 //!
 //! A setting that is wrong is told in one line on standard error, and the program then
 //! runs as if nothing had been set. A file that cannot be written is told at the
@@ -64,7 +65,8 @@
 //! - On the signal a thread of ours writes the report; its name is `heapledger`,
 //!   it blocks all signals and sleeps in between. There is no such thread unless
 //!   a signal is set. Reports are written one after the other, and those that were
-//!   asked for when the program ends are waited for. A program that takes the
+//!   asked for when the program ends are waited for, up to half a minute for one that
+//!   does not come to its end. A program that takes the
 //!   signal for itself later has taken it.
 //! - All names are looked up, also for pprof unless `names=no`, which costs some tens of
 //!   milliseconds and megabytes with the first report. None of what reports

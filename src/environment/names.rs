@@ -17,7 +17,7 @@ impl Name {
         if text.is_empty() {
             return Err(String::from("file= has no name"));
         }
-        if text.contains("%p") {
+        if has_percent_p(text) {
             return Err(format!(
                 "file={text} has %p, which stands for nothing here; the number of the process is {{pid}}"
             ));
@@ -59,6 +59,14 @@ impl Name {
     }
 }
 
+/// Whether the file's own name has what stands for the process's number elsewhere; not where it
+/// is the beginning of a word, nor in a folder's name.
+fn has_percent_p(text: &str) -> bool {
+    let file = text.rsplit('/').next().unwrap_or(text);
+    let mut after = file.split("%p").skip(1);
+    after.any(|rest| !rest.starts_with(char::is_alphanumeric))
+}
+
 /// `heap.pb.gz` as `heap-{pid}.pb.gz`.
 fn with_pid(name: &str) -> String {
     let file = name.rfind('/').map_or(0, |slash| slash + 1);
@@ -92,6 +100,18 @@ mod tests {
             let name = Name::new(name).expect("a name");
             assert_eq!(name.path("7", 3, false), Path::new(own));
             assert_eq!(name.path("7", 3, true), Path::new(forked));
+        }
+    }
+
+    /// Bug prevented: a folder or a word that begins with it is taken for what stands for a
+    /// number elsewhere.
+    #[test]
+    fn percent_p_is_refused_only_where_it_is_meant() {
+        for name in ["heap.%p", "heap-%p.html", "/x/%p-heap", "%project/%p"] {
+            assert!(Name::new(name).is_err_and(|why| why.contains("{pid}")));
+        }
+        for name in ["my%project/heap.html", "%p/heap", "heap-%peak.html", "50%"] {
+            assert!(Name::new(name).is_ok(), "{name}");
         }
     }
 

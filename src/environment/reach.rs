@@ -8,11 +8,11 @@ use std::path::Path;
 use crate::leaks::stream::Stream;
 
 /// In words what is in the way of a report at this path, and what to do; as far as that can be
-/// seen now.
+/// seen now. A file that is there will be replaced, or written over.
 ///
 /// Nothing is made for it: the program may still make a folder itself, and a file that is there
 /// already may look to others like a report.
-pub(super) fn trouble(path: &Path) -> Option<String> {
+pub(super) fn trouble(path: &Path, is_replaced: bool) -> Option<String> {
     if Stream::is_at(path) {
         return None;
     }
@@ -24,14 +24,15 @@ pub(super) fn trouble(path: &Path) -> Option<String> {
         }
         // Also a file that cannot be replaced can be written over.
         Some(_) if may(path, libc::W_OK) => return None,
-        Some(there) if !there.is_file() => {
+        Some(there) if !(is_replaced && there.is_file()) => {
             return Some(format!(
                 "{shown} may not be written: allow it before the report, or name another file"
             ));
         }
+        // Where a link leads to, only the report itself will tell.
+        None if path.is_symlink() => return None,
         _ => {}
     }
-    // Where a link leads to another folder, only the report itself will tell.
     let folder = match path.parent()? {
         empty if empty.as_os_str().is_empty() => Path::new("."),
         folder => folder,
@@ -72,7 +73,7 @@ mod tests {
     fn what_is_in_the_way_is_told_with_what_to_do() {
         let folder = std::env::temp_dir().join(format!("heapledger-reach-{}", std::process::id()));
         fs::create_dir(&folder).expect("a folder");
-        let said = |name: &str| trouble(&folder.join(name));
+        let said = |name: &str| trouble(&folder.join(name), true);
         let none = said("none/heap.html").expect("there is no such folder");
         assert!(none.contains("there is no folder /"), "{none}");
         assert!(none.contains("/none: make it before the report"), "{none}");
@@ -81,12 +82,15 @@ mod tests {
             itself.contains("is a folder: name a file in it"),
             "{itself}"
         );
+        // The report will be where the link leads to.
+        std::os::unix::fs::symlink("/proc/none", folder.join("link")).expect("a link");
+        assert_eq!(said("link"), None);
         fs::write(folder.join("file"), "").expect("a file");
         assert!(said("file/heap.html").is_some_and(|why| why.contains("no folder")));
         assert_eq!((said("heap.html"), said("file")), (None, None));
         fs::remove_dir_all(&folder).expect("ours");
         for path in ["/dev/stdout", "/dev/null", "/proc/self/fd/77", "heap.html"] {
-            assert_eq!(trouble(Path::new(path)), None, "{path}");
+            assert_eq!(trouble(Path::new(path), true), None, "{path}");
         }
     }
 }

@@ -1,7 +1,9 @@
 //! The profile that the variable has asked for, and its reports.
 
 use core::mem;
-use std::path::PathBuf;
+use core::time::Duration;
+use std::fs;
+use std::path::{Path, PathBuf};
 
 use once_cell::sync::OnceCell;
 
@@ -9,12 +11,16 @@ use crate::environment::names::Name;
 use crate::environment::owner::Owner;
 use crate::environment::settings::{Order, Report, Signal, Wanted, parse};
 use crate::environment::{VARIABLE, check, reach};
+use crate::leaks::stream::Stream;
 use crate::leaks::way_out::{self, NoReport};
 use crate::profile::{Counted, Profiler};
 use crate::record;
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
 static RUNNING: OnceCell<Running> = OnceCell::new();
+
+/// How long the end of the process waits for a report that is under way.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A profile under way, to the end of the process.
 struct Running {
@@ -78,7 +84,7 @@ fn start(wanted: Wanted) -> Result<Moments, String> {
         };
         let reports: Vec<Report> = wanted.reports.into_iter().map(bound).collect();
         for report in &reports {
-            warn(&report.name);
+            warn(&report.name, true);
         }
         reports
     });
@@ -102,10 +108,15 @@ fn start(wanted: Wanted) -> Result<Moments, String> {
     })
 }
 
+/// Whether a report there is added to what others write: a stream, a device, a pipe.
+fn is_shared(path: &Path) -> bool {
+    Stream::is_at(path) || fs::metadata(path).is_ok_and(|there| !there.is_file())
+}
+
 /// Says at once what a report will not get over at the end, when it is too late.
-pub(super) fn warn(name: &Name) {
+pub(super) fn warn(name: &Name, is_replaced: bool) {
     let path = name.path(&std::process::id().to_string(), 1, false);
-    if let Some(why) = reach::trouble(&path) {
+    if let Some(why) = reach::trouble(&path, is_replaced) {
         tell(&format!("{VARIABLE}: file={}: {why}", name.text()));
     }
 }
@@ -132,15 +143,21 @@ pub(super) fn last_report() {
 }
 
 impl Running {
-    /// Waits until nobody writes a report, which may allocate. In a child the lock may be held by a thread that is
-    /// not there, and no other writes.
+    /// Waits until nobody writes a report, which may allocate; not for ever, as one may wait for
+    /// somebody to read it. `None` then, and in a child, where the lock may be held by a thread
+    /// that is not there, and no other writes.
     fn alone(&self) -> Option<MutexGuard<'_, ()>> {
-        self.owner.is_here().then(|| self.writing.lock())
+        let is_here = self.owner.is_here();
+        is_here.then(|| self.writing.try_lock_for(PATIENCE))?
     }
 
     /// Writes the reports, and gives what keeps others from it.
     fn report_alone(&self) -> Option<MutexGuard<'_, ()>> {
         let alone = self.alone();
+        if alone.is_none() && self.owner.is_here() {
+            tell("no report of the heap: the one before does not come to its end");
+            return None;
+        }
         way_out::undisturbed(|| self.report_or_say_why_not());
         alone
     }
@@ -164,7 +181,14 @@ impl Running {
             profile.symbolize();
         }
         for Report { name, format } in &self.reports {
-            if let Err(error) = profile.save_unattended(&name.path(&number, n, forked), *format) {
+            // What is no file of its own is the child's as well as its parent's.
+            let plain = name.path(&number, n, false);
+            let path = if forked && !is_shared(&plain) {
+                name.path(&number, n, true)
+            } else {
+                plain
+            };
+            if let Err(error) = profile.save_unattended(&path, *format) {
                 tell(&error.to_string());
             }
         }
