@@ -65,7 +65,7 @@
 //! - On the signal a thread of ours writes the report; its name is `heapledger`,
 //!   it blocks all signals and sleeps in between. There is no such thread unless
 //!   a signal is set. Reports are written one after the other, and those that were
-//!   asked for when the program ends are waited for, up to half a minute for one that
+//!   asked for when the program ends are waited for, up to a minute for one that
 //!   does not come to its end. A program that takes the
 //!   signal for itself later has taken it.
 //! - All names are looked up, also for pprof unless `names=no`, which costs some tens of
