@@ -4,7 +4,12 @@
 //! here, so that `--cfg loom` swaps the real atomics for modelled ones and the
 //! models below `ledger` explore the code that ships, not a copy of it.
 
-#[cfg(all(feature = "profile", not(loom)))]
+#[cfg(all(
+    feature = "profile",
+    not(loom),
+    target_os = "linux",
+    target_arch = "x86_64"
+))]
 pub(crate) use core::sync::atomic::AtomicUsize;
 #[cfg(not(loom))]
 pub(crate) use core::sync::atomic::{
