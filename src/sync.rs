@@ -35,6 +35,16 @@ pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
 #[cfg(all(feature = "profile", not(loom)))]
 pub(crate) use std::thread::yield_now;
 
+/// Has what comes before, which ends with an atomic change or a lock that was taken, seen before
+/// what comes after looks: x86-64 does so by itself.
+#[inline]
+pub(crate) fn after_a_locked_instruction() {
+    #[cfg(any(loom, not(target_arch = "x86_64")))]
+    fence(Ordering::SeqCst);
+    #[cfg(all(not(loom), target_arch = "x86_64"))]
+    compiler_fence(Ordering::SeqCst);
+}
+
 /// A counter that one thread at a time writes and any thread reads.
 ///
 /// The owner needs no atomic read-modify-write: a relaxed load, an add and a

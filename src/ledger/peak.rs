@@ -25,7 +25,7 @@
 //! must not come back, however late: so a candidate names its era, and is heeded in no other.
 //! Who publishes then offers what is alive now.
 
-use crate::sync::{AtomicI64, AtomicU32, Ordering};
+use crate::sync::{AtomicI64, AtomicU32, Ordering, after_a_locked_instruction};
 
 /// A thread publishes after it has allocated this many bytes.
 pub(crate) const BATCH: u64 = 64 * 1024;
@@ -78,16 +78,6 @@ impl Era {
     fn next(self) -> Self {
         Self::of(i64::from(self.0) + 1)
     }
-}
-
-/// Has what comes before, which ends with an atomic change, seen before what comes after looks:
-/// x86-64 does so by itself.
-#[inline]
-fn after_a_locked_instruction() {
-    #[cfg(any(loom, not(target_arch = "x86_64")))]
-    crate::sync::fence(Ordering::SeqCst);
-    #[cfg(all(not(loom), target_arch = "x86_64"))]
-    crate::sync::compiler_fence(Ordering::SeqCst);
 }
 
 /// The global figures behind the peak, away from everything else: several

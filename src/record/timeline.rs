@@ -6,7 +6,7 @@
 //! ```
 
 use crate::record::lock::Lock;
-use crate::sync::{AtomicI64, AtomicU64, Ordering, fence};
+use crate::sync::{AtomicI64, AtomicU64, Ordering, after_a_locked_instruction, fence};
 
 /// The most moments that are kept.
 const MOMENTS: usize = 1_024;
@@ -232,16 +232,6 @@ impl Highest {
         let since = self.at_ms.load(Ordering::Relaxed).saturating_sub(began_ms);
         (since, u64::try_from(live).unwrap_or(0))
     }
-}
-
-/// Has what comes before, which ends with a lock that was taken, seen before what comes after
-/// looks: x86-64 does so by itself.
-#[inline]
-fn after_a_locked_instruction() {
-    #[cfg(not(target_arch = "x86_64"))]
-    fence(Ordering::SeqCst);
-    #[cfg(target_arch = "x86_64")]
-    crate::sync::compiler_fence(Ordering::SeqCst);
 }
 
 #[cfg(test)]
