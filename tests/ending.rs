@@ -8,7 +8,7 @@ use std::fs;
 use std::hint::black_box;
 use std::io::Write;
 use std::path::Path;
-use std::process::{Child, Command, ExitCode, Output, Stdio};
+use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -18,17 +18,18 @@ use heapledger::leaks::Process;
 
 #[path = "support/folders.rs"]
 mod folders;
+#[path = "support/programs.rs"]
+mod programs;
 mod support;
 
 use folders::{folder, names_in};
+use programs::{PART, code_of, said_by};
 
 #[global_allocator]
 static HEAP: heapledger::TrackingAllocator<Refusing> =
     heapledger::TrackingAllocator::over(Refusing);
 
-/// Says to this binary which program it is.
-const PART: &str = "HEAPLEDGER_TEST_PART";
-/// And what `HEAPLEDGER` is for the program that it starts.
+/// Says what `HEAPLEDGER` is for the program that it starts.
 const VALUE: &str = "HEAPLEDGER_TEST_VALUE";
 
 /// Far longer than anything here takes.
@@ -297,12 +298,9 @@ fn forks_into_a_namespace(signal: bool) {
 // --- what the tests need
 
 fn command(part: &str, value: &str, folder: &Path) -> Command {
-    let mut command = Command::new(std::env::current_exe().expect("a path"));
+    let mut command = programs::command(part, Some(value), folder);
     command
-        .env(PART, part)
-        .env("HEAPLEDGER", value)
         .env("RUST_BACKTRACE", "0")
-        .current_dir(folder)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
@@ -331,13 +329,8 @@ fn ended(mut child: Child) -> (Option<u8>, String, String) {
     }
     drop(input);
     let output = child.wait_with_output().expect("it has ended");
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    (code_of(&output), text(&output.stderr), text(&output.stdout))
-}
-
-/// None when a signal has ended it.
-fn code_of(output: &Output) -> Option<u8> {
-    u8::try_from(output.status.code()?).ok()
+    let told = String::from_utf8_lossy(&output.stdout).into_owned();
+    (code_of(&output), said_by(&output), told)
 }
 
 const FOUND: &str = "heapledger: 1 block leaked, 4,444 bytes, at 1 site\n";

@@ -23,9 +23,12 @@ use parking_lot::Mutex;
 
 #[path = "support/folders.rs"]
 mod folders;
+#[path = "support/programs.rs"]
+mod programs;
 mod support;
 
 use folders::{folder, names_in};
+use programs::{PART, code_of, command, said_by};
 
 /// An allocator of the program's own around ours: its frames have no name of ours.
 struct Around(TrackingAllocator);
@@ -58,9 +61,6 @@ unsafe impl GlobalAlloc for Around {
 
 #[global_allocator]
 static HEAP: Around = Around(TrackingAllocator::new());
-
-/// Says to this binary which program it is.
-const PART: &str = "HEAPLEDGER_TEST_PART";
 
 /// Far longer than anything here takes.
 const PATIENCE: Duration = Duration::from_mins(2);
@@ -246,29 +246,13 @@ fn forks(signal: bool) {
 
 // --- what the tests need
 
-fn command(part: &str, value: Option<&str>, folder: &Path) -> Command {
-    let mut command = Command::new(std::env::current_exe().expect("a path"));
-    command.env(PART, part).env_remove("HEAPLEDGER");
-    if let Some(value) = value {
-        command.env("HEAPLEDGER", value);
-    }
-    command.current_dir(folder);
-    command
-}
-
 /// How the program ended, what it said on standard error, and the rest.
 #[track_caller]
 fn run(part: &str, value: &str, folder: &Path) -> (Option<u8>, String, Output) {
     let output = command(part, Some(value), folder)
         .output()
         .expect("it runs");
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    (code_of(&output), said, output)
-}
-
-/// None when a signal has ended it.
-fn code_of(output: &Output) -> Option<u8> {
-    u8::try_from(output.status.code()?).ok()
+    (code_of(&output), said_by(&output), output)
 }
 
 /// Live bytes of what was planted, in a report of folded stacks.

@@ -20,15 +20,15 @@ use heapledger::profile::{Format, Value};
 
 #[path = "support/folders.rs"]
 mod folders;
+#[path = "support/programs.rs"]
+mod programs;
 mod support;
 
 use folders::{folder, names_in};
+use programs::{PART, code_of, command, said_by};
 
 #[global_allocator]
 static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
-
-/// Says to this binary which program it is.
-const PART: &str = "HEAPLEDGER_TEST_PART";
 
 /// What each program ends with.
 const OWN_CODE: u8 = 7;
@@ -113,23 +113,11 @@ fn saves() {
 
 // --- what the tests need
 
-fn command(part: &str, value: Option<&str>, folder: &Path) -> Command {
-    let mut command = Command::new(std::env::current_exe().expect("a path"));
-    command.env(PART, part).env_remove("HEAPLEDGER");
-    if let Some(value) = value {
-        command.env("HEAPLEDGER", value);
-    }
-    command.current_dir(folder);
-    command
-}
-
 /// How the program ended, what it said on standard error, and the rest.
 #[track_caller]
 fn run(mut command: Command) -> (Option<u8>, String, Output) {
     let output = command.output().expect("it runs");
-    let code = output.status.code().and_then(|code| code.try_into().ok());
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    (code, said, output)
+    (code_of(&output), said_by(&output), output)
 }
 
 /// A log that has had something in it before, open to go on.

@@ -2,6 +2,8 @@
 
 #![allow(unsafe_code, reason = "opens libraries and calls into them")]
 
+#[path = "support/compiler.rs"]
+mod compiler;
 mod support;
 
 use std::hint::black_box;
@@ -43,14 +45,7 @@ fn library(name: &str) -> PathBuf {
          call();\n    std::hint::black_box(call);\n}}\n"
     );
     std::fs::write(&source, text).expect("a source file");
-    let cargo = PathBuf::from(std::env::var_os("CARGO").unwrap_or_default());
-    let beside = cargo.with_file_name("rustc");
-    let rustc = if beside.exists() {
-        beside
-    } else {
-        PathBuf::from("rustc")
-    };
-    let built = Command::new(rustc)
+    let built = Command::new(compiler::rustc())
         .args([
             "--edition=2024",
             "--crate-type=cdylib",

@@ -9,7 +9,7 @@
 use std::fs;
 use std::hint::black_box;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitCode, Stdio};
 use std::thread;
 use std::time::Duration;
@@ -18,6 +18,8 @@ use heapledger::{Profiler, TrackingAllocator, leaks};
 use libloading::Library;
 use parking_lot::Mutex;
 
+#[path = "support/compiler.rs"]
+mod compiler;
 #[path = "support/folders.rs"]
 mod folders;
 mod support;
@@ -279,15 +281,8 @@ fn build(library: &Path, name: &str, flag: &str) {
          {name}(call);\n    std::hint::black_box(call);\n}}\n"
     );
     fs::write(&source, text).expect("a source file");
-    let cargo = PathBuf::from(std::env::var_os("CARGO").unwrap_or_default());
-    let beside = cargo.with_file_name("rustc");
-    let rustc = if beside.exists() {
-        beside
-    } else {
-        PathBuf::from("rustc")
-    };
     let new = library.with_extension("new");
-    let built = Command::new(rustc)
+    let built = Command::new(compiler::rustc())
         .args(["--edition=2024", "--crate-type=cdylib", "-Cdebuginfo=2"])
         .arg(format!("-Clink-arg=-Wl,--build-id={flag}"))
         .arg("-o")
