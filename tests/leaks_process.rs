@@ -1,5 +1,6 @@
 //! The leak check of the whole process. Each case runs a small program, which
 //! is this one again, and looks at what it says and how it ends.
+#![allow(unsafe_code, reason = "forks")]
 
 mod support;
 
@@ -34,6 +35,7 @@ const PROGRAMS: &[(&str, fn())] = &[
     ("writes_a_file", writes_a_file),
     ("writes_a_file_tidy", writes_a_file_tidy),
     ("writes_a_file_and_moves", writes_a_file_and_moves),
+    ("forks", forks),
     ("panics", panics),
     ("in_a_thread_local", in_a_thread_local),
     ("in_a_static", in_a_static),
@@ -54,6 +56,7 @@ fn main() -> ExitCode {
         the_report_goes_to_a_file_and_an_old_one_does_not_stay,
         a_file_is_bound_to_the_folder_of_the_start,
         a_file_that_cannot_be_written_is_named_and_the_report_is_not_lost,
+        a_forked_child_has_no_verdict_no_code_and_no_file,
         while_a_panic_unwinds_there_is_no_verdict,
         a_guard_may_be_in_a_thread_local,
         a_guard_in_a_static_reports_when_it_is_taken_out,
@@ -167,6 +170,26 @@ fn writes_a_file_and_moves() {
     let _leaks = start(Process::new().to_file("leaks.txt").exit_code(23));
     env::set_current_dir("/").expect("a folder");
     leak(101);
+}
+
+/// The child ends by the guard while it has what its parent will have freed.
+fn forks() {
+    let file = PathBuf::from(env::var_os(FILE).expect("a path"));
+    let leaks = start(Process::new().to_file(&file).exit_code(23));
+    let held = block(101);
+    // SAFETY: the child runs our code and the C library's, and there is no other thread.
+    let child = unsafe { libc::fork() };
+    assert!(child >= 0);
+    if child == 0 {
+        drop(leaks);
+        // SAFETY: ends the process, and nothing of the parent's is run.
+        unsafe { libc::_exit(0) }
+    }
+    let mut status = -1;
+    // SAFETY: a child of ours, and a place for its status.
+    assert_eq!(unsafe { libc::waitpid(child, &raw mut status, 0) }, child);
+    assert_eq!((status, file.exists()), (0, false));
+    drop(held);
 }
 
 fn panics() {
@@ -299,6 +322,20 @@ fn a_file_that_cannot_be_written_is_named_and_the_report_is_not_lost() {
     let output = run("writes_a_file_tidy", path.to_str());
     assert_eq!(code(&output), 0);
     assert!(said(&output).starts_with(&begin));
+}
+
+/// Bug prevented: a child reports what its parent has, over its parent's report, and ends with
+/// the code for leaks.
+fn a_forked_child_has_no_verdict_no_code_and_no_file() {
+    let file = env::temp_dir().join(format!("heapledger-leaks-forks-{}", std::process::id()));
+    let output = run("forks", file.to_str());
+    let text = said(&output);
+    assert_eq!(code(&output), 0, "{text}");
+    let line =
+        "heapledger: a forked child has all that its parent had, so nobody has looked for leaks\n";
+    assert_eq!(text, line);
+    assert_eq!(fs::read_to_string(&file).expect("the parent's"), "");
+    fs::remove_file(&file).expect("ours");
 }
 
 fn while_a_panic_unwinds_there_is_no_verdict() {

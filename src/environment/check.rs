@@ -2,11 +2,10 @@
 
 use once_cell::sync::OnceCell;
 
-use crate::environment::owner::Owner;
 use crate::environment::settings::LeaksWanted;
 use crate::environment::work;
 use crate::leaks::{Process, ProcessGuard};
-use crate::record;
+use crate::record::{self, Owner};
 use crate::sync::Mutex;
 
 static CHECK: OnceCell<Check> = OnceCell::new();

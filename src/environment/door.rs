@@ -16,11 +16,10 @@ use std::time::Instant;
 
 use once_cell::sync::OnceCell;
 
-use crate::environment::owner::Owner;
 use crate::environment::settings::Signal;
 use crate::environment::work::Moments;
 use crate::environment::{VARIABLE, check, work};
-use crate::record;
+use crate::record::{self, Owner};
 use crate::sync::{AtomicU64, Ordering};
 
 /// What the loader calls before `main`, after the C library's own beginnings and std's.

@@ -105,7 +105,6 @@ mod check;
 )]
 mod door;
 mod names;
-mod owner;
 #[expect(unsafe_code, reason = "asks the system what may be written")]
 mod reach;
 mod settings;

@@ -8,13 +8,12 @@ use std::path::{Path, PathBuf};
 use once_cell::sync::OnceCell;
 
 use crate::environment::names::Name;
-use crate::environment::owner::Owner;
 use crate::environment::settings::{Order, Report, Signal, Wanted, parse};
 use crate::environment::{VARIABLE, check, reach};
 use crate::leaks::stream::Stream;
 use crate::leaks::way_out::{self, NoReport};
 use crate::profile::{Counted, Profiler};
-use crate::record;
+use crate::record::{self, Owner};
 use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering};
 
 static RUNNING: OnceCell<Running> = OnceCell::new();

@@ -9,7 +9,7 @@ use crate::leaks::check::{Check, Scene};
 use crate::leaks::report::LeakReport;
 use crate::leaks::stream::Stream;
 use crate::leaks::way_out::{self, NoReport};
-use crate::record::{self, Everyone};
+use crate::record::{self, Everyone, Owner};
 
 /// The settings of a leak check of the whole process.
 ///
@@ -256,6 +256,7 @@ impl Process {
         }
         Ok(ProcessGuard {
             everyone: Some(Everyone::start()?),
+            owner: Owner::here(),
             settings: self,
         })
     }
@@ -266,6 +267,10 @@ impl Process {
 /// Dropping it ends the check and reports. While a panic unwinds through it,
 /// there is no verdict, and standard error says so: what a panic leaves behind
 /// is not what the program leaks.
+///
+/// Nor is there one in a child that `fork` has made, which ends with a code of its own:
+/// it has all blocks that its parent had, and the file is the parent's. Standard
+/// error says so there, too.
 ///
 /// It may be kept and dropped anywhere: in `main`, on another thread, in a
 /// thread local. In a `static` it is never dropped, and so never reports, unless
@@ -291,11 +296,14 @@ pub struct ProcessGuard {
     settings: Process,
     /// `None` when it is over.
     everyone: Option<Everyone>,
+    /// Who began it; another process is its child.
+    owner: Owner,
 }
 
 impl ProcessGuard {
     /// Ends the check and gives its verdict instead of reporting it. The
-    /// process goes on in any case.
+    /// process goes on in any case. In a forked child that is a verdict on what its
+    /// parent had, too.
     ///
     /// # Errors
     /// The report, when more is alive than allowed, or when blocks could not be
@@ -335,6 +343,11 @@ impl ProcessGuard {
         if std::thread::panicking() {
             drop(everyone);
             say("the program panics, so nobody has looked for leaks");
+            return None;
+        }
+        if !self.owner.is_here() {
+            drop(everyone);
+            say("a forked child has all that its parent had, so nobody has looked for leaks");
             return None;
         }
         // First: what we allocate from now on is nobody's leak, even on a thread that is ending

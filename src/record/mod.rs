@@ -57,6 +57,8 @@ mod look;
 #[cfg(not(loom))]
 mod moving;
 #[cfg(not(loom))]
+mod owner;
+#[cfg(not(loom))]
 mod places;
 #[cfg(not(loom))]
 mod process;
@@ -101,8 +103,6 @@ mod zone;
 pub(crate) use blocks::{New, allocated, concerns, freed, may_concern};
 #[cfg(not(loom))]
 pub(crate) use estimate::report_bytes;
-#[cfg(all(not(loom), target_os = "linux"))]
-pub(crate) use fork::epoch as forks;
 #[cfg(not(loom))]
 pub(crate) use hooks::{Lost, frames, mapped, note_site, prepare_sites};
 #[cfg(not(loom))]
@@ -113,6 +113,8 @@ pub(crate) use loader::note_files;
 pub(crate) use loader::{forget_symbols, symbols};
 #[cfg(not(loom))]
 pub(crate) use look::is_on;
+#[cfg(not(loom))]
+pub(crate) use owner::Owner;
 #[cfg(not(loom))]
 pub(crate) use process::Everyone;
 #[cfg(not(loom))]

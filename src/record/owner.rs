@@ -1,33 +1,35 @@
 //! Which process has begun something, and which are its children.
 
-use crate::record;
+use crate::record::fork;
 
 /// A process, so that its children are told from it.
 ///
 /// By two things. A child in a pid namespace of its own may have the same number,
 /// and one that was made past the C library's `fork` is not counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
+pub(crate) struct Owner {
     pid: u32,
     forks: u64,
 }
 
 impl Owner {
     /// The calling process. May be called in a signal handler.
-    pub(super) fn here() -> Self {
+    pub(crate) fn here() -> Self {
         Self {
             pid: std::process::id(),
-            forks: record::forks(),
+            forks: fork::epoch(),
         }
     }
 
-    pub(super) fn is_here(self) -> bool {
+    /// Whether that is the calling process.
+    pub(crate) fn is_here(self) -> bool {
         self == Self::here()
     }
 
     /// The number of the calling process, which is this one or its child, as its
     /// files have it: another than this one's.
-    pub(super) fn number_here(self) -> String {
+    #[cfg(target_os = "linux")]
+    pub(crate) fn number_here(self) -> String {
         let here = Self::here();
         if here.pid == self.pid && here != self {
             format!("{}-fork{}", here.pid, here.forks.wrapping_sub(self.forks))
