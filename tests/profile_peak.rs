@@ -22,6 +22,7 @@ fn main() -> ExitCode {
         a_block_that_grows_where_it_is_beside_a_new_peak_is_in_it_once,
         a_block_that_comes_beside_a_new_peak_is_in_it,
         a_block_that_grows_much_beside_a_new_peak_is_in_it,
+        no_more_is_alive_than_was_ever_allocated_while_a_thread_allocates,
     ])
 }
 
@@ -191,4 +192,38 @@ fn a_block_that_grows_much_beside_a_new_peak_is_in_it() {
             block
         },
     );
+}
+
+/// Bug prevented: what is alive is looked at last, and has all that came meanwhile, which neither
+/// the peak nor what was ever allocated has.
+fn no_more_is_alive_than_was_ever_allocated_while_a_thread_allocates() {
+    let (barrier, done) = (Barrier::new(2), AtomicUsize::new(0));
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            barrier.wait();
+            // Without one, there would be vectors of any size that grow.
+            let mut kept: Vec<Box<[u64; 8]>> = Vec::with_capacity(2_000_000);
+            while done.load(SeqCst) == 0 && kept.len() < kept.capacity() {
+                kept.push(black_box(Box::new([1; 8])));
+            }
+        });
+        let profiler = Profiler::builder().every_allocation().start();
+        let profiler = profiler.expect("the only one");
+        barrier.wait();
+        let (mut snapshots, mut last) = (0, 0);
+        while snapshots < 12 || last < 20_000 {
+            let profile = profiler.snapshot();
+            let (live, total) = (profile.live(), profile.total());
+            // One that is just being told.
+            assert!(live.bytes <= total.bytes + 64, "{live:?}, {total:?}");
+            let highest = profile.peak.live_bytes;
+            let most = profile.timeline.iter().map(|moment| moment.live_bytes);
+            assert!(most.max() <= Some(highest), "{highest}");
+            let end = profile.timeline.last().expect("its end").at_ms;
+            assert_eq!(u128::from(end), profile.duration.as_millis());
+            assert!(profile.timeline.iter().all(|moment| moment.at_ms <= end));
+            (snapshots, last) = (snapshots + 1, live.blocks);
+        }
+        done.store(1, SeqCst);
+    });
 }

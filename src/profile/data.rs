@@ -431,7 +431,8 @@ pub struct Mapping {
 /// Plain data that holds no live state: keep it, compare it, write it from
 /// another thread. What is in it belongs to the process since the profiler
 /// started (or was last reset); older blocks are in `stats` and `timeline`,
-/// which count the whole process, and in no stack.
+/// which count the whole process, and in no stack. (With samples one that grows
+/// meanwhile may be: then it cannot be told from a younger one, and is in it whole.)
 ///
 /// With the feature `serde` it can be serialised. Stacks are addresses there, too, and
 /// mean nothing in another process: call [`symbolize`](Self::symbolize) first, and the
@@ -464,7 +465,7 @@ pub struct HeapProfile {
     /// One entry for each stack, largest `live.bytes` first, then by `total.bytes`.
     pub stacks: Vec<StackProfile>,
     /// Bytes alive in the process over time, oldest first; at most some
-    /// thousand moments, however long it ran.
+    /// thousand moments, however long it ran; the last one is its end.
     pub timeline: Vec<Moment>,
     /// The most bytes that were alive in the process at once while this ran.
     pub peak: Moment,

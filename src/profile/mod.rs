@@ -50,6 +50,10 @@
 //! older than the profile. With samples a thread looks for the peak once it has
 //! allocated 256 KiB, or half an interval if that is less, and at most 64 KiB later.
 //!
+//! A snapshot beside threads that allocate is no single moment: the counters are read first,
+//! then what is alive, then the peak and the totals. So what is alive is among the totals, and may
+//! be more than the counters have.
+//!
 //! A [`HeapProfile`] is plain data. Names are looked up when a format for people
 //! is written, in the process that the profile is of; [`write_pprof`](HeapProfile::write_pprof)
 //! writes addresses with mappings and build ids unless

@@ -240,7 +240,8 @@ impl Profiler {
         profile
     }
 
-    /// Forgets what was recorded, and begins again: to leave a warm-up out.
+    /// Forgets what was recorded, and begins again: to leave a warm-up out. (With samples,
+    /// blocks of it that grow later may come back, as [`HeapProfile`] says.)
     ///
     /// # Errors
     /// [`Error::is_already_profiling`] when somebody else has started one in between;

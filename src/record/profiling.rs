@@ -72,6 +72,7 @@ pub(crate) struct Profiling {
 pub(crate) struct Snapshot {
     pub(crate) stacks: HashMap<u32, StackFigures>,
     pub(crate) duration: Duration,
+    /// The last one is the end.
     pub(crate) timeline: Vec<Moment>,
     pub(crate) highest: Moment,
     /// Blocks by the position of their size's highest bit.
@@ -432,31 +433,53 @@ impl Profiling {
         let Some(current) = current() else {
             return self.snapshot_of(HashMap::new());
         };
+        // First what is alive: while others allocate, all of that is in the peak and among what was
+        // ever allocated, which are looked at later. (But for a block that is just being told.)
+        let live = Self::live_by_node(current);
         Current::look_around_from_apart(clock::now());
         let mut stacks: HashMap<u32, StackFigures> = TALLY.figures(|| HIGHEST.peak()).collect();
+        for (node, live) in live {
+            stacks.entry(node).or_default().live = live;
+        }
+        self.snapshot_of(stacks)
+    }
+
+    /// By the table, not the tally: the table is what frees go by, so it cannot drift.
+    fn live_by_node(current: Current) -> HashMap<u32, Weighed> {
+        let mut by_node: HashMap<u32, Weighed> = HashMap::new();
         let still = moving::stop();
         if still.missed() > 0 {
             hooks::lose_unseen(None);
         }
-        // Not from the tally: the table is what frees go by, so it cannot drift.
         TABLE.for_each(|_, record| {
             if current.has(&record) {
-                let stack = stacks.entry(record.node).or_default();
-                stack.live = stack.live.plus(&current.weigh(record.size));
+                let live = by_node.entry(record.node).or_default();
+                *live = live.plus(&current.weigh(record.size));
             }
         });
         drop(still);
-        self.snapshot_of(stacks)
+        by_node
     }
 
     fn snapshot_of(&self, stacks: HashMap<u32, StackFigures>) -> Snapshot {
         let mut sizes = [0.0; BUCKETS];
         visits::each_thread(|thread| thread.sizes.add_to(self.id, &mut sizes));
+        let duration = self.duration();
+        let end = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        let live = u64::try_from(Current::live_from_apart()).unwrap_or(0);
+        // By a clock that counts whole milliseconds a moment may seem to come after the end.
+        let until = |(at, live): Moment| (at.min(end), live);
+        let highest = until(HIGHEST.moment(self.began_ms));
+        let mut timeline: Vec<Moment> = TIMELINE.moments(self.began_ms);
+        for moment in &mut timeline {
+            *moment = until(*moment);
+        }
+        timeline.push((end, live.min(highest.1)));
         Snapshot {
             stacks,
-            duration: self.duration(),
-            timeline: TIMELINE.moments(self.began_ms),
-            highest: HIGHEST.moment(self.began_ms),
+            duration,
+            timeline,
+            highest,
             sizes,
             lost: Lost::now().since(&self.lost),
         }
