@@ -60,6 +60,9 @@ const text = (page, selector) => page.locator(selector).first().innerText();
 const sites = async (page) => Number(await page.locator("#sites").getAttribute("data-rows"));
 const places = (page) => page.locator("#sites .place .where").allInnerTexts();
 
+/* Chooses which blocks, or what they are measured in. */
+const choose = (page, value) => page.locator(`.choice label:has(input[value=${value}])`).click();
+
 /* What the canvas shows. */
 const picture = (page) => page.evaluate(() => document.getElementById("canvas").toDataURL());
 
@@ -149,8 +152,8 @@ const cases = {
     const data = dataOf("realistic");
     for (const what of ["peak", "total", "live"]) {
       for (const unit of ["blocks", "bytes"]) {
-        await page.locator(`.choice label:has(input[value=${what}])`).click();
-        await page.locator(`.choice label:has(input[value=${unit}])`).click();
+        await choose(page, what);
+        await choose(page, unit);
         assert.equal(await flame(page, "measure"), `${what}_${unit}`);
         const whole = sum(data.sites[`${what}_${unit}`]).toLocaleString("en-US");
         assert.match(await text(page, "#chosen"), new RegExp(whole + " " + unit));
@@ -178,6 +181,32 @@ const cases = {
     const { height } = await page.locator("#canvas").boundingBox();
     await page.locator("#canvas").click({ position: { x: 300, y: height - 4 * 20 - 10 } });
     assert.equal(await flame(page, "zoom"), "logdex::ingest::Ingest::follow");
+  },
+
+  /* Bug prevented: controls that the browser sets again, and a graph that has not heard of it. */
+  async "the graph shows what the controls say after a way back"() {
+    const page = await open("realistic");
+    await choose(page, "total");
+    await choose(page, "blocks");
+    await page.getByLabel("Callees first").check();
+    await page.getByLabel("Upwards").check();
+    await page.goto("about:blank");
+    await page.goBack();
+    await page.waitForSelector("html[data-ready=yes]", { state: "attached" });
+    await page.waitForTimeout(200);
+    const shown = await picture(page);
+    const said = await page.evaluate(() => ({
+      chosen: [...document.querySelectorAll(".choice input:checked")].map((input) => input.value),
+      isInverted: document.getElementById("invert").checked,
+      isUpwards: document.getElementById("upwards").checked,
+    }));
+    assert.equal(await flame(page, "measure"), said.chosen.join("_"));
+    const other = await open("realistic");
+    for (const value of said.chosen) await choose(other, value);
+    await other.getByLabel("Callees first").setChecked(said.isInverted);
+    await other.getByLabel("Upwards").setChecked(said.isUpwards);
+    await other.mouse.move(5, 5);
+    assert.equal(await picture(other), shown, JSON.stringify(said));
   },
 
   async "the sites sort by any column, filter, and open to their stacks"() {
