@@ -209,6 +209,58 @@ const cases = {
     assert.equal(await picture(other), shown, JSON.stringify(said));
   },
 
+  /* Bug prevented: a generic function under the name of what stands in its generics. */
+  async "a function's short name is its own"() {
+    const page = await open("empty");
+    const shorten = (names) => page.evaluate((all) => {
+      const began = performance.now();
+      const short = all.map((name) => Model.prototype.shortName.call({ name: () => name }, 0));
+      return { short, took: performance.now() - began };
+    }, names);
+    const closure = "<names::Disk>::run::{closure#0}";
+    const map = "core::iter::adapters::map::Map";
+    const names = [
+      /* In the old mangling, and in debug information. */
+      ["main", "main"],
+      ["app::cache::insert", "cache::insert"],
+      ["app::cache::Cache<K,V>::insert", "Cache::insert"],
+      ["app::cache::Cache::<K, V>::insert", "Cache::insert"],
+      ["<T as alloc::string::ToString>::to_string", "T::to_string"],
+      ["<alloc::vec::Vec<T,A> as core::clone::Clone>::clone", "Vec::clone"],
+      ["<&mut app::In as std::io::Read>::read::{{closure}}", "read::{{closure}}"],
+      ["core::slice::<impl [T]>::sort", "slice::sort"],
+      ["core::ops::function::FnOnce::call_once{{vtable.shim}}", "FnOnce::call_once{{vtable.shim}}"],
+      ["a::b::{{closure}}", "b::{{closure}}"],
+      ["fold<core::ops::range::Range<u64>, names::{impl#0}::save>", "fold"],
+      ["0x7f3a90b2c410", "0x7f3a90b2c410"],
+      /* In the new one, which has its generics. */
+      [`<names::Disk as names::Store>::save::<${closure}>`, "Disk::save"],
+      [`<names::Disk as names::Store>::save::<${closure}>::{closure#1}`, "save::{closure#1}"],
+      [`<alloc::vec::Vec<Box<names::Item>> as core::iter::FromIterator<Box<names::Item>>>::from_iter::<${map}<core::ops::range::Range<u64>, ${closure}>>`,
+        "Vec::from_iter"],
+      [`<core::ops::range::Range<u64> as Iterator>::fold::<(), ${map}::map_fold<u64, ${closure}>::{closure#0}>`,
+        "Range::fold"],
+      [`<${map}<core::str::Split<char>, ${closure}> as Iterator>::collect::<Vec<<${map}<I> as Iterator>::Item>>`,
+        "Map::collect"],
+      [`<alloc::vec::Vec<<names::Disk as names::Store>::Item> as Clone>::clone`, "Vec::clone"],
+      ["<<names::Disk as names::Store>::Item as Clone>::clone", "Item::clone"],
+      ["<u8 as <[_]>::to_vec_in::ConvertVec>::to_vec::<alloc::alloc::Global>", "u8::to_vec"],
+      ["<[u8]>::to_vec_in::<alloc::alloc::Global>", "[u8]::to_vec_in"],
+      [`<names::Job<fn(u64) -> names::Item> as names::Run>::run::<fn() -> u8>`, "Job::run"],
+      ["names::split::<fn(&str) -> bool>::{closure#0}", "split::{closure#0}"],
+      ["<names::Until<'>'> as names::Run>::run::<names::Until<'<'>>", "Until::run"],
+      /* What is no name at all stays as it is. */
+      ["<T as Trait>", "<T as Trait>"],
+      ["<<<", "<<<"],
+      ["", ""],
+    ];
+    const { short } = await shorten(names.map(([name]) => name));
+    assert.deepEqual(short, names.map(([, wanted]) => wanted));
+    const contrived = ["<" + "a as b<".repeat(30_000) + ">", "<a as b>::".repeat(20_000)];
+    const { took } = await shorten(contrived);
+    assert.ok(took < 1000, `${took} ms`);
+  },
+
   async "the sites sort by any column, filter, and open to their stacks"() {
     const page = await open("realistic");
     const byLive = await places(page);

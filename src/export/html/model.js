@@ -200,6 +200,10 @@ class Tree {
   }
 }
 
+/* The brackets of a name and what stands between them. The `>` of an arrow is no bracket, and
+   none is one that stands in quotes, as a generic character does. */
+const PIECES = /->|'[<>]'|[<>]|[^<>'-]+|['-]/g;
+
 class Model {
   constructor(data) {
     this.data = data;
@@ -241,16 +245,29 @@ class Model {
     return frame < 0 ? "root" : ORIGINS[this.data.frames.origin[frame]];
   }
 
-  /* The function without its generics and with at most two parts of its path. */
+  /* The function without its generics and with at most two parts of its path. Before the function
+     of a trait stands `<Type as Trait>`, of which the type is the path: what the first bracket
+     holds, but no bracket in it. A name may be long, so it is walked once. */
   shortName(frame) {
     const name = this.name(frame);
     let depth = 0;
     let plain = "";
-    const head = /^<&?(?:mut )?(.*?)(?: as .*)?>::([^<>]*)/.exec(name);
-    for (const c of head ? head[1] + "::" + head[2] : name) {
-      if (c === "<") depth += 1;
-      if (depth === 0) plain += c;
-      if (c === ">" && depth > 0) depth -= 1;
+    let type = "";
+    let isInType = name.startsWith("<");
+    for (const [piece] of name.matchAll(PIECES)) {
+      if (piece === "<") {
+        depth += 1;
+      } else if (piece === ">" && depth > 0) {
+        depth -= 1;
+        if (depth === 0) isInType = false;
+      } else if (depth === 0) {
+        plain += piece;
+      } else if (depth === 1 && isInType) {
+        type += piece;
+      }
+    }
+    if (plain.startsWith("::")) {
+      plain = type.replace(/^&?(?:mut )?/, "").split(" as ", 1)[0] + plain;
     }
     const parts = plain.split("::").filter((part) => part !== "");
     return parts.slice(-2).join("::") || name;
