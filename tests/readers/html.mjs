@@ -261,6 +261,29 @@ const cases = {
     assert.ok(took < 1000, `${took} ms`);
   },
 
+  /* Bug prevented: a button that leads to an empty graph, as nothing of the stack is alive. */
+  async "a stack is shown in a measure that has any of it"() {
+    for (const [name, shown, unit, reached] of [["freed", "live", "blocks", "peak"],
+      ["freed", "total", "bytes", "total"], ["freed_unseen", "live", "bytes", "total"],
+      ["freed_unseen", "peak", "blocks", "total"]]) {
+      const page = await open(name);
+      await choose(page, shown);
+      await choose(page, unit);
+      await page.getByLabel("Callees first").check();
+      await page.locator("#sites .place", { hasText: "tool::parse" }).click();
+      await page.locator(".stack > button").first().click();
+      const words = `${name}, ${shown}`;
+      assert.equal(await flame(page, "measure"), `${reached}_${unit}`, words);
+      assert.equal(await flame(page, "zoom"), "tool::parse", words);
+      assert.match(await text(page, "#chosen"), /^tool::parse/);
+      assert.equal(await page.locator("#scroll").isVisible(), true, words);
+      assert.equal(await page.locator("#invert").isChecked(), false, words);
+      const radios = await page.locator(".choice input:checked").all();
+      const checked = await Promise.all(radios.map((radio) => radio.getAttribute("value")));
+      assert.deepEqual(checked, [reached, unit], words);
+    }
+  },
+
   async "the sites sort by any column, filter, and open to their stacks"() {
     const page = await open("realistic");
     const byLive = await places(page);

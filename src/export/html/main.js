@@ -158,7 +158,7 @@ function mappings(model) {
   });
 }
 
-/* Wires the flame graph's controls. */
+/* Wires the flame graph's controls, and answers what shows a stack in it. */
 function graph(model) {
   const search = find("search");
   const flame = new Flame(model, {
@@ -185,10 +185,14 @@ function graph(model) {
     const said = text.share(found, sum) + " of the " + flame.measure.title + " in matching stacks";
     find("found").textContent = found === null ? "" : found === 0 ? "No stack matches." : said;
   };
+  const measureOf = (what, unit) => MEASURES.find(({ key }) => key === what + "_" + unit);
   const measured = () => {
     const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).value;
-    const key = chosen("what") + "_" + chosen("unit");
-    flame.show({ measure: MEASURES.find((measure) => measure.key === key) });
+    flame.show({ measure: measureOf(chosen("what"), chosen("unit")) });
+  };
+  const check = (what) => {
+    document.querySelector(`input[name=what][value=${what}]`).checked = true;
+    measured();
   };
   for (const input of document.querySelectorAll("input[name=what], input[name=unit]")) {
     input.addEventListener("change", measured);
@@ -222,9 +226,22 @@ function graph(model) {
   for (const query of ["(prefers-color-scheme: dark)", "print"]) {
     matchMedia(query).addEventListener("change", () => flame.repaint());
   }
-  document.querySelector(`input[name=what][value=${model.opening}]`).checked = true;
-  measured();
-  return flame;
+  check(model.opening);
+  /* A stack of which nothing is alive has no width among what is. */
+  const hasAny = (what, node) => {
+    const measure = measureOf(what, flame.measure.unit);
+    return model.callers.values(measure)[node] > 0;
+  };
+  return (node) => {
+    const shown = flame.measure.what;
+    find("invert").checked = false;
+    flame.show({ isInverted: false });
+    const wanted = [shown, "peak", "total"].find((what) => hasAny(what, node));
+    if (wanted && wanted !== shown) check(wanted);
+    flame.zoom(node);
+    find("flame").scrollIntoView();
+    find("canvas").focus({ preventScroll: true });
+  };
 }
 
 function start() {
@@ -235,18 +252,12 @@ function start() {
   incomplete(model);
   counters(model);
   mappings(model);
-  const flame = graph(model);
+  const reveal = graph(model);
   const hasSites = data.sites.node.length > 0;
   find("no-sites").hidden = hasSites;
   find("filter").parentElement.hidden = !hasSites;
   if (hasSites) {
-    const sites = siteTable(find("sites"), model, (node) => {
-      if (flame.isInverted) find("invert").checked = false;
-      flame.show({ isInverted: false });
-      flame.zoom(node);
-      find("flame").scrollIntoView();
-      find("canvas").focus({ preventScroll: true });
-    });
+    const sites = siteTable(find("sites"), model, reveal);
     find("filter").addEventListener("input", (event) => sites.filter(event.target.value));
   }
   const hasTime = data.timeline.at_ms.length > 0;
