@@ -327,6 +327,18 @@ const cases = {
     assert.equal(await text(nothing, "#figures [data-key=live_bytes] .value"), "–");
   },
 
+  /* Bug prevented: an error that nobody knows as one of 0, and a stack that does not open for it. */
+  async "an error that nobody knows is a dash wherever it stands"() {
+    const page = await open("unsure");
+    const cards = await page.locator("#figures .error").allInnerTexts();
+    assert.deepEqual(cards.map((words) => words.trim()), Array(6).fill("± –"));
+    const cells = await page.locator("#sites td .error").allInnerTexts();
+    assert.deepEqual(cells, Array(12).fill("± –"));
+    assert.match(await text(page, "#chosen"), /± –, one standard error/);
+    await page.locator("#sites .place").first().click();
+    assert.match(await text(page, ".stack .sums"), /^live 683\.59 KiB ± –, 1 ± – block/);
+  },
+
   async "what is shown first is where the memory went"() {
     for (const [name, what, first] of [["freed", "peak", "tool::parse"],
       ["freed_unseen", "total", "tool::main"], ["realistic", "live", null], ["empty", "live", null]]) {

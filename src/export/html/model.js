@@ -65,7 +65,8 @@ class Measure {
 
   /* A standard error, of which a part of a block is not nothing. */
   showError(n) {
-    return this.unit === "blocks" && n < 10 ? n.toFixed(1) : this.show(n);
+    const isSmall = this.unit === "blocks" && n !== null && n < 10;
+    return isSmall ? n.toFixed(1) : this.show(n);
   }
 
   /* With its unit in words. */
@@ -315,7 +316,9 @@ class Model {
       for (const { key } of MEASURES) {
         place[key] += sites[key][site];
         if (this.isSampled) {
-          place[key + "_error"] = Math.hypot(place[key + "_error"], sites[key + "_error"][site]);
+          /* To `hypot` null is 0, and what is not known would be gone from the sum. */
+          const error = sites[key + "_error"][site] ?? NaN;
+          place[key + "_error"] = Math.hypot(place[key + "_error"], error);
         }
       }
     }
