@@ -182,6 +182,22 @@ fn what_is_not_known_is_null() {
     assert!(data["sites"].get("live_bytes_error").is_none());
 }
 
+/// Bug prevented: an empty line for a function without a name, which the other formats put into words.
+#[test]
+fn a_blank_name_has_words_in_its_place() {
+    for blank in ["", " ", "\t"] {
+        let frame = Frame::synthetic(blank, None, None, Origin::User, false);
+        let names = Names::new(HashMap::from([(1, vec![frame])]));
+        let mut profile = empty(Mode::EveryAllocation, Some(names));
+        let mut stack = StackProfile::default();
+        stack.addresses = vec![1];
+        stack.live = Amount::exact(1, 1);
+        profile.stacks.push(stack);
+        let data = data(&page(&profile));
+        assert_eq!(data["strings"][0], "an unknown function", "{blank:?}");
+    }
+}
+
 /// Bug prevented: estimates without their errors, which then look exact.
 #[test]
 fn a_sampled_profile_has_the_errors_of_each_figure() {

@@ -339,6 +339,12 @@ const cases = {
     assert.match(await text(page, ".stack .sums"), /^live 683\.59 KiB ± –, 1 ± – block/);
   },
 
+  async "a function without a name has words in its place"() {
+    const page = await open("unsure");
+    const functions = await page.locator("#sites .place .function").allInnerTexts();
+    assert.deepEqual(functions.sort(), ["an unknown function", "tool::main"]);
+  },
+
   async "what is shown first is where the memory went"() {
     for (const [name, what, first] of [["freed", "peak", "tool::parse"],
       ["freed_unseen", "total", "tool::main"], ["realistic", "live", null], ["empty", "live", null]]) {

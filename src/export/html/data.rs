@@ -151,7 +151,7 @@ impl<'a> Data<'a> {
     fn frames(&self, w: &mut impl Write) -> io::Result<()> {
         let frames = &self.sites.frames;
         let mut strings = Strings::default();
-        let functions: Vec<usize> = frames.iter().map(|f| strings.at(f.function())).collect();
+        let functions: Vec<usize> = frames.iter().map(|f| strings.at(f.name())).collect();
         let files: Vec<Option<usize>> = frames
             .iter()
             .map(|frame| frame.file().map(|file| strings.at(file)))
