@@ -345,6 +345,15 @@ const cases = {
     assert.deepEqual(functions.sort(), ["an unknown function", "tool::main"]);
   },
 
+  async "one block is not called blocks"() {
+    for (const [name, sums] of [["unsure", /, 1 ± \S+ block$/], ["freed", /, 1 block$/]]) {
+      const page = await open(name);
+      await page.locator("#sites .place").first().click();
+      const parts = await page.locator(".stack").first().locator(".sums span").allInnerTexts();
+      assert.match(parts.at(-1), sums);
+    }
+  },
+
   async "what is shown first is where the memory went"() {
     for (const [name, what, first] of [["freed", "peak", "tool::parse"],
       ["freed_unseen", "total", "tool::main"], ["realistic", "live", null], ["empty", "live", null]]) {

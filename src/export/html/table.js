@@ -222,8 +222,9 @@ function siteStack(site, model, reveal) {
   for (const [what, word] of [["live", "live"], ["peak", "at the peak"], ["total", "in all"]]) {
     const parts = MEASURES.filter((measure) => measure.what === what).map((measure) => {
       const error = model.isSampled ? sites[measure.key + "_error"][site] : null;
-      const shown = model.estimate(measure, sites[measure.key][site], error);
-      return measure.unit === "blocks" ? shown + " blocks" : shown;
+      const value = sites[measure.key][site];
+      const shown = model.estimate(measure, value, error);
+      return measure.unit === "blocks" ? shown + (value === 1 ? " block" : " blocks") : shown;
     });
     sums.append(element("span", "", word + " " + parts.join(", ")));
   }
