@@ -354,6 +354,12 @@ const cases = {
     }
   },
 
+  async "what is missing says why, and what counts as one"() {
+    const page = await open("unsure");
+    const missing = await text(page, "#incomplete li");
+    assert.match(missing, /^1 block was not recorded, for want of memory; a thread .* free /);
+  },
+
   async "what is shown first is where the memory went"() {
     for (const [name, what, first] of [["freed", "peak", "tool::parse"],
       ["freed_unseen", "total", "tool::main"], ["realistic", "live", null], ["empty", "live", null]]) {

@@ -88,8 +88,11 @@ function figures(model) {
 function incomplete(model) {
   const { incomplete: lost, unnamed } = model.data;
   const { blocks, frames, cut_stacks: cut } = lost;
+  const unrecorded =
+    " not recorded, for want of memory; a thread that could not be followed counts as one," +
+    " and so does a free that could not be entered";
   const said = [
-    [blocks, " block was", " blocks were", " not recorded, for want of memory"],
+    [blocks, " block was", " blocks were", unrecorded],
     [frames, " frame was", " frames were", " not kept, for want of memory"],
     [cut, " stack", " stacks", " could not be followed to where the thread began"],
   ].filter(([n]) => n > 0);
