@@ -1,4 +1,5 @@
-//! What the recorder takes for itself is in no profile: not in its peak, not over time.
+//! What the recorder takes for itself is in no profile: not in its peak, not over time, not
+//! in its totals.
 #![cfg(all(target_os = "linux", feature = "profile"))]
 #![allow(unsafe_code, reason = "sends itself a signal")]
 
@@ -13,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use heapledger::profile::HeapProfile;
-use heapledger::{Profiler, TrackingAllocator};
+use heapledger::{Profiler, TrackingAllocator, leaks};
 
 #[global_allocator]
 static HEAP: TrackingAllocator = TrackingAllocator::new();
@@ -29,6 +30,7 @@ fn main() -> ExitCode {
         names_that_are_looked_up_are_no_peak,
         what_is_asked_for_before_a_report_is_no_peak,
         reports_that_come_and_go_leave_the_live_bytes_as_they_are,
+        names_that_a_check_looks_up_are_no_leak_of_it,
     ])
 }
 
@@ -157,5 +159,19 @@ fn reports_that_come_and_go_leave_the_live_bytes_as_they_are() {
     let profile = profiler.finish();
     let peak = profile.peak.live_bytes;
     assert!(peak > 5_000_000 + first, "{peak}");
+    drop(kept);
+}
+
+/// Bug prevented: a profile that gets its names inside of a check is a leak of the check, and a
+/// block of the profile that is under way.
+fn names_that_a_check_looks_up_are_no_leak_of_it() {
+    let profiler = Profiler::builder().every_allocation().start();
+    let profiler = profiler.expect("the only one");
+    let kept = black_box(vec![1u8; 10]);
+    let mut profile = profiler.snapshot();
+    let verdict = leaks::check(|| profile.symbolize());
+    assert!(verdict.is_ok(), "{verdict:?}");
+    let change = profiler.snapshot().diff(&profile);
+    assert!(change.total.is_zero(), "{}", change.total);
     drop(kept);
 }

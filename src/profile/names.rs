@@ -41,9 +41,10 @@ impl Names {
     }
 
     /// Looks all of the profile's addresses up in this process.
-    fn of(profile: &HeapProfile) -> Self {
+    fn of(profile: &HeapProfile) -> Arc<Self> {
         let addresses = profile.stacks.iter().flat_map(|stack| &stack.addresses);
-        Self::look_up(addresses.copied())
+        // What the names are kept in is as little of the program's as they are.
+        record::quietly(|| Arc::new(Self::look_up(addresses.copied())))
     }
 
     /// The functions at a return address; none when it was not looked up.
@@ -113,7 +114,7 @@ impl HeapProfile {
     /// ```
     pub fn symbolize(&mut self) {
         if self.names.is_none() {
-            self.names = Some(Arc::new(Names::of(self)));
+            self.names = Some(Names::of(self));
         }
     }
 
@@ -189,8 +190,6 @@ impl HeapProfile {
 
     /// The names: those that are there, or else looked up now.
     pub(crate) fn names(&self) -> Arc<Names> {
-        self.names
-            .clone()
-            .unwrap_or_else(|| Arc::new(Names::of(self)))
+        self.names.clone().unwrap_or_else(|| Names::of(self))
     }
 }
