@@ -121,7 +121,7 @@ fn top(
             "\n{:>7}  {}  {}",
             percent(amount(site).bytes, all.bytes),
             Sum(amount(site)),
-            place.map_or_else(|| String::from("an unknown place"), location),
+            place.map_or_else(|| String::from("an unknown place"), Frame::location),
         )?;
         lives(w, site)?;
         stack(w, sites, site)?;
@@ -167,11 +167,7 @@ fn lives(w: &mut impl Write, site: &Site) -> io::Result<()> {
 
 fn stack(w: &mut impl Write, sites: &Sites, site: &Site) -> io::Result<()> {
     for frame in sites.stack(site).take(FRAMES) {
-        let name = one_line(frame.name());
-        match frame.file() {
-            Some(_) => writeln!(w, "           {name} at {}", location(frame))?,
-            None => writeln!(w, "           {name}")?,
-        }
+        writeln!(w, "           {frame}")?;
     }
     let more = site.stack.len().saturating_sub(FRAMES) as u64;
     if more > 0 {
@@ -235,17 +231,7 @@ fn threads(w: &mut impl Write, profile: &HeapProfile) -> io::Result<()> {
     Ok(())
 }
 
-fn location(frame: &Frame) -> String {
-    match frame.file() {
-        Some(_) => one_line(&frame.location()),
-        None => one_line(frame.name()),
-    }
-}
-
-/// A name may hold anything; a line of the report is a line all the same, and
-/// the terminal takes no orders from it.
+/// A thread's name may hold anything, as a [`Frame`]'s may; it is shown in the same way.
 fn one_line(text: &str) -> String {
-    text.chars()
-        .map(|c| if c.is_control() { ' ' } else { c })
-        .collect()
+    text.replace(char::is_control, " ")
 }

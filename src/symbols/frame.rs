@@ -8,7 +8,9 @@ use crate::symbols::origin::Origin;
 /// A function in a stack, inlined or called, with the line it was at.
 ///
 /// [`Display`](fmt::Display) prints `function at file:line`, or the function alone
-/// where no file is known. From [`HeapProfile::frames`](crate::HeapProfile::frames)
+/// where no file is known. It is one line and gives a terminal no orders: control characters
+/// are spaces there, and a blank name is `an unknown function`. From
+/// [`HeapProfile::frames`](crate::HeapProfile::frames)
 /// and [`LeakSite::stack`](crate::leaks::LeakSite::stack).
 ///
 /// ```
@@ -204,7 +206,8 @@ impl Frame {
         self.inlined
     }
 
-    /// `file:line`, or what is known instead: the file alone, or the function.
+    /// `file:line`, or what is known instead: the file alone, or the function. Control
+    /// characters and a blank name are as [`Display`](fmt::Display) has them.
     ///
     /// ```
     /// # use heapledger::profile::{Frame, Origin};
@@ -216,18 +219,32 @@ impl Frame {
     /// ```
     pub fn location(&self) -> String {
         match (&self.file, self.line) {
-            (Some(file), Some(line)) => format!("{file}:{line}"),
-            (Some(file), None) => file.clone(),
-            _ => self.function.clone(),
+            (Some(file), Some(line)) => format!("{}:{line}", OneLine(file)),
+            (Some(file), None) => OneLine(file).to_string(),
+            _ => OneLine(self.name()).to_string(),
         }
     }
 }
 
 impl fmt::Display for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.function)?;
+        write!(f, "{}", OneLine(self.name()))?;
         if self.file.is_some() {
             write!(f, " at {}", self.location())?;
+        }
+        Ok(())
+    }
+}
+
+/// A name may hold anything; a line of a report is a line all the same, and the terminal takes
+/// no orders from it.
+struct OneLine<'a>(&'a str);
+
+impl fmt::Display for OneLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (i, part) in self.0.split(char::is_control).enumerate() {
+            f.write_str(if i == 0 { "" } else { " " })?;
+            f.write_str(part)?;
         }
         Ok(())
     }
@@ -278,7 +295,32 @@ impl Paths {
 mod tests {
     use std::path::{Path, PathBuf};
 
-    use super::Paths;
+    use super::{Frame, Paths};
+    use crate::symbols::Origin;
+
+    /// Bug prevented: a name from a library gives orders to the terminal that a leak report
+    /// goes to, or is no line there.
+    #[test]
+    fn a_frame_is_shown_on_one_line_and_gives_no_orders() {
+        let red = "app::\u{1b}[31mred\nname";
+        let title = Some("src/\u{1b}]0;x\u{7}.rs");
+        let table = [
+            (red, title, Some(9), "app:: [31mred name at src/ ]0;x .rs:9"),
+            (red, title, None, "app:: [31mred name at src/ ]0;x .rs"),
+            (red, None, None, "app:: [31mred name"),
+            ("", None, None, "an unknown function"),
+            (" \t", Some("a.c"), None, "an unknown function at a.c"),
+            ("é🦀", Some("é.rs"), Some(1), "é🦀 at é.rs:1"),
+        ];
+        for (function, file, line, text) in table {
+            let frame = Frame::synthetic(function, file, line, Origin::User, false);
+            assert_eq!(frame.to_string(), text);
+            let place = text.rsplit(" at ").next();
+            assert_eq!(Some(frame.location().as_str()), place);
+            // For programs they are as they were.
+            assert_eq!((frame.function(), frame.file()), (function, file));
+        }
+    }
 
     /// Bug prevented: a program's file cut short because a folder above it is
     /// called as the compiler's.
