@@ -337,7 +337,7 @@ fn text_says_what_is_estimated_and_what_is_missing() {
     let text = text(&profile);
     for line in [
         "heap profile of 2.500 s: estimates from one sample in 512.00 KiB on average",
-        "  alive           3.53 KiB ± 761 B in 16 ± 3 blocks",
+        "  alive           3.53 KiB ± 761 B in 16 ± 2.0 blocks",
         "note: incomplete: 1 block could not be recorded",
         "note: incomplete: 2,000 frames could not be kept",
         "note: 3 stacks could not be followed to their thread's beginning",

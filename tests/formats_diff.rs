@@ -112,8 +112,18 @@ fn errors_add_up_by_their_squares() {
     for change in [stack.live, stack.total, diff.live] {
         assert!((change.bytes_error - 50.0).abs() < 1e-9, "{change:?}");
         assert!((change.blocks_error - 5.0).abs() < 1e-9, "{change:?}");
-        assert_eq!(change.to_string(), "+4,000 bytes ± 50 B in 0 ± 5 blocks");
+        assert_eq!(change.to_string(), "+4,000 bytes ± 50 B in 0 ± 5.0 blocks");
     }
+}
+
+/// Bug prevented: a block that is certain to have been seen reads as one that may not be there.
+#[test]
+fn an_error_of_nearly_nothing_is_not_shown() {
+    let large = Amount::estimate(1, 10_000_000, 7.2e-5, 0.4);
+    let after = profile(&[(&[1], large, large)], None);
+    let change = after.diff(&profile(&[], None)).live;
+    assert!(change.blocks_error > 0.0, "it is there for a program");
+    assert_eq!(change.to_string(), "+10,000,000 bytes in +1 block");
 }
 
 #[test]

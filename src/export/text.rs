@@ -24,7 +24,7 @@ impl HeapProfile {
     /// frames, the runtime's and those of this crate's measurements. The first 20 of each
     /// kind are shown, and what the rest sum up to. Names are looked up if
     /// [`symbolize`](Self::symbolize) has not. Estimates have their standard error behind
-    /// `±`.
+    /// `±`, unless it is as good as nothing, as that of a block which no sample misses.
     ///
     /// # Errors
     ///

@@ -3,7 +3,7 @@
 use core::fmt;
 use core::time::Duration;
 
-use crate::profile::{Amount, HeapProfile, Mode, Names};
+use crate::profile::{Amount, Change, HeapProfile, Mode, Names};
 use crate::units::{Bytes, Grouped, plural};
 
 /// `every allocation was recorded`, or what stands for it.
@@ -58,26 +58,26 @@ pub(super) struct Sum<'a>(pub(super) &'a Amount);
 impl fmt::Display for Sum<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let amount = self.0;
-        write!(f, "{}", Bytes(amount.bytes))?;
-        if amount.bytes_error > 0.0 {
-            write!(f, " ± {}", Bytes(whole(amount.bytes_error)))?;
-        }
-        write!(f, " in {}", Grouped(amount.blocks))?;
-        if amount.blocks_error > 0.0 {
-            write!(f, " ± {}", Grouped(whole(amount.blocks_error)))?;
-        }
-        write!(f, " {}", plural(amount.blocks, "block", "blocks"))
+        write!(
+            f,
+            "{}{} in {}{} {}",
+            Bytes(amount.bytes),
+            Change::bytes_error_text(amount.bytes_error),
+            Grouped(amount.blocks),
+            Change::blocks_error_text(amount.blocks_error),
+            plural(amount.blocks, "block", "blocks"),
+        )
     }
 }
 
-/// The next whole number: an error is not made smaller by rounding.
-pub(super) fn whole(error: f64) -> u64 {
+/// The next whole number: what is there is not shown as nothing.
+pub(super) fn whole(value: f64) -> u64 {
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         reason = "a cast ends at the ends of the range"
     )]
-    let whole = error.ceil() as u64;
+    let whole = value.ceil() as u64;
     whole
 }
 
@@ -121,6 +121,31 @@ mod tests {
             ),
         ];
         for (amount, text) in table {
+            assert_eq!(Sum(&amount).to_string(), text);
+        }
+    }
+
+    /// Bug prevented: a large block, which no sample misses, reads `1 ± 1 block`.
+    #[test]
+    fn an_error_is_shown_as_finely_as_it_tells_something() {
+        let table = [
+            (7.2e-5, 700.0, "9.54 MiB ± 700 B in 1 block"),
+            (0.049, 0.49, "9.54 MiB in 1 block"),
+            (0.05, 0.5, "9.54 MiB ± 1 B in 1 ± 0.1 block"),
+            (0.72, 5.2, "9.54 MiB ± 6 B in 1 ± 0.7 block"),
+            (1.0, 1.0, "9.54 MiB ± 1 B in 1 ± 1.0 block"),
+            (9.94, 1.0, "9.54 MiB ± 1 B in 1 ± 9.9 block"),
+            (9.96, 1.0, "9.54 MiB ± 1 B in 1 ± 10 block"),
+            (10.2, 1.0, "9.54 MiB ± 1 B in 1 ± 11 block"),
+            (f64::NAN, f64::NAN, "9.54 MiB in 1 block"),
+            (
+                f64::INFINITY,
+                f64::INFINITY,
+                "9.54 MiB ± 16.00 EiB in 1 ± 18,446,744,073,709,551,615 block",
+            ),
+        ];
+        for (blocks_error, bytes_error, text) in table {
+            let amount = Amount::estimate(1, 10_000_000, blocks_error, bytes_error);
             assert_eq!(Sum(&amount).to_string(), text);
         }
     }

@@ -72,6 +72,28 @@ impl Change {
         }
     }
 
+    /// ` ± 512 B`: the standard error of a number of bytes as reports show it, the next whole
+    /// number. Nothing where there is none to speak of: a block that no sample misses, since it
+    /// is so large, has an error of a small part of a byte.
+    pub(crate) fn bytes_error_text(error: f64) -> String {
+        if error >= 0.5 {
+            format!(" ± {}", Bytes(whole(error)))
+        } else {
+            String::new()
+        }
+    }
+
+    /// ` ± 35`: the same of a number of blocks, of which there may be few. So it has a decimal
+    /// below 10, and is not shown where that would be 0.0.
+    pub(crate) fn blocks_error_text(error: f64) -> String {
+        let tenths = (error * 10.0).round();
+        match tenths {
+            1.0..100.0 => format!(" ± {:.1}", tenths / 10.0),
+            100.0.. => format!(" ± {}", Grouped(whole(error))),
+            _ => String::new(),
+        }
+    }
+
     /// Whether neither blocks nor bytes changed; the errors are not looked at.
     ///
     /// ```
@@ -225,6 +247,17 @@ fn difference(earlier: u64, later: u64) -> i64 {
     i64::try_from(difference).unwrap_or(if difference < 0 { i64::MIN } else { i64::MAX })
 }
 
+/// The next whole number: an error is not made smaller by rounding.
+fn whole(error: f64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a cast ends at the ends of the range"
+    )]
+    let whole = error.ceil() as u64;
+    whole
+}
+
 /// Stacks that look the same, as one.
 struct Look {
     /// Innermost first, trimmed.
@@ -371,21 +404,15 @@ impl fmt::Display for ProfileDiff {
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        #[expect(
-            clippy::cast_possible_truncation,
-            clippy::cast_sign_loss,
-            reason = "a cast ends at the ends of the range"
-        )]
-        let whole = |error: f64| error.ceil() as u64;
-        write!(f, "{} bytes", Signed(self.bytes))?;
-        if self.bytes_error > 0.0 {
-            write!(f, " ± {}", Bytes(whole(self.bytes_error)))?;
-        }
-        write!(f, " in {}", Signed(self.blocks))?;
-        if self.blocks_error > 0.0 {
-            write!(f, " ± {}", Grouped(whole(self.blocks_error)))?;
-        }
         let blocks = self.blocks.unsigned_abs();
-        write!(f, " {}", plural(blocks, "block", "blocks"))
+        write!(
+            f,
+            "{} bytes{} in {}{} {}",
+            Signed(self.bytes),
+            Self::bytes_error_text(self.bytes_error),
+            Signed(self.blocks),
+            Self::blocks_error_text(self.blocks_error),
+            plural(blocks, "block", "blocks"),
+        )
     }
 }
