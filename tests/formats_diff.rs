@@ -253,3 +253,46 @@ fn stacks_that_look_the_same_are_shown_as_one() {
     assert!(growths[1].starts_with("+250 bytes in +1 block, at src/main.rs:40\n"));
     assert_eq!(growths[2], "-7 bytes at 1 stack that shrank");
 }
+
+/// Bug prevented: of stacks that look the same, one where a block of no bytes was freed is left
+/// out, and the entry has more blocks than all entries together.
+#[test]
+fn what_changed_in_blocks_alone_is_in_the_sum_of_what_looks_the_same() {
+    let (first, second): (&[u64], &[u64]) = (&[0x40_2000, 0x40_3000], &[0x40_2010, 0x40_3000]);
+    let before = profile(&[(first, exact(2, 100), exact(2, 100))], Some(names()));
+    let after = profile(
+        &[
+            (first, exact(1, 100), exact(2, 100)),
+            (second, exact(1, 1), exact(1, 1)),
+        ],
+        Some(names()),
+    );
+    let text = after.diff(&before).to_string();
+    let header = "alive      +1 byte in 0 blocks\nallocated  +1 byte in +1 block\n\n";
+    let entry = text.strip_prefix(header).expect(&text);
+    let entry = entry.lines().next();
+    assert_eq!(entry, Some("+1 byte in 0 blocks, at src/cache.rs:13"));
+}
+
+/// Bug prevented: "1 bytes".
+#[test]
+fn one_byte_is_one_byte() {
+    let stacks: Vec<[u64; 1]> = (1..=21).map(|address| [address]).collect();
+    let grown = |bytes| {
+        let stacks = stacks.iter().map(|stack| (&stack[..], exact(1, bytes)));
+        let stacks: Vec<_> = stacks.map(|(stack, live)| (stack, live, live)).collect();
+        profile(&stacks, Some(Names::default()))
+    };
+    let (before, after) = (grown(1), grown(2));
+    let text = after.diff(&before).to_string();
+    assert!(text.contains("\n\n+1 byte in 0 blocks, at 0x1\n"), "{text}");
+    let rest = "\n\n... and +1 byte at 1 more stack that grew";
+    assert!(text.ends_with(rest), "{text}");
+    let shrunk = profile(&[(&[1], exact(1, 1), exact(1, 1))], Some(Names::default()));
+    let none = profile(&[], None);
+    let text = none.diff(&shrunk).to_string();
+    assert!(
+        text.ends_with("\n\n-1 byte at 1 stack that shrank"),
+        "{text}"
+    );
+}

@@ -247,6 +247,12 @@ fn difference(earlier: u64, later: u64) -> i64 {
     i64::try_from(difference).unwrap_or(if difference < 0 { i64::MIN } else { i64::MAX })
 }
 
+/// `+1,024 bytes`, or `-1 byte`.
+fn signed_bytes(bytes: i64) -> String {
+    let what = plural(bytes.unsigned_abs(), "byte", "bytes");
+    format!("{} {what}", Signed(bytes))
+}
+
 /// The next whole number: an error is not made smaller by rounding.
 fn whole(error: f64) -> u64 {
     #[expect(
@@ -305,12 +311,13 @@ impl ProfileDiff {
         Resolved::new(frames).trimmed()
     }
 
-    /// What of the live bytes changed, as people see it, what grew most first; and what is to
+    /// What changed of what is alive, as people see it, what grew most first; and what is to
     /// be said of files that have no names.
     ///
-    /// Two calls on one line are two addresses, and so two stacks, but not to a reader.
+    /// Two calls on one line are two addresses, and so two stacks, but not to a reader. So one
+    /// that changed in blocks alone is here, too: it belongs to the sum of what looks the same.
     fn looks(&self) -> (Vec<Look>, BTreeSet<String>) {
-        let stacks = self.stacks.iter().filter(|stack| stack.live.bytes != 0);
+        let stacks = self.stacks.iter().filter(|stack| !stack.live.is_zero());
         let stacks: Vec<&StackDiff> = stacks.collect();
         let missing = self.missing(&stacks);
         let mut looks: Vec<Look> = Vec::new();
@@ -381,8 +388,8 @@ impl fmt::Display for ProfileDiff {
             let (count, bytes) = sum(rest);
             write!(
                 f,
-                "\n\n... and {} bytes at {} more {} that grew",
-                Signed(bytes),
+                "\n\n... and {} at {} more {} that grew",
+                signed_bytes(bytes),
                 Grouped(count),
                 plural(count, "stack", "stacks"),
             )?;
@@ -392,8 +399,8 @@ impl fmt::Display for ProfileDiff {
             let (count, bytes) = sum(&shrunk);
             write!(
                 f,
-                "\n\n{} bytes at {} {} that shrank",
-                Signed(bytes),
+                "\n\n{} at {} {} that shrank",
+                signed_bytes(bytes),
                 Grouped(count),
                 plural(count, "stack", "stacks"),
             )?;
@@ -407,8 +414,8 @@ impl fmt::Display for Change {
         let blocks = self.blocks.unsigned_abs();
         write!(
             f,
-            "{} bytes{} in {}{} {}",
-            Signed(self.bytes),
+            "{}{} in {}{} {}",
+            signed_bytes(self.bytes),
             Self::bytes_error_text(self.bytes_error),
             Signed(self.blocks),
             Self::blocks_error_text(self.blocks_error),
