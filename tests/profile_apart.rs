@@ -7,13 +7,15 @@
 mod folders;
 mod support;
 
+use std::fmt::{self, Write as _};
 use std::hint::black_box;
+use std::io;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use heapledger::profile::HeapProfile;
+use heapledger::profile::{HeapProfile, ProfileDiff, Value};
 use heapledger::{Profiler, TrackingAllocator, leaks};
 
 #[global_allocator]
@@ -31,6 +33,8 @@ fn main() -> ExitCode {
         what_is_asked_for_before_a_report_is_no_peak,
         reports_that_come_and_go_leave_the_live_bytes_as_they_are,
         names_that_a_check_looks_up_are_no_leak_of_it,
+        a_report_that_is_written_is_in_no_profile,
+        what_the_callers_writer_allocates_is_in_the_profile,
     ])
 }
 
@@ -139,7 +143,7 @@ fn reports_that_come_and_go_leave_the_live_bytes_as_they_are() {
     let take = || {
         let mut profile = profiler.snapshot();
         profile.symbolize();
-        profile.write_text(std::io::sink()).expect("a sink");
+        profile.write_text(io::sink()).expect("a sink");
         profile
     };
     drop(take());
@@ -173,5 +177,105 @@ fn names_that_a_check_looks_up_are_no_leak_of_it() {
     assert!(verdict.is_ok(), "{verdict:?}");
     let change = profiler.snapshot().diff(&profile);
     assert!(change.total.is_zero(), "{}", change.total);
+    drop(kept);
+}
+
+/// Takes everything, and no memory for it.
+struct Nowhere;
+
+impl fmt::Write for Nowhere {
+    fn write_str(&mut self, _text: &str) -> fmt::Result {
+        Ok(())
+    }
+}
+
+/// Writes this profile or that difference.
+type Report = fn(&HeapProfile, &ProfileDiff);
+
+/// What is laid out without being profiled.
+const REPORTS: [(&str, Report); 6] = [
+    ("text", |profile, _| {
+        profile.write_text(io::sink()).expect("a sink");
+    }),
+    ("dhat", |profile, _| {
+        profile.write_dhat(io::sink()).expect("a sink");
+    }),
+    ("pprof", |profile, _| {
+        profile.write_pprof(io::sink()).expect("a sink");
+    }),
+    ("folded", |profile, _| {
+        let value = Value::LiveBytes;
+        profile.write_folded(io::sink(), value).expect("a sink");
+    }),
+    ("difference", |_, diff| {
+        write!(Nowhere, "{diff}").expect("it takes all");
+    }),
+    ("change", |_, diff| {
+        write!(Nowhere, "{}", diff.live).expect("it takes all");
+    }),
+];
+
+/// Bug prevented: a program that writes a report now and then sees the reports in its profile,
+/// beside what it does itself.
+fn a_report_that_is_written_is_in_no_profile() {
+    let profiler = Profiler::builder().every_allocation().start();
+    let profiler = profiler.expect("the only one");
+    let begin = profiler.snapshot();
+    let kept: Vec<Vec<u8>> = (1..100).map(|size| black_box(vec![1; size])).collect();
+    let nameless = profiler.snapshot();
+    let mut named = nameless.clone();
+    named.symbolize();
+    for (name, write) in REPORTS {
+        for profile in [&nameless, &named] {
+            let diff = profile.diff(&begin);
+            let before = profiler.snapshot();
+            write(profile, &diff);
+            let after = profiler.snapshot();
+            let change = after.diff(&before).total;
+            assert!(change.is_zero(), "{name}: {change}");
+        }
+    }
+    drop(kept);
+}
+
+/// A writer of the program's own, which takes 1,000 bytes now and then.
+struct Greedy;
+
+impl io::Write for Greedy {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        drop(black_box(vec![1u8; 1_000]));
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Writes this profile to a [`Greedy`] writer.
+type Handed = fn(&HeapProfile) -> io::Result<()>;
+
+/// Bug prevented: what a program does when it is handed a report is missing in its profile.
+fn what_the_callers_writer_allocates_is_in_the_profile() {
+    let profiler = Profiler::builder().every_allocation().start();
+    let profiler = profiler.expect("the only one");
+    let kept = black_box(vec![1u8; 10]);
+    let mut profile = profiler.snapshot();
+    profile.symbolize();
+    let reports: [(&str, Handed); 4] = [
+        ("text", |profile| profile.write_text(Greedy)),
+        ("dhat", |profile| profile.write_dhat(Greedy)),
+        ("pprof", |profile| profile.write_pprof(Greedy)),
+        ("folded", |profile| {
+            profile.write_folded(Greedy, Value::LiveBytes)
+        }),
+    ];
+    for (name, write) in reports {
+        let before = profiler.snapshot();
+        write(&profile).expect("it takes all");
+        let change = profiler.snapshot().diff(&before).total;
+        assert!(change.blocks > 0, "{name}: {change}");
+        assert_eq!(change.bytes, change.blocks * 1_000, "{name}");
+    }
     drop(kept);
 }

@@ -3,11 +3,12 @@
 //! The viewer stops at the first field that is missing, and at two program
 //! points with the same frames.
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
 use crate::export::json::Quoted;
 use crate::export::sites::{Site, Sites};
 use crate::profile::{Frame, HeapProfile, Mode};
+use crate::record;
 use crate::units::Bytes;
 
 /// A mean life below this, in microseconds, is short to the viewer.
@@ -45,22 +46,28 @@ impl HeapProfile {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn write_dhat<W: Write>(&self, w: W) -> io::Result<()> {
-        let sites = Sites::new(self);
-        let mut w = BufWriter::new(w);
-        header(&mut w, self)?;
-        w.write_all(b",\"pps\":[")?;
-        for (i, site) in sites.list.iter().enumerate() {
-            w.write_all(if i == 0 { b"\n" } else { b",\n" })?;
-            point(&mut w, site, self)?;
-        }
-        w.write_all(b"],\n\"ftbl\":[\"[root]\"")?;
-        for frame in &sites.frames {
-            write!(w, ",\n{}", Quoted(&text(frame)))?;
-        }
-        w.write_all(b"]}\n")?;
+    pub fn write_dhat<W: Write>(&self, mut w: W) -> io::Result<()> {
+        let json = record::quietly(|| lay_out(self))?;
+        w.write_all(&json)?;
         w.flush()
     }
+}
+
+fn lay_out(profile: &HeapProfile) -> io::Result<Vec<u8>> {
+    let sites = Sites::new(profile);
+    let mut w = Vec::new();
+    header(&mut w, profile)?;
+    w.write_all(b",\"pps\":[")?;
+    for (i, site) in sites.list.iter().enumerate() {
+        w.write_all(if i == 0 { b"\n" } else { b",\n" })?;
+        point(&mut w, site, profile)?;
+    }
+    w.write_all(b"],\n\"ftbl\":[\"[root]\"")?;
+    for frame in &sites.frames {
+        write!(w, ",\n{}", Quoted(&text(frame)))?;
+    }
+    w.write_all(b"]}\n")?;
+    Ok(w)
 }
 
 /// What the viewer shows above the points, and how it reads them.

@@ -1,7 +1,7 @@
 //! Folded stacks, one on a line, as flame-graph programs read them.
 
 use std::collections::HashMap;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
 use crate::export::sites::Sites;
 use crate::profile::{HeapProfile, Value};
@@ -38,19 +38,9 @@ impl HeapProfile {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn write_folded<W: Write>(&self, w: W, value: Value) -> io::Result<()> {
-        let lines = Lines::new(self, value);
-        let mut w = BufWriter::new(w);
-        for (stack, value) in &lines.stacks {
-            for (depth, &name) in stack.iter().enumerate() {
-                if depth > 0 {
-                    w.write_all(b";")?;
-                }
-                let name = lines.names.get(name).map_or("", String::as_str);
-                w.write_all(name.as_bytes())?;
-            }
-            writeln!(w, " {value}")?;
-        }
+    pub fn write_folded<W: Write>(&self, mut w: W, value: Value) -> io::Result<()> {
+        let lines = record::quietly(|| Lines::new(self, value).lay_out())?;
+        w.write_all(&lines)?;
         w.flush()
     }
 }
@@ -65,31 +55,44 @@ struct Lines {
 impl Lines {
     fn new(profile: &HeapProfile, value: Value) -> Self {
         let sites = Sites::new(profile);
-        record::quietly(|| {
-            let each: Vec<String> = sites.frames.iter().map(|f| one_name(f.name())).collect();
-            let mut names = each.clone();
-            names.sort_unstable();
-            names.dedup();
-            let places: Vec<usize> = each
-                .iter()
-                .map(|name| names.binary_search(name).unwrap_or(0))
-                .collect();
+        let each: Vec<String> = sites.frames.iter().map(|f| one_name(f.name())).collect();
+        let mut names = each.clone();
+        names.sort_unstable();
+        names.dedup();
+        let places: Vec<usize> = each
+            .iter()
+            .map(|name| names.binary_search(name).unwrap_or(0))
+            .collect();
 
-            let mut sums: HashMap<Vec<usize>, u64> = HashMap::new();
-            for site in &sites.list {
-                let value = value.among(&site.live, &site.peak, &site.total);
-                if value == 0 {
-                    continue;
-                }
-                let place = |&id: &u32| places.get(usize::try_from(id).ok()?).copied();
-                let stack = site.stack.iter().rev().filter_map(place).collect();
-                let sum = sums.entry(stack).or_insert(0);
-                *sum = sum.saturating_add(value);
+        let mut sums: HashMap<Vec<usize>, u64> = HashMap::new();
+        for site in &sites.list {
+            let value = value.among(&site.live, &site.peak, &site.total);
+            if value == 0 {
+                continue;
             }
-            let mut stacks: Vec<_> = sums.into_iter().collect();
-            stacks.sort_unstable();
-            Self { names, stacks }
-        })
+            let place = |&id: &u32| places.get(usize::try_from(id).ok()?).copied();
+            let stack = site.stack.iter().rev().filter_map(place).collect();
+            let sum = sums.entry(stack).or_insert(0);
+            *sum = sum.saturating_add(value);
+        }
+        let mut stacks: Vec<_> = sums.into_iter().collect();
+        stacks.sort_unstable();
+        Self { names, stacks }
+    }
+
+    fn lay_out(&self) -> io::Result<Vec<u8>> {
+        let mut w = Vec::new();
+        for (stack, value) in &self.stacks {
+            for (depth, &name) in stack.iter().enumerate() {
+                if depth > 0 {
+                    w.write_all(b";")?;
+                }
+                let name = self.names.get(name).map_or("", String::as_str);
+                w.write_all(name.as_bytes())?;
+            }
+            writeln!(w, " {value}")?;
+        }
+        Ok(w)
     }
 }
 

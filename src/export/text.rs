@@ -2,11 +2,12 @@
 
 use core::cmp::Reverse;
 use core::time::Duration;
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
 use crate::export::sites::{Site, Sites};
 use crate::export::words::{Sum, missing, mode, percent, span, whole};
 use crate::profile::{Amount, Frame, HeapProfile};
+use crate::record;
 use crate::units::{Bytes, Grouped, plural};
 
 /// How many sites are shown of each kind.
@@ -40,17 +41,23 @@ impl HeapProfile {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn write_text<W: Write>(&self, w: W) -> io::Result<()> {
-        let sites = Sites::new(self);
-        let mut w = BufWriter::new(w);
-        header(&mut w, self, &sites)?;
-        top(&mut w, &sites, "alive", |site| &site.live)?;
-        top(&mut w, &sites, "at the peak", |site| &site.peak)?;
-        top(&mut w, &sites, "ever allocated", |site| &site.total)?;
-        sizes(&mut w, self)?;
-        threads(&mut w, self)?;
+    pub fn write_text<W: Write>(&self, mut w: W) -> io::Result<()> {
+        let text = record::quietly(|| lay_out(self))?;
+        w.write_all(&text)?;
         w.flush()
     }
+}
+
+fn lay_out(profile: &HeapProfile) -> io::Result<Vec<u8>> {
+    let sites = Sites::new(profile);
+    let mut w = Vec::new();
+    header(&mut w, profile, &sites)?;
+    top(&mut w, &sites, "alive", |site| &site.live)?;
+    top(&mut w, &sites, "at the peak", |site| &site.peak)?;
+    top(&mut w, &sites, "ever allocated", |site| &site.total)?;
+    sizes(&mut w, profile)?;
+    threads(&mut w, profile)?;
+    Ok(w)
 }
 
 fn header(w: &mut impl Write, profile: &HeapProfile, sites: &Sites) -> io::Result<()> {

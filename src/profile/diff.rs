@@ -361,9 +361,21 @@ impl serde::Serialize for ProfileDiff {
 
 impl fmt::Display for ProfileDiff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Laid out first: what it is written to is the caller's, and is profiled.
+        let text = record::quietly(|| {
+            let mut text = String::new();
+            self.lay_out(&mut text).map(|()| text)
+        });
+        f.write_str(&text?)
+    }
+}
+
+impl ProfileDiff {
+    /// Writes it for people.
+    fn lay_out(&self, f: &mut impl fmt::Write) -> fmt::Result {
         write!(f, "alive      {}", self.live)?;
         write!(f, "\nallocated  {}", self.total)?;
-        let (looks, notes) = record::quietly(|| self.looks());
+        let (looks, notes) = self.looks();
         for (i, note) in notes.iter().enumerate() {
             let gap = if i == 0 { "\n\n" } else { "\n" };
             write!(f, "{gap}note: {note}")?;
@@ -411,15 +423,18 @@ impl fmt::Display for ProfileDiff {
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let blocks = self.blocks.unsigned_abs();
-        write!(
-            f,
-            "{}{} in {}{} {}",
-            signed_bytes(self.bytes),
-            Self::bytes_error_text(self.bytes_error),
-            Signed(self.blocks),
-            Self::blocks_error_text(self.blocks_error),
-            plural(blocks, "block", "blocks"),
-        )
+        // As with the whole difference.
+        let text = record::quietly(|| {
+            let blocks = self.blocks.unsigned_abs();
+            format!(
+                "{}{} in {}{} {}",
+                signed_bytes(self.bytes),
+                Self::bytes_error_text(self.bytes_error),
+                Signed(self.blocks),
+                Self::blocks_error_text(self.blocks_error),
+                plural(blocks, "block", "blocks"),
+            )
+        });
+        f.write_str(&text)
     }
 }
