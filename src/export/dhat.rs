@@ -20,13 +20,16 @@ impl HeapProfile {
     ///
     /// Names are looked up if [`symbolize`](Self::symbolize) has not. Times are
     /// microseconds since the profile began; `t-gmax` is the process's peak,
-    /// `t-end` is when the profile was taken. Three of the viewer's figures are
+    /// `t-end` is when the profile was taken. Four of the viewer's figures are
     /// not measured as valgrind does:
     ///
     /// - *Max* of a program point is the larger of what it held at the process's
     ///   peak and at the end, since no maximum of its own is kept.
     /// - *Avg lifetime* is the mean over the recorded blocks that were freed, and
     ///   where none was, the duration of the profile, which none can exceed.
+    /// - *Total* of a program point that only made blocks larger is of 0 blocks: a `realloc`
+    ///   adds the bytes by which a block grew to the stack that called it, and is no other
+    ///   block. Its *avg size* is shown as ∞, its *avg lifetime* as 0.
     /// - Reads and writes of memory are not measured, and not shown.
     ///
     /// Estimates of a sampled profile are written as they are, without their
