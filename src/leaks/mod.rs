@@ -25,9 +25,10 @@
 //! and on all threads, for each free, as long as any check runs. What code keeps
 //! on purpose after its first run (lazy statics, caches) is a leak to
 //! [`check`]: warm it up first, or use [`Check::run_steady`]. A check that fails
-//! looks up names, and reads debug information for that through the program's
-//! allocator: 35 to 45 MB at the first use, kept for the next. The counters show
-//! them, and no check does.
+//! looks up names, and so does one that passes although something is alive at its
+//! end, as with an allowance, with suppressions or in steady runs. Both read debug
+//! information for that through the program's allocator: 35 to 45 MB at the first
+//! use, kept for the next. The counters show them, and no check does.
 //!
 //! A child of `fork` can check, whatever the other threads of its parent were
 //! doing in theirs: a fork waits while one of them starts or ends a check, or
@@ -52,9 +53,8 @@
 //! either (`strip = true`; `strip = "debuginfo"` leaves them): suppressions match
 //! nothing then, what the runtime keeps is not told apart, and reports say so.
 //!
-//! Names are looked up when a check has failed: of a library that was closed by
-//! then there may be none, or, where another has been opened in its place, that
-//! one's.
+//! Names are looked up at the end of a check: of a library that was closed by then
+//! there may be none, or, where another has been opened in its place, that one's.
 //!
 //! # With other threads
 //!
