@@ -308,7 +308,7 @@ fn text_shows_sums_sites_sizes_and_threads() {
         "  alive           3.53 KiB in 16 blocks",
         "  at the peak     9.06 KiB in 20 blocks",
         "  ever allocated  410.85 KiB in 127 blocks",
-        "  process         0 B alive, at most 9.06 KiB, 1.200 s after the beginning",
+        "  process         3.53 KiB alive, at most 9.06 KiB, 1.200 s after the beginning",
         "== alive: 3.53 KiB in 16 blocks, at 6 sites",
         " 96.8 %  3.42 KiB in 4 blocks  src/cache.rs:13",
         "         lived 12 ms on average, 30 ms at most, resized 3 times",
@@ -341,7 +341,7 @@ fn text_says_what_is_estimated_and_what_is_missing() {
         "note: incomplete: 1 block could not be recorded",
         "note: incomplete: 2,000 frames could not be kept",
         "note: 3 stacks could not be followed to their thread's beginning",
-        "  process         0 B alive, at most 9.06 KiB within 64.00 KiB either way, 1.200 s after the beginning",
+        "  process         3.53 KiB alive, at most 9.06 KiB within 64.00 KiB either way, 1.200 s after the beginning",
     ] {
         assert!(text.lines().any(|shown| shown == line), "{line}\n\n{text}");
     }

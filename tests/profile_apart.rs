@@ -91,7 +91,20 @@ fn names_that_are_looked_up_are_no_peak() {
             // Or nothing is tested here.
             assert!(taken > TRUE_PEAK as u64, "{taken}");
         });
-        assert_peak(&profiler.finish(), TRUE_PEAK as u64);
+        let profile = profiler.finish();
+        assert_peak(&profile, TRUE_PEAK as u64);
+        // Nor are they alive in the line that says so, beside the peak.
+        let mut text = Vec::new();
+        profile.write_text(&mut text).expect("a vector");
+        let text = String::from_utf8(text).expect("a text");
+        let line = text.lines().find(|line| line.contains(" alive, at most "));
+        let line = line.expect("a line");
+        assert!(
+            !line.contains("MiB alive") && line.contains("at most 19."),
+            "{line}"
+        );
+        let counted = profile.stats.live_bytes;
+        assert!(counted > TRUE_PEAK as u64, "{counted}");
     }
 }
 

@@ -79,11 +79,14 @@ fn header(w: &mut impl Write, profile: &HeapProfile, sites: &Sites) -> io::Resul
         0 => String::new(),
         error => format!(" within {} either way", Bytes(error)),
     };
+    // As the peak beside it, without what names take; the counters have that, too.
+    let end = profile.timeline.last();
+    let alive = end.map_or(profile.stats.live_bytes, |end| end.live_bytes);
     writeln!(
         w,
         "  {:<16}{} alive, at most {}{within}, {} after the beginning",
         "process",
-        Bytes(profile.stats.live_bytes),
+        Bytes(alive),
         Bytes(profile.peak.live_bytes),
         span(Duration::from_millis(profile.peak.at_ms)),
     )?;
