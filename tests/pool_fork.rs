@@ -5,10 +5,14 @@
 #![cfg(target_os = "linux")]
 #![allow(unsafe_code, reason = "calls fork and waits for the child")]
 
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll, Wake, Waker};
 use std::time::{Duration, Instant};
 
-use heapledger::pool::{BoundedPool, Pool};
+use heapledger::pool::{AcquireAsync, BoundedPool, Pool, PoolError, Pooled};
 
 unsafe extern "C" {
     fn fork() -> i32;
@@ -104,6 +108,85 @@ fn guards_that_are_out_at_a_fork_can_be_dropped_on_both_sides() {
     assert!(child);
     drop((guard, permit));
     assert_eq!((pool.stats().idle, bounded.stats().idle), (1, 1));
+}
+
+/// Bug prevented: the child inherits the queue, hands what comes back to a thread
+/// that it does not have, and whoever wants it there waits for ever.
+#[test]
+fn a_child_hands_nothing_to_threads_that_it_does_not_have() {
+    let pool = BoundedPool::<u32>::new(2);
+    let (mut object, mut permit) = (pool.try_acquire(), pool.try_acquire());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| drop(pool.acquire()));
+        }
+        while pool.stats().waiting < 2 {
+            std::thread::yield_now();
+        }
+        let object_comes_back = in_child(|| {
+            drop(object.take());
+            pool.acquire().is_ok() && pool.stats().waiting == 0
+        });
+        let permit_comes_back = in_child(|| {
+            let _mine = permit.take().map(Pooled::detach);
+            pool.acquire().is_ok() && pool.stats().waiting == 0
+        });
+        // Before an assertion fails: the threads wait for them.
+        drop((object.take(), permit.take()));
+        assert!(object_comes_back && permit_comes_back);
+    });
+    assert_eq!((pool.stats().idle, pool.stats().waiting), (2, 0));
+}
+
+#[derive(Default)]
+struct Woken(AtomicUsize);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.fetch_add(1, Relaxed);
+    }
+}
+
+type Answer<'a> = Poll<Result<Pooled<'a, u32, BoundedPool<u32>>, PoolError>>;
+
+fn poll<'a>(future: &mut AcquireAsync<'a, u32>, woken: &Arc<Woken>) -> Answer<'a> {
+    let waker = Waker::from(Arc::clone(woken));
+    Pin::new(future).poll(&mut Context::from_waker(&waker))
+}
+
+fn is_lost(answer: &Answer<'_>) -> bool {
+    matches!(answer, Poll::Ready(Err(error)) if error.is_lost_in_fork())
+}
+
+/// Bug prevented: the child wakes a task by the waker of a runtime whose threads it
+/// does not have, or leaves a future that lives on there waiting for ever.
+#[test]
+fn a_future_that_waits_at_a_fork_is_lost_in_the_child_and_its_waker_left_alone() {
+    let pool = BoundedPool::<u32>::new(1);
+    let mut guard = pool.try_acquire();
+    let woken = Arc::new(Woken::default());
+    let mut future = pool.acquire_async();
+    assert!(poll(&mut future, &woken).is_pending());
+    let wakers = Arc::strong_count(&woken);
+    let untouched = || woken.0.load(Relaxed) == 0 && Arc::strong_count(&woken) == wakers;
+    // Looked at after another's turn came, before it, and after the pool was closed.
+    let passed_over = in_child(|| {
+        drop(guard.take());
+        untouched() && is_lost(&poll(&mut future, &woken)) && pool.acquire().is_ok()
+    });
+    let looked_first = in_child(|| {
+        let lost = is_lost(&poll(&mut future, &woken));
+        drop(guard.take());
+        lost && untouched() && pool.acquire().is_ok()
+    });
+    let closed = in_child(|| {
+        pool.close();
+        untouched() && is_lost(&poll(&mut future, &woken))
+    });
+    assert!(passed_over && looked_first && closed);
+    drop(guard.take());
+    assert_eq!(woken.0.load(Relaxed), 1);
+    assert!(matches!(poll(&mut future, &woken), Poll::Ready(Ok(_))));
 }
 
 /// What was dropped, by number.

@@ -169,6 +169,8 @@ impl<T> Locked<'_, T> {
             }
             Err(Grant::Object(object)) => {
                 self.idle.push(object);
+                // It is shut still if all waits began before a fork.
+                self.open();
                 Ok(None)
             }
             Err(Grant::Permit) => Ok(None),
@@ -185,6 +187,7 @@ impl<T> Locked<'_, T> {
             return waker;
         }
         self.used -= 1;
+        self.open();
         None
     }
 

@@ -32,6 +32,7 @@ enum Kind {
     Timeout,
     Create(Cause),
     LostInFork,
+    WaitLostInFork,
 }
 
 impl PoolError {
@@ -65,6 +66,13 @@ impl PoolError {
     pub(crate) const fn lost_in_fork() -> Self {
         Self {
             kind: Kind::LostInFork,
+        }
+    }
+
+    #[cold]
+    pub(crate) const fn wait_lost_in_fork() -> Self {
+        Self {
+            kind: Kind::WaitLostInFork,
         }
     }
 
@@ -143,6 +151,10 @@ impl PoolError {
     /// then inside the pool: that thread does not exist here, so what it was
     /// doing is never finished and the pool cannot be used.
     ///
+    /// Also of an [`AcquireAsync`](crate::pool::AcquireAsync) that waited at the fork
+    /// and is polled in the child: its place in the queue is lost there, and a new one
+    /// gets an object as long as the pool is not lost as well.
+    ///
     /// ```
     /// use heapledger::pool::BoundedPool;
     ///
@@ -155,7 +167,7 @@ impl PoolError {
     /// assert!(pool.acquire().unwrap_err().is_closed());
     /// ```
     pub const fn is_lost_in_fork(&self) -> bool {
-        matches!(self.kind, Kind::LostInFork)
+        matches!(self.kind, Kind::LostInFork | Kind::WaitLostInFork)
     }
 }
 
@@ -171,6 +183,9 @@ impl fmt::Display for PoolError {
             Kind::LostInFork => {
                 "another thread was inside the pool when this process was forked, so the pool \
                  cannot be used here"
+            }
+            Kind::WaitLostInFork => {
+                "the wait began before this process was forked and ends here; acquire again"
             }
         })
     }
@@ -237,6 +252,7 @@ mod tests {
             PoolError::create("no route".into()),
             PoolError::lost_in_fork(),
         ];
+        assert!(PoolError::wait_lost_in_fork().is_lost_in_fork());
         for (i, error) in kinds.iter().enumerate() {
             let answers = [
                 error.is_zero_capacity(),

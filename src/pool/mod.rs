@@ -89,7 +89,9 @@
 //! [`BoundedPool`] answers then with an error that
 //! [says so](PoolError::is_lost_in_fork). What lies in the lines of threads that the
 //! child does not have is lost to it until the pool is dropped; if the lock was lost,
-//! a dropped pool leaks what is idle in it.
+//! a dropped pool leaks what is idle in it. Who waited at a [`BoundedPool`] waits in the
+//! parent only: the child hands nothing to them, but what they had been handed before
+//! the fork and had not collected stays lost to it, as does what other threads held.
 
 #[cfg(not(loom))]
 mod bounded;

@@ -201,7 +201,7 @@ fn acquire(desk: &Permits) {
         turn.wait(&mut counter);
         ticket = match counter.queue.outcome(ticket) {
             Outcome::Granted(()) => return,
-            Outcome::Closed => panic!("nobody closes it"),
+            Outcome::Closed | Outcome::LostInFork => panic!("nobody closes it, or forks"),
             Outcome::Waiting(ticket) => ticket,
         };
     }

@@ -6,6 +6,8 @@
 //!                        │                     │                           ▲
 //!                        │ close               └──── leave (gives G back) ─┤
 //!                        ├────────▶ Closed ───── outcome ──────────────────┤
+//!                        │ fork                                            │
+//!                        ├────────▶ LostInFork ─ outcome ──────────────────┤
 //!                        └── leave: gave up waiting ───────────────────────┘
 //! ```
 //!
@@ -13,6 +15,11 @@
 //! longest, so that nobody can come in between: there is no moment at which it is
 //! up for grabs. Who gives up, because of time or because a future was dropped,
 //! takes back what was handed over in the meantime and passes it on.
+//!
+//! A child of `fork` inherits the seats, but not the threads that wait in them, nor
+//! those that would run the tasks. So a seat knows the process in which its wait
+//! began, and in any other nothing is handed to it. Its waker is forgotten there:
+//! it may need a lock that a thread of the parent holds.
 //!
 //! Seats are used again, so waiting allocates only when more wait than ever
 //! before. All of this happens under the pool's lock and calls no user's code:
@@ -38,6 +45,8 @@ struct Seat<G> {
     state: State<G>,
     before: Option<usize>,
     after: Option<usize>,
+    /// In which its wait began.
+    process: u32,
     /// Where a thread waits for its turn. Stays with the seat.
     turn: Option<Arc<Condvar>>,
 }
@@ -49,6 +58,7 @@ enum State<G> {
     Waiting(Option<Waker>),
     Granted(G),
     Closed,
+    LostInFork,
 }
 
 /// The right to a seat. Whoever has one ends it by [`Queue::outcome`] or
@@ -62,6 +72,8 @@ pub(crate) struct Ticket(usize);
 pub(crate) enum Outcome<G> {
     Granted(G),
     Closed,
+    /// The wait began before a fork, and this is the child.
+    LostInFork,
     /// Nothing yet; with the right to the seat.
     Waiting(Ticket),
 }
@@ -84,12 +96,14 @@ impl<G> Queue<G> {
                 state: State::Free,
                 before: None,
                 after: None,
+                process: 0,
                 turn: None,
             });
             self.seats.len() - 1
         });
         let seat = &mut self.seats[at];
         seat.state = State::Waiting(waker);
+        seat.process = std::process::id();
         seat.before = self.last;
         seat.after = None;
         match self.last {
@@ -109,19 +123,17 @@ impl<G> Queue<G> {
     /// Hands `thing` to the one who waits longest; gives it back if nobody does.
     /// A task is to be woken by the caller, after the lock.
     pub(crate) fn grant(&mut self, thing: G) -> Result<Option<Waker>, G> {
-        let Some(at) = self.first else {
-            return Err(thing);
-        };
-        self.unlink(at);
-        Ok(self.settle(at, State::Granted(thing)))
+        match self.next() {
+            Some(at) => Ok(self.settle(at, State::Granted(thing))),
+            None => Err(thing),
+        }
     }
 
     /// Tells everybody that there is nothing to wait for; the tasks are to be
     /// woken by the caller, after the lock.
     pub(crate) fn close(&mut self) -> Vec<Waker> {
         let mut wakers = Vec::new();
-        while let Some(at) = self.first {
-            self.unlink(at);
+        while let Some(at) = self.next() {
             wakers.extend(self.settle(at, State::Closed));
         }
         wakers
@@ -129,12 +141,17 @@ impl<G> Queue<G> {
 
     /// What has come of waiting.
     pub(crate) fn outcome(&mut self, ticket: Ticket) -> Outcome<G> {
-        let seat = &mut self.seats[ticket.0];
+        let seat = &self.seats[ticket.0];
         if matches!(seat.state, State::Waiting(_)) {
-            return Outcome::Waiting(ticket);
+            if seat.process == std::process::id() {
+                return Outcome::Waiting(ticket);
+            }
+            self.unlink(ticket.0);
+            self.lose(ticket.0);
         }
         match self.vacate(ticket) {
             State::Granted(thing) => Outcome::Granted(thing),
+            State::LostInFork => Outcome::LostInFork,
             _ => Outcome::Closed,
         }
     }
@@ -156,19 +173,48 @@ impl<G> Queue<G> {
         match self.vacate(ticket) {
             State::Granted(thing) => (Some(thing), None),
             State::Waiting(waker) => (None, waker),
-            State::Free | State::Closed => (None, None),
+            State::Free | State::Closed | State::LostInFork => (None, None),
         }
     }
 
-    /// Whether nobody waits.
+    /// Whether nobody waits, in this process or in one that it was forked from.
     pub(crate) fn is_empty(&self) -> bool {
         self.first.is_none()
     }
 
-    /// How many wait.
+    /// How many wait in this process.
     pub(crate) fn waiting(&self) -> usize {
-        let waits = |seat: &&Seat<G>| matches!(seat.state, State::Waiting(_));
+        if self.is_empty() {
+            return 0;
+        }
+        let process = std::process::id();
+        let waits =
+            |seat: &&Seat<G>| matches!(seat.state, State::Waiting(_)) && seat.process == process;
         self.seats.iter().filter(waits).count()
+    }
+
+    /// Takes the one of this process who waits longest out of the line. The waits
+    /// before it, which began in another, are over.
+    fn next(&mut self) -> Option<usize> {
+        let mut at = self.first?;
+        let process = std::process::id();
+        loop {
+            self.unlink(at);
+            if self.seats[at].process == process {
+                return Some(at);
+            }
+            self.lose(at);
+            at = self.first?;
+        }
+    }
+
+    /// Ends a wait that began in another process.
+    fn lose(&mut self, at: usize) {
+        // A waker in it is forgotten: it knows how to wake a task over there.
+        core::mem::forget(core::mem::replace(
+            &mut self.seats[at].state,
+            State::LostInFork,
+        ));
     }
 
     fn settle(&mut self, at: usize, state: State<G>) -> Option<Waker> {
@@ -241,6 +287,25 @@ mod tests {
         assert!(matches!(queue.outcome(served), Outcome::Granted(1)));
         assert!(matches!(queue.outcome(task), Outcome::Closed));
         assert!(matches!(queue.outcome(thread), Outcome::Closed));
+    }
+
+    /// Bug prevented: what comes back in a child is handed to a thread of the parent.
+    #[test]
+    fn nothing_is_handed_to_a_wait_that_began_in_another_process() {
+        let mut queue = Queue::new();
+        let tickets: [_; 3] = core::array::from_fn(|_| queue.join(None));
+        for at in [0, 2] {
+            queue.seats[at].process = 0;
+        }
+        assert_eq!(queue.waiting(), 1);
+        let [before, here, after] = tickets;
+        assert!(matches!(queue.grant('a'), Ok(None)));
+        assert!(matches!(queue.grant('b'), Err('b')));
+        assert!(queue.is_empty());
+        assert!(matches!(queue.outcome(before), Outcome::LostInFork));
+        assert!(matches!(queue.outcome(here), Outcome::Granted('a')));
+        assert_eq!(queue.leave(after).0, None);
+        assert_eq!(queue.free.len(), 3);
     }
 
     #[test]

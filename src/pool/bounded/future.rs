@@ -17,7 +17,8 @@ use crate::pool::queue::{Outcome, Ticket};
 /// It takes its place in the queue when it is first polled, and keeps it. It is
 /// woken by the waker of its last poll and needs nothing of its runtime. Dropped
 /// at any moment, it leaves the queue, and what was handed to it in the meantime
-/// goes to the next.
+/// goes to the next. In a child of `fork`, one that waited before it is not woken;
+/// polled, it answers that its wait was [lost](PoolError::is_lost_in_fork).
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
@@ -131,6 +132,7 @@ impl<T> AcquireAsync<'_, T> {
             Some(ticket) => match desk.queue.outcome(ticket) {
                 Outcome::Granted(grant) => return Poll::Ready(Ok(grant)),
                 Outcome::Closed => return Poll::Ready(Err(PoolError::closed())),
+                Outcome::LostInFork => return Poll::Ready(Err(PoolError::wait_lost_in_fork())),
                 Outcome::Waiting(ticket) => {
                     _last_waker = desk.queue.wake_by(&ticket, waker);
                     self.stage = Stage::Queued(ticket);

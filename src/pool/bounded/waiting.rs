@@ -148,6 +148,7 @@ impl<T> BoundedPool<T> {
             ticket = match desk.queue.outcome(ticket) {
                 Outcome::Granted(grant) => return Ok(grant),
                 Outcome::Closed => return Err(PoolError::closed()),
+                Outcome::LostInFork => return Err(PoolError::wait_lost_in_fork()),
                 Outcome::Waiting(ticket) => ticket,
             };
             if late {
