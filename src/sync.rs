@@ -29,9 +29,9 @@ pub(crate) use loom::thread::yield_now as spin_loop;
 #[cfg(all(feature = "profile", loom))]
 pub(crate) use loom::thread::{yield_now, yield_now as nap};
 #[cfg(loom)]
-pub(crate) use modelled::{Condvar, Mutex, MutexGuard};
-#[cfg(not(loom))]
-pub(crate) use parking_lot::{Condvar, Mutex, MutexGuard};
+pub(crate) use modelled::{self as forkable, Mutex, MutexGuard};
+#[cfg(all(feature = "profile", not(loom)))]
+pub(crate) use parking_lot::{Mutex, MutexGuard};
 #[cfg(all(feature = "profile", not(loom)))]
 pub(crate) use std::thread::yield_now;
 
@@ -150,17 +150,89 @@ impl<T> UnsafeCell<T> {
     }
 }
 
+/// The lock and condition of what a child of `fork` goes on using.
+///
+/// A lock that was contended at the fork is given back in the child as well, beside
+/// a list of waiting threads that do not exist there. `parking_lot` keeps that list
+/// in a table of its own under other locks, which such a thread may hold for ever,
+/// and may hand the lock to one of them. std's lock on Linux is one word, and the
+/// list is the kernel's: the child begins with an empty one. Elsewhere it may box
+/// itself at its first use. Its poison is ignored: what it guards here is whole
+/// whenever a panic could pass, as no user's code runs under it.
+#[cfg(not(loom))]
+#[expect(
+    clippy::disallowed_types,
+    reason = "off the allocation path, and whole in a child of `fork`"
+)]
+pub(crate) mod forkable {
+    use std::sync::{PoisonError, TryLockError};
+    use std::time::Instant;
+
+    pub(crate) use std::sync::MutexGuard;
+
+    #[derive(Debug)]
+    pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
+
+    impl<T> Mutex<T> {
+        pub(crate) fn new(value: T) -> Self {
+            Self(std::sync::Mutex::new(value))
+        }
+
+        pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        }
+
+        #[inline]
+        pub(crate) fn try_lock(&self) -> Option<MutexGuard<'_, T>> {
+            match self.0.try_lock() {
+                Ok(guard) => Some(guard),
+                Err(TryLockError::Poisoned(poison)) => Some(poison.into_inner()),
+                Err(TryLockError::WouldBlock) => None,
+            }
+        }
+
+        pub(crate) fn get_mut(&mut self) -> &mut T {
+            self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
+        }
+    }
+
+    #[derive(Debug)]
+    pub(crate) struct Condvar(std::sync::Condvar);
+
+    impl Condvar {
+        pub(crate) fn new() -> Self {
+            Self(std::sync::Condvar::new())
+        }
+
+        pub(crate) fn notify_one(&self) {
+            self.0.notify_one();
+        }
+
+        pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+            let woken = self.0.wait(guard);
+            woken.unwrap_or_else(PoisonError::into_inner)
+        }
+
+        /// Waits no longer than until `deadline`, and may wake before.
+        pub(crate) fn wait_until<'a, T>(
+            &self,
+            guard: MutexGuard<'a, T>,
+            deadline: Instant,
+        ) -> MutexGuard<'a, T> {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let woken = self.0.wait_timeout(guard, left);
+            woken.unwrap_or_else(PoisonError::into_inner).0
+        }
+    }
+}
+
 /// loom's lock and condition behind the interface of the real ones.
 #[cfg(loom)]
-mod modelled {
-    use core::ops::{Deref, DerefMut};
+pub(crate) mod modelled {
+    pub(crate) use loom::sync::MutexGuard;
 
     #[derive(Debug)]
     pub(crate) struct Mutex<T>(loom::sync::Mutex<T>);
-
-    /// Empty only while its thread waits on a [`Condvar`].
-    #[derive(Debug)]
-    pub(crate) struct MutexGuard<'a, T>(Option<loom::sync::MutexGuard<'a, T>>);
 
     impl<T> Mutex<T> {
         pub(crate) fn new(value: T) -> Self {
@@ -168,21 +240,7 @@ mod modelled {
         }
 
         pub(crate) fn lock(&self) -> MutexGuard<'_, T> {
-            MutexGuard(self.0.lock().ok())
-        }
-    }
-
-    impl<T> Deref for MutexGuard<'_, T> {
-        type Target = T;
-
-        fn deref(&self) -> &T {
-            self.0.as_ref().expect("held")
-        }
-    }
-
-    impl<T> DerefMut for MutexGuard<'_, T> {
-        fn deref_mut(&mut self) -> &mut T {
-            self.0.as_mut().expect("held")
+            self.0.lock().expect("no panic is survived in a model")
         }
     }
 
@@ -194,9 +252,8 @@ mod modelled {
             Self(loom::sync::Condvar::new())
         }
 
-        pub(crate) fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
-            let inner = guard.0.take().expect("held");
-            guard.0 = self.0.wait(inner).ok();
+        pub(crate) fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
+            self.0.wait(guard).expect("no panic is survived in a model")
         }
 
         pub(crate) fn notify_one(&self) {

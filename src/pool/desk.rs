@@ -18,7 +18,7 @@ use crate::pool::object::Object;
 use crate::pool::queue::{Queue, Ticket};
 use crate::pool::spare::Spare;
 use crate::pool::stats::PoolStats;
-use crate::sync::MutexGuard;
+use crate::sync::forkable::MutexGuard;
 
 /// What a caller gets.
 #[derive(Debug)]

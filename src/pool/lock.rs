@@ -6,7 +6,7 @@
 //! had it: if so it waits, and if not it tries for a while and then gives up for
 //! good. The uncontended way asks nothing.
 
-use crate::sync::{Mutex, MutexGuard};
+use crate::sync::forkable::{Mutex, MutexGuard};
 
 #[cfg(not(loom))]
 pub(crate) use real::Lock;
@@ -54,7 +54,7 @@ mod real {
         /// whatever state it was then, so to be forgotten and not to be dropped.
         pub(crate) fn lost(&mut self) -> Option<&mut T> {
             // With `&mut` no thread that is here holds it.
-            let is_lost = self.inner.is_locked();
+            let is_lost = self.inner.try_lock().is_none();
             is_lost.then(|| self.inner.get_mut())
         }
 
@@ -75,7 +75,7 @@ mod real {
             }
         }
 
-        /// Tries without parking: the table of parked threads may be lost as well.
+        /// Tries without sleeping for good: the holder may not be here to wake anybody.
         fn wait_in_child(&self, process: u32) -> Option<MutexGuard<'_, T>> {
             let start = Instant::now();
             while start.elapsed() < PATIENCE {
@@ -99,7 +99,7 @@ mod real {
         fn a_lock_that_another_process_took_along_is_given_up_once_and_not_waited_for_again() {
             let mut lock = Lock::new(7);
             let held = lock.lock();
-            let _forgotten = held.map(parking_lot::MutexGuard::leak);
+            core::mem::forget(held);
             // As in a child: the holder's process is not ours.
             lock.process = AtomicU32::new(u32::MAX);
             assert!(lock.lock().is_none());
@@ -117,7 +117,7 @@ mod real {
             drop(lock.lock());
             assert_eq!(lock.lost(), None);
             let held = lock.lock();
-            let _forgotten = held.map(parking_lot::MutexGuard::leak);
+            core::mem::forget(held);
             assert_eq!(lock.lost(), Some(&mut 7));
         }
 
@@ -133,6 +133,63 @@ mod real {
                 assert_eq!(waiting.join().expect("no panic"), Some(7));
             });
             assert_eq!(lock.process.load(Ordering::Relaxed), std::process::id());
+        }
+
+        /// Waits until a thread of this process sleeps in the kernel.
+        #[cfg(target_os = "linux")]
+        fn wait_for_sleep(thread: i32) {
+            let path = format!("/proc/self/task/{thread}/stat");
+            loop {
+                let stat = std::fs::read_to_string(&path).expect("it is there");
+                // The state follows the name, which ends with the last parenthesis.
+                if stat
+                    .rsplit(')')
+                    .next()
+                    .is_some_and(|rest| rest.starts_with(" S"))
+                {
+                    return;
+                }
+                std::thread::yield_now();
+            }
+        }
+
+        /// Bug prevented: giving the lock back in a child goes through a table of
+        /// those who wait, which hands it to a thread that the child does not have,
+        /// or which such a thread has locked for ever.
+        #[cfg(target_os = "linux")]
+        #[expect(unsafe_code, reason = "calls fork and waits for the child")]
+        #[test]
+        fn a_lock_given_back_in_a_child_is_free_although_a_thread_of_the_parent_waits() {
+            let lock = Lock::new(7);
+            let thread = core::sync::atomic::AtomicI32::new(0);
+            let mut status = -1;
+            std::thread::scope(|scope| {
+                let mut held = lock.lock();
+                scope.spawn(|| {
+                    // SAFETY: asks for a number.
+                    thread.store(unsafe { libc::gettid() }, Ordering::Relaxed);
+                    drop(lock.lock());
+                });
+                while thread.load(Ordering::Relaxed) == 0 {
+                    std::thread::yield_now();
+                }
+                wait_for_sleep(thread.load(Ordering::Relaxed));
+                // SAFETY: the child uses the lock and ends.
+                let child = unsafe { libc::fork() };
+                if child == 0 {
+                    // SAFETY: a child that hangs is ended by a signal, which is not 0 either.
+                    unsafe { libc::alarm(60) };
+                    drop(held.take());
+                    let free = lock.lock().is_some();
+                    // SAFETY: ends the child without the parent's exit handlers.
+                    unsafe { libc::_exit(i32::from(!free)) }
+                }
+                // Before an assertion fails: a thread waits for it.
+                drop(held);
+                // SAFETY: our own child, and a place for its status.
+                unsafe { libc::waitpid(child, &raw mut status, 0) };
+            });
+            assert_eq!(status, 0, "the child did not get it");
         }
     }
 }

@@ -198,7 +198,7 @@ fn acquire(desk: &Permits) {
     let mut ticket = counter.queue.join(None);
     let turn = counter.queue.turn(&ticket);
     loop {
-        turn.wait(&mut counter);
+        counter = turn.wait(counter);
         ticket = match counter.queue.outcome(ticket) {
             Outcome::Granted(()) => return,
             Outcome::Closed | Outcome::LostInFork => panic!("nobody closes it, or forks"),

@@ -28,7 +28,7 @@
 use core::task::Waker;
 use std::sync::Arc;
 
-use crate::sync::Condvar;
+use crate::sync::forkable::Condvar;
 
 /// The seats, those that wait linked in order.
 #[derive(Debug)]

@@ -137,13 +137,11 @@ impl<T> BoundedPool<T> {
         };
         let turn = desk.queue.turn(&ticket);
         loop {
-            let late = match deadline {
-                None => {
-                    turn.wait(&mut desk.state);
-                    false
-                }
-                Some(deadline) => turn.wait_until(&mut desk.state, deadline).timed_out(),
+            desk.state = match deadline {
+                None => turn.wait(desk.state),
+                Some(deadline) => turn.wait_until(desk.state, deadline),
             };
+            let late = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             // First what was handed over: at the last moment is in time.
             ticket = match desk.queue.outcome(ticket) {
                 Outcome::Granted(grant) => return Ok(grant),
