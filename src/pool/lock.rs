@@ -4,7 +4,11 @@
 //! moment stays held in the child, and whoever waits for it waits for ever. So a
 //! caller that finds it held asks whether this is still the process that last
 //! had it: if so it waits, and if not it tries for a while and then gives up for
-//! good. The uncontended way asks nothing.
+//! good. The uncontended way asks nothing of the system.
+//!
+//! It may be mistaken: a holder that is here may be stopped for as long, by a debugger
+//! or by a scheduler. So whoever gets a lock that was given up for lost has the proof
+//! that it was not, and from then on it is waited for again.
 
 use crate::sync::forkable::{Mutex, MutexGuard};
 
@@ -21,6 +25,9 @@ mod real {
 
     /// How long a child of `fork` waits for a lock that may never be given back.
     const PATIENCE: Duration = Duration::from_secs(1);
+
+    /// How long it sleeps between two tries: the holder may need the core.
+    const NAP: Duration = Duration::from_micros(50);
 
     /// A lock around `T`, for short work that calls no user's code.
     #[derive(Debug)]
@@ -45,9 +52,21 @@ mod real {
         #[inline]
         pub(crate) fn lock(&self) -> Option<MutexGuard<'_, T>> {
             match self.inner.try_lock() {
-                Some(guard) => Some(guard),
+                Some(guard) => {
+                    // Beside the lock in memory, and so at hand.
+                    if self.process.load(Ordering::Relaxed) == LOST {
+                        self.trust();
+                    }
+                    Some(guard)
+                }
                 None => self.wait(),
             }
+        }
+
+        /// For whoever has just got it, in this process.
+        #[cold]
+        fn trust(&self) {
+            self.process.store(std::process::id(), Ordering::Relaxed);
         }
 
         /// The value, if a thread held the lock at a fork that is not here any more: in
@@ -60,34 +79,48 @@ mod real {
 
         #[cold]
         fn wait(&self) -> Option<MutexGuard<'_, T>> {
+            let known = self.process.load(Ordering::Relaxed);
             // A holder is a few pointer moves from giving it back.
             for _ in 0..64 {
                 core::hint::spin_loop();
                 if let Some(guard) = self.inner.try_lock() {
+                    if known == LOST {
+                        self.trust();
+                    }
                     return Some(guard);
                 }
             }
-            let process = std::process::id();
-            match self.process.load(Ordering::Relaxed) {
+            match known {
                 LOST => None,
-                same if same == process => Some(self.inner.lock()),
-                _ => self.wait_in_child(process),
+                same if same == std::process::id() => Some(self.inner.lock()),
+                _ => self.wait_in_child(known),
             }
         }
 
         /// Tries without sleeping for good: the holder may not be here to wake anybody.
-        fn wait_in_child(&self, process: u32) -> Option<MutexGuard<'_, T>> {
+        fn wait_in_child(&self, known: u32) -> Option<MutexGuard<'_, T>> {
             let start = Instant::now();
-            while start.elapsed() < PATIENCE {
+            loop {
+                // Before the last try: who is stopped here for long must not give up at once.
+                let late = start.elapsed() >= PATIENCE;
                 if let Some(guard) = self.inner.try_lock() {
                     // It came back, so this process can be trusted with it from now on.
-                    self.process.store(process, Ordering::Relaxed);
+                    self.trust();
                     return Some(guard);
                 }
-                std::thread::yield_now();
+                if late {
+                    break;
+                }
+                std::thread::sleep(NAP);
             }
-            self.process.store(LOST, Ordering::Relaxed);
-            None
+            let given_up =
+                self.process
+                    .compare_exchange(known, LOST, Ordering::Relaxed, Ordering::Relaxed);
+            match given_up {
+                // Another thread of this process has had it in the meantime.
+                Err(now) if now != LOST => Some(self.inner.lock()),
+                _ => None,
+            }
         }
     }
 
@@ -132,6 +165,23 @@ mod real {
                 drop(held);
                 assert_eq!(waiting.join().expect("no panic"), Some(7));
             });
+            assert_eq!(lock.process.load(Ordering::Relaxed), std::process::id());
+        }
+
+        /// Bug prevented: a holder that was stopped for a second in a child makes
+        /// every later call that meets another fail, though the lock has come back.
+        #[test]
+        fn a_lock_that_comes_back_after_it_was_given_up_is_trusted_again() {
+            let lock = Lock::new(7);
+            lock.process.store(u32::MAX, Ordering::Relaxed);
+            let held = lock.lock();
+            std::thread::scope(|scope| {
+                let waiting = scope.spawn(|| lock.lock().is_none());
+                assert!(waiting.join().expect("no panic"), "it was held");
+            });
+            assert_eq!(lock.process.load(Ordering::Relaxed), LOST);
+            drop(held);
+            assert!(lock.lock().is_some(), "it is free");
             assert_eq!(lock.process.load(Ordering::Relaxed), std::process::id());
         }
 
