@@ -70,12 +70,19 @@ impl<T> Depot<T> {
         Err(object)
     }
 
-    /// Keeps the last `keep` objects of `objects` together with what is here, and
-    /// leaves in `objects` what is over.
+    /// Takes all objects out, and calls `f` before anybody can take one or put one in.
+    pub(crate) fn take_all<R>(&self, f: impl FnOnce() -> R) -> (R, Vec<Object<T>>) {
+        match self.locked.lock() {
+            Some(mut stock) => (f(), core::mem::take(&mut stock.objects)),
+            None => (f(), Vec::new()),
+        }
+    }
+
+    /// Keeps the last `keep` of `objects` together with what is here, and leaves in
+    /// `objects` what is over.
     pub(crate) fn keep(&self, keep: usize, objects: &mut Vec<Object<T>>) {
-        // What is here is older than what comes from lines, so it goes first.
+        // What has come here meanwhile was used last, so it goes last.
         if let Some(mut stock) = self.locked.lock() {
-            core::mem::swap(&mut stock.objects, objects);
             objects.append(&mut stock.objects);
             let over = objects.len().saturating_sub(keep.min(self.most));
             stock.objects = objects.split_off(over);
@@ -92,9 +99,11 @@ impl<T> Depot<T> {
         true
     }
 
-    /// How many objects are here.
-    pub(crate) fn idle(&self) -> usize {
-        self.locked.lock().map_or(0, |stock| stock.objects.len())
+    /// How many objects are here and in the lines, which `lines` adds up: they exchange
+    /// objects with what is here under the lock only, so that none is missed on its way.
+    pub(crate) fn idle(&self, lines: impl FnOnce() -> u64) -> u64 {
+        let stock = self.locked.lock();
+        lines() + stock.map_or(0, |stock| stock.objects.len() as u64)
     }
 
     /// How many objects callers without a line have taken.

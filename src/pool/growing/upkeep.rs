@@ -75,9 +75,13 @@ impl<T> Pool<T> {
         if self.idle() <= keep as u64 {
             return;
         }
-        let last = self.epoch.fetch_add(Base::NEXT, Ordering::Relaxed);
+        // The depot first, and at once with the epoch: a line that is of the new one already
+        // must not be filled with what was idle in the old one.
+        let (last, mut objects) = self
+            .depot
+            .0
+            .take_all(|| self.epoch.fetch_add(Base::NEXT, Ordering::Relaxed));
         let base = Base::of(last.wrapping_add(Base::NEXT));
-        let mut objects = Vec::new();
         local::for_each_free_line(&self.table, |line| line.empty(base, &mut objects));
         if let Some(line) = local::line(&self.table) {
             line.empty(base, &mut objects);
@@ -87,8 +91,8 @@ impl<T> Pool<T> {
     }
 
     pub(super) fn idle(&self) -> u64 {
-        let lines: u64 = self.table.lines().map(Line::idle).sum();
-        lines + self.depot.0.idle() as u64
+        let lines = || self.table.lines().map(Line::idle).sum();
+        self.depot.0.idle(lines)
     }
 
     /// The figures of this pool.
