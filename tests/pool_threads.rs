@@ -311,6 +311,28 @@ fn what_another_running_thread_keeps_goes_when_it_next_uses_the_pool() {
     assert_eq!(alive.load(SeqCst), 0);
 }
 
+/// Bug prevented: a thread that is stopped while it works out how many are alive takes
+/// the dead of then from the born of now, and the peak keeps the difference for ever.
+#[test]
+fn the_peak_is_no_more_than_the_threads_that_hold_one_object_each() {
+    const THREADS: u64 = 8;
+    let pool = Pool::builder().max_idle(0).from_fn(|| ());
+    let start = Barrier::new(8);
+    thread::scope(|scope| {
+        for _ in 0..THREADS {
+            scope.spawn(|| {
+                start.wait();
+                for _ in 0..100_000 {
+                    drop(pool.acquire());
+                }
+            });
+        }
+    });
+    let stats = pool.stats();
+    assert_eq!(stats.created, stats.discarded);
+    assert!((1..=THREADS).contains(&stats.peak), "{stats:?}");
+}
+
 #[test]
 fn a_bounded_pool_shared_by_more_threads_than_objects_never_has_more_than_its_capacity() {
     let alive = Arc::new(AtomicU64::new(0));

@@ -46,7 +46,8 @@ pub struct PoolStats {
     ///
     /// For a [`BoundedPool`](crate::pool::BoundedPool) exact, but that two calls at the
     /// very same moment may count as one after the other. A
-    /// [`Pool`](crate::pool::Pool) shares no counter between threads, and gives the most
-    /// that were *alive* at once, which is at least that.
+    /// [`Pool`](crate::pool::Pool) counts only what is created, put in, taken out for
+    /// good and dropped, and gives the most that were *alive* at once, which is at least
+    /// that.
     pub peak: u64,
 }
