@@ -99,8 +99,9 @@ pub(crate) struct Slot {
 
     /// Where the present owner began; it alone reads and writes this.
     base: [Counter; 6],
-    /// How many want every request of the owner to take the cold path. On its stack, which has
-    /// no room for as many as this could count.
+    /// How many want every request of the owner to take the cold path. Too many to be counted
+    /// stay `u16::MAX` until the owner ends, as nobody knows when the last of them has gone:
+    /// better slow than blind.
     watchers: AtomicU16,
     /// The [era](Era) of the peak that the last publication was in.
     era: AtomicU16,
@@ -351,8 +352,10 @@ impl Slot {
     /// Ends one [`watch`](Self::watch).
     pub(crate) fn unwatch(&self) {
         let watchers = self.watchers.load(Ordering::Relaxed);
-        self.watchers
-            .store(watchers.saturating_sub(1), Ordering::Relaxed);
+        if watchers != u16::MAX {
+            self.watchers
+                .store(watchers.saturating_sub(1), Ordering::Relaxed);
+        }
         // Not armed: somebody may have called meanwhile, and the owner has not looked.
         self.interrupt();
     }

@@ -529,3 +529,24 @@ fn what_a_watched_slot_enters_is_published_when_it_was_told_of() {
     allocate(books, slot, BATCH);
     assert_eq!(slot.unpublished(), 0);
 }
+
+/// Bug prevented: of more guards than can be counted the last ones are lost, and while
+/// they are still open their thread's requests go by unseen.
+#[test]
+fn a_slot_with_more_watchers_than_can_be_counted_is_watched_until_its_owner_ends() {
+    const WATCHERS: u32 = 70_000;
+    let books = books();
+    let slot = claim(books);
+    let is_seen = || !slot.try_allocate(1);
+    for _ in 0..WATCHERS {
+        slot.watch();
+    }
+    for left in (1..WATCHERS).rev() {
+        slot.unwatch();
+        assert!(slot.is_watched() && is_seen(), "with {left} left");
+    }
+    slot.unwatch();
+    assert!(slot.is_watched(), "how many there were is not known");
+    slot.end(&books.peak);
+    assert!(!slot.is_watched());
+}
