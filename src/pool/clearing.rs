@@ -137,7 +137,8 @@ impl<C: Clear> Clearing<C> {
     /// Keeps only collections with room for at most `elements`. A cap below the
     /// first capacity would keep nothing, and is raised to it. Hash tables take more
     /// room than they are asked for, so what has no more than double the first
-    /// capacity is kept under any cap.
+    /// capacity, or room for 14 if that is more, is kept under any cap. So are
+    /// collections of elements without size, which take no memory.
     ///
     /// ```
     /// use heapledger::pool::{Clearing, Manager, Reset};
@@ -162,6 +163,17 @@ impl<C: Clear> Clearing<C> {
     }
 }
 
+impl<C> Clearing<C> {
+    /// At most so much room a collection may have that was asked for the first capacity: a
+    /// hash table is given up to the double, and a small one room for up to 14.
+    fn rounded_up(&self) -> usize {
+        match self.first {
+            0 => 0,
+            first => first.saturating_mul(2).max(14),
+        }
+    }
+}
+
 impl<C> fmt::Debug for Clearing<C> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Clearing")
@@ -180,8 +192,10 @@ impl<C: Clear> Manager<C> for Clearing<C> {
 
     fn reset(&self, object: &mut C) -> Reset {
         object.clear();
-        // A hash table is given a little more room than it was asked for: allow for the double.
-        if object.capacity() <= self.most || object.capacity() / 2 <= self.first {
+        let capacity = object.capacity();
+        // What a collection of elements without size says.
+        let is_no_memory = capacity == usize::MAX;
+        if capacity <= self.most.max(self.rounded_up()) || is_no_memory {
             Reset::Keep
         } else {
             Reset::Discard
@@ -216,11 +230,41 @@ mod tests {
     }
 
     /// Bug prevented: a cap of exactly the first capacity throws every hash
-    /// table away, because a table rounds its capacity up.
+    /// table away, because a table rounds its capacity up; a small one to 14.
     #[test]
     fn a_cap_at_or_below_the_first_capacity_still_keeps_what_was_just_created() {
-        let manager = Clearing::<HashSet<u8>>::with_capacity(100).max_capacity(1);
-        let mut set = Manager::create(&manager).expect("infallible");
-        assert_eq!(manager.reset(&mut set), Reset::Keep);
+        fn keeps<C: Clear>(first: usize) {
+            let manager = Clearing::<C>::with_capacity(first).max_capacity(1);
+            let mut fresh = Manager::create(&manager).expect("infallible");
+            let capacity = Clear::capacity(&fresh);
+            let answer = manager.reset(&mut fresh);
+            assert_eq!(answer, Reset::Keep, "{capacity} for {first}");
+        }
+        for first in 0..=100 {
+            keeps::<HashSet<u8>>(first);
+            keeps::<HashSet<u16>>(first);
+            keeps::<HashMap<u64, u64>>(first);
+            keeps::<Vec<u8>>(first);
+        }
+    }
+
+    /// Bug prevented: collections of elements without size, which have room for any
+    /// number and take no memory, are dropped each time they come back.
+    #[test]
+    fn collections_of_elements_without_size_are_kept_whatever_the_cap() {
+        let manager = Clearing::<Vec<()>>::with_capacity(1).max_capacity(0);
+        assert_eq!(manager.reset(&mut vec![(); 5_000]), Reset::Keep);
+        let manager = Clearing::<VecDeque<()>>::with_capacity(1).max_capacity(0);
+        assert_eq!(manager.reset(&mut VecDeque::from([(); 9])), Reset::Keep);
+    }
+
+    /// Bug prevented: a half that is rounded down keeps one more than the double.
+    #[test]
+    fn what_has_the_double_of_the_first_capacity_is_kept_and_one_more_is_not() {
+        let manager = Clearing::<String>::with_capacity(64).max_capacity(0);
+        for (capacity, answer) in [(128, Reset::Keep), (129, Reset::Discard)] {
+            let mut text = String::with_capacity(capacity);
+            assert_eq!(manager.reset(&mut text), answer, "{capacity}");
+        }
     }
 }
