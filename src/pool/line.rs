@@ -66,8 +66,8 @@ impl Base {
     /// What to add to a pool's epoch for the next one.
     pub(crate) const NEXT: u32 = 1 << 8;
 
-    /// The base of an epoch. Epochs repeat after 256; a line that slept through
-    /// that many keeps its objects until the next.
+    /// The base of an epoch. Epochs repeat after 256: a line that slept through that many,
+    /// or a multiple of that, gives its objects out as if they were of this one.
     #[inline]
     pub(crate) fn of(epoch: u32) -> Self {
         #[expect(

@@ -46,7 +46,9 @@ impl<T> Pool<T> {
         Ok(())
     }
 
-    /// Drops all idle objects, as [`shrink_to`](Self::shrink_to)`(0)`.
+    /// Drops all idle objects, as [`shrink_to`](Self::shrink_to)`(0)`: those that other
+    /// running threads keep for themselves when they next use the pool, unless exactly
+    /// 256 clears have passed since they last did, or a multiple of 256.
     ///
     /// ```
     /// let pool = heapledger::pool::Pool::from_fn(String::new);
@@ -63,7 +65,9 @@ impl<T> Pool<T> {
     /// What other threads that are still running keep for themselves (at most 62
     /// objects each, some of them perhaps inherited from a thread that has ended)
     /// they drop when they next use the pool, because only they can touch it.
-    /// Until then it counts as idle.
+    /// Until then it counts as idle. A thread that does not use the pool during exactly
+    /// 256 such calls, or a multiple of 256, does not notice them and gets its old
+    /// objects.
     ///
     /// ```
     /// let pool = heapledger::pool::Pool::from_fn(String::new);
