@@ -1,4 +1,9 @@
 #![doc = include_str!("../README.md")]
+//!
+//! ## Under `--cfg loom`
+//!
+//! With this cfg the crate is built for models of its own and has hardly a public name, so
+//! a program whose models need it uses heapledger under `cfg(not(loom))`.
 // Here and not in Cargo.toml, because tests and examples print and unwrap as they like.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 #![warn(clippy::std_instead_of_core, clippy::unwrap_used)]
