@@ -87,6 +87,7 @@ fn main() -> ExitCode {
         what_one_check_could_not_record_does_not_fail_another,
         checks_inside_more_than_32_others_are_incomplete_and_never_pass,
         a_thread_may_enter_one_check_as_often_as_it_likes,
+        of_more_guards_than_can_be_counted_the_last_one_still_counts,
         a_carried_check_that_a_thread_cannot_enter_is_incomplete,
         an_ending_thread_cannot_start_a_check_and_is_told_so => "an ending thread was told",
     ])
@@ -613,6 +614,22 @@ fn a_thread_may_enter_one_check_as_often_as_it_likes() {
     let report = found(check.finish());
     assert_eq!(figures(&report), (1, 20), "{report:#}");
     assert_eq!(report.incomplete, Incomplete::default(), "{report:#}");
+}
+
+/// Bug prevented: a thread's guards are counted up to 65,535 and then down from there, so
+/// that it is not watched any more while the last of them are open, and the check passes.
+fn of_more_guards_than_can_be_counted_the_last_one_still_counts() {
+    let check = Check::new().start();
+    let handle = leaks::carry();
+    let mut guards: Vec<_> = (0..70_000).map(|_| handle.enter()).collect();
+    guards.truncate(1);
+    // A publication may be due, at which it is seen anyway.
+    drop(block(1 << 20));
+    forget(block(20));
+    drop(guards);
+    drop(handle);
+    let report = found(check.finish());
+    assert_eq!(figures(&report), (1, 20), "{report:#}");
 }
 
 fn a_carried_check_that_a_thread_cannot_enter_is_incomplete() {
