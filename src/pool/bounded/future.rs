@@ -20,6 +20,9 @@ use crate::pool::queue::{Outcome, Ticket};
 /// goes to the next. In a child of `fork`, one that waited before it is not woken;
 /// polled, it answers that its wait was [lost](PoolError::is_lost_in_fork).
 ///
+/// One that waits and is forgotten (`mem::forget`) keeps its place all the same: the
+/// next object goes to it and is lost to the pool.
+///
 /// ```
 /// # #[tokio::main(flavor = "current_thread")]
 /// # async fn main() {

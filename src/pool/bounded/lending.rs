@@ -53,7 +53,8 @@ impl<T> BoundedPool<T> {
     #[inline(never)]
     fn put_back_under_lock(&self, object: Object<T>) {
         let Ok(mut desk) = self.lock() else {
-            // Without the lock there are no permits to keep account of.
+            // Without the lock there is no account of permits: if it was given up too soon,
+            // that of this object is lost with it.
             return drop(object);
         };
         let given = desk.give(object);
