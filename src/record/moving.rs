@@ -149,9 +149,10 @@ mod tests {
     #[test]
     fn who_has_the_books_does_not_wait_for_who_looks() {
         let (looking, seen) = channel();
+        let (has_them, may_look) = channel();
         thread::scope(|scope| {
             let look = scope.spawn(move || {
-                // The books are in the other thread's hands before it goes on.
+                may_look.recv().expect("sent");
                 let still = stop();
                 looking.send(()).expect("wanted");
                 let has_had_them = recording::with_books(|| ()).is_some();
@@ -159,6 +160,7 @@ mod tests {
                 has_had_them
             });
             let begun = recording::with_books(|| {
+                has_them.send(()).expect("wanted");
                 seen.recv().expect("sent");
                 begin()
             });
