@@ -198,17 +198,17 @@ fn a_block_that_grows_much_beside_a_new_peak_is_in_it() {
 /// the peak nor what was ever allocated has.
 fn no_more_is_alive_than_was_ever_allocated_while_a_thread_allocates() {
     let (barrier, done) = (Barrier::new(2), AtomicUsize::new(0));
+    let profiler = Profiler::builder().every_allocation().start();
+    let profiler = profiler.expect("the only one");
     thread::scope(|scope| {
         scope.spawn(|| {
-            barrier.wait();
-            // Without one, there would be vectors of any size that grow.
+            // Made whole, and before anybody looks: else there would be larger blocks that come.
             let mut kept: Vec<Box<[u64; 8]>> = Vec::with_capacity(2_000_000);
+            barrier.wait();
             while done.load(SeqCst) == 0 && kept.len() < kept.capacity() {
                 kept.push(black_box(Box::new([1; 8])));
             }
         });
-        let profiler = Profiler::builder().every_allocation().start();
-        let profiler = profiler.expect("the only one");
         barrier.wait();
         let (mut snapshots, mut last) = (0, 0);
         while snapshots < 12 || last < 20_000 {

@@ -467,14 +467,17 @@ impl Profiling {
         let duration = self.duration();
         let end = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         let live = u64::try_from(Current::live_from_apart()).unwrap_or(0);
-        // By a clock that counts whole milliseconds a moment may seem to come after the end.
-        let until = |(at, live): Moment| (at.min(end), live);
-        let highest = until(HIGHEST.moment(self.began_ms));
+        // Whoever looks tells of a peak first and then of a moment, so they are read the other way
+        // round.
         let mut timeline: Vec<Moment> = TIMELINE.moments(self.began_ms);
-        for moment in &mut timeline {
-            *moment = until(*moment);
+        timeline.push((end, live));
+        let (peak_at, peak) = HIGHEST.moment(self.began_ms);
+        // By a clock that counts whole milliseconds a moment may seem to come after the end; and
+        // who tells of a peak looks once more, when less may be alive.
+        for (at, live) in &mut timeline {
+            (*at, *live) = ((*at).min(end), (*live).min(peak));
         }
-        timeline.push((end, live.min(highest.1)));
+        let highest = (peak_at.min(end), peak);
         Snapshot {
             stacks,
             duration,
