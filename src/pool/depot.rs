@@ -51,9 +51,13 @@ impl<T> Depot<T> {
         Some(object)
     }
 
-    /// Takes half a magazine out of a full line, as far as there is room.
-    pub(crate) fn relieve(&self, line: Own<'_, T>) {
-        if let Some(mut stock) = self.locked.lock() {
+    /// Takes half a magazine out of a full line, as far as there is room; not if the line
+    /// `is_current` no more, which is asked when nobody can [take all](Self::take_all): what is
+    /// in it then must not come here after that.
+    pub(crate) fn relieve(&self, line: Own<'_, T>, is_current: impl FnOnce() -> bool) {
+        if let Some(mut stock) = self.locked.lock()
+            && is_current()
+        {
             let room = self.make_room(&mut stock.objects, self.half);
             line.spill(room, &mut stock.objects);
         }

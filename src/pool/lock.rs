@@ -79,17 +79,18 @@ mod real {
 
         #[cold]
         fn wait(&self) -> Option<MutexGuard<'_, T>> {
-            let known = self.process.load(Ordering::Relaxed);
             // A holder is a few pointer moves from giving it back.
             for _ in 0..64 {
                 core::hint::spin_loop();
                 if let Some(guard) = self.inner.try_lock() {
-                    if known == LOST {
+                    if self.process.load(Ordering::Relaxed) == LOST {
                         self.trust();
                     }
                     return Some(guard);
                 }
             }
+            // Now, as the holder may have been trusted meanwhile.
+            let known = self.process.load(Ordering::Relaxed);
             match known {
                 LOST => None,
                 same if same == std::process::id() => Some(self.inner.lock()),

@@ -53,7 +53,7 @@ impl World {
     fn release(&self, index: usize, object: Object<u32>) {
         let line = self.line(index);
         if let Err(object) = line.push(base(), room(), object) {
-            self.depot.relieve(line);
+            self.depot.relieve(line, || line.is_current(base()));
             line.push(base(), room(), object).expect("relieved");
         }
     }

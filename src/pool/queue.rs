@@ -167,8 +167,13 @@ impl<G> Queue<G> {
     /// Gives up waiting. What was handed over in the meantime comes back, and so
     /// does a waker, to be dropped after the lock.
     pub(crate) fn leave(&mut self, ticket: Ticket) -> (Option<G>, Option<Waker>) {
-        if matches!(self.seats[ticket.0].state, State::Waiting(_)) {
+        let seat = &self.seats[ticket.0];
+        if matches!(seat.state, State::Waiting(_)) {
+            let is_here = seat.process == std::process::id();
             self.unlink(ticket.0);
+            if !is_here {
+                self.lose(ticket.0);
+            }
         }
         match self.vacate(ticket) {
             State::Granted(thing) => (Some(thing), None),

@@ -114,7 +114,14 @@ impl<T> AcquireAsync<'_, T> {
             // A panic hook is a user's code as well.
             Stage::Done => panic!("a future was polled after it was ready"),
         };
-        let mut desk = self.pool.lock()?;
+        let mut desk = match self.pool.lock() {
+            Ok(desk) => desk,
+            Err(error) => {
+                // To be left when this is dropped: the lock may have come back by then.
+                self.stage = ticket.map_or(Stage::Done, Stage::Queued);
+                return Poll::Ready(Err(error));
+            }
+        };
         let _last_waker;
         match ticket {
             None => {

@@ -81,7 +81,7 @@ impl<T> Pool<T> {
         let mut object = at_hand.into_object();
         if let Some(line) = line {
             if line.length() >= self.room.objects() {
-                self.depot.0.relieve(line);
+                self.depot.0.relieve(line, || line.is_current(self.base()));
             }
             object = match line.push(self.base(), self.room, object) {
                 Ok(()) => return,
