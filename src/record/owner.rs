@@ -39,7 +39,7 @@ impl Owner {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, target_os = "linux"))]
 mod tests {
     use super::Owner;
 
