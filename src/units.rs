@@ -73,6 +73,51 @@ impl fmt::Display for Bytes {
     }
 }
 
+/// Writes ` ± 512 B`: the standard error of a number of bytes, the next whole number. Nothing
+/// where there is none to speak of: a block that no sample misses, since it is so large, has an
+/// error of a small part of a byte.
+#[cfg(feature = "profile")]
+pub(crate) struct BytesError(pub(crate) f64);
+
+#[cfg(feature = "profile")]
+impl fmt::Display for BytesError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.0 >= 0.5 {
+            write!(f, " ± {}", Bytes(whole(self.0)))?;
+        }
+        Ok(())
+    }
+}
+
+/// Writes ` ± 35`: the same of a number of blocks, of which there may be few. So it has a decimal
+/// below 10, and is not shown where that would be 0.0.
+#[cfg(feature = "profile")]
+pub(crate) struct BlocksError(pub(crate) f64);
+
+#[cfg(feature = "profile")]
+impl fmt::Display for BlocksError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let tenths = (self.0 * 10.0).round();
+        match tenths {
+            1.0..100.0 => write!(f, " ± {:.1}", tenths / 10.0),
+            100.0.. => write!(f, " ± {}", Grouped(whole(self.0))),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The next whole number: what is there is not shown as nothing.
+#[cfg(feature = "profile")]
+pub(crate) fn whole(value: f64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a cast ends at the ends of the range"
+    )]
+    let whole = value.ceil() as u64;
+    whole
+}
+
 /// `block` or `blocks`, and so on.
 pub(crate) fn plural(n: u64, one: &'static str, many: &'static str) -> &'static str {
     if n == 1 { one } else { many }

@@ -182,17 +182,23 @@ fn what_is_not_known_is_null() {
     assert!(data["sites"].get("live_bytes_error").is_none());
 }
 
+/// A profile of one block of one byte, whose stack is this frame.
+fn of_one_block(frame: Frame) -> HeapProfile {
+    let names = Names::new(HashMap::from([(1, vec![frame])]));
+    let mut profile = empty(Mode::EveryAllocation, Some(names));
+    let mut stack = StackProfile::default();
+    stack.addresses = vec![1];
+    stack.live = Amount::exact(1, 1);
+    profile.stacks.push(stack);
+    profile
+}
+
 /// Bug prevented: an empty line for a function without a name, which the other formats put into words.
 #[test]
 fn a_blank_name_has_words_in_its_place() {
     for blank in ["", " ", "\t"] {
         let frame = Frame::synthetic(blank, None, None, Origin::User, false);
-        let names = Names::new(HashMap::from([(1, vec![frame])]));
-        let mut profile = empty(Mode::EveryAllocation, Some(names));
-        let mut stack = StackProfile::default();
-        stack.addresses = vec![1];
-        stack.live = Amount::exact(1, 1);
-        profile.stacks.push(stack);
+        let profile = of_one_block(frame);
         let data = data(&page(&profile));
         assert_eq!(data["strings"][0], "an unknown function", "{blank:?}");
     }
@@ -219,12 +225,7 @@ fn a_sampled_profile_has_the_errors_of_each_figure() {
 fn a_name_that_looks_like_markup_stays_inside_of_the_data() {
     let evil = "</script><script>alert(1)</script><!-- {{css}} {{data}}";
     let frame = Frame::synthetic(evil, Some(evil), Some(1), Origin::User, false);
-    let names = Names::new(HashMap::from([(1, vec![frame])]));
-    let mut profile = empty(Mode::EveryAllocation, Some(names));
-    let mut stack = StackProfile::default();
-    stack.addresses = vec![1];
-    stack.live = Amount::exact(1, 1);
-    profile.stacks.push(stack);
+    let mut profile = of_one_block(frame);
     let mut thread = ThreadShare::default();
     thread.name = String::from(evil);
     profile.threads.push(thread);

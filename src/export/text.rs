@@ -5,10 +5,10 @@ use core::time::Duration;
 use std::io::{self, Write};
 
 use crate::export::sites::{Site, Sites};
-use crate::export::words::{Sum, missing, mode, percent, span, whole};
+use crate::export::words::{Sum, missing, mode, percent, span};
 use crate::profile::{Amount, Frame, HeapProfile};
 use crate::record;
-use crate::units::{Bytes, Grouped, plural};
+use crate::units::{Bytes, Grouped, plural, whole};
 
 /// How many sites are shown of each kind.
 const SHOWN: usize = 20;

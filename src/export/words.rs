@@ -3,8 +3,8 @@
 use core::fmt;
 use core::time::Duration;
 
-use crate::profile::{Amount, Change, HeapProfile, Mode, Names};
-use crate::units::{Bytes, Grouped, plural};
+use crate::profile::{Amount, HeapProfile, Mode, Names};
+use crate::units::{BlocksError, Bytes, BytesError, Grouped, plural};
 
 /// `every allocation was recorded`, or what stands for it.
 pub(super) fn mode(profile: &HeapProfile) -> String {
@@ -62,23 +62,12 @@ impl fmt::Display for Sum<'_> {
             f,
             "{}{} in {}{} {}",
             Bytes(amount.bytes),
-            Change::bytes_error_text(amount.bytes_error),
+            BytesError(amount.bytes_error),
             Grouped(amount.blocks),
-            Change::blocks_error_text(amount.blocks_error),
+            BlocksError(amount.blocks_error),
             plural(amount.blocks, "block", "blocks"),
         )
     }
-}
-
-/// The next whole number: what is there is not shown as nothing.
-pub(super) fn whole(value: f64) -> u64 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a cast ends at the ends of the range"
-    )]
-    let whole = value.ceil() as u64;
-    whole
 }
 
 /// `12.3 %`; nothing of nothing is 0 %.

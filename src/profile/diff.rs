@@ -9,7 +9,7 @@ use crate::profile::data::{Amount, HeapProfile, StackProfile};
 use crate::profile::names::Names;
 use crate::record;
 use crate::symbols::{Frame, Resolved};
-use crate::units::{Bytes, Grouped, Signed, plural};
+use crate::units::{BlocksError, BytesError, Grouped, Signed, plural};
 
 /// How many stacks [`Display`](fmt::Display) shows.
 const SHOWN: usize = 20;
@@ -69,28 +69,6 @@ impl Change {
             bytes: self.bytes.saturating_add(other.bytes),
             blocks_error: self.blocks_error.hypot(other.blocks_error),
             bytes_error: self.bytes_error.hypot(other.bytes_error),
-        }
-    }
-
-    /// ` ± 512 B`: the standard error of a number of bytes as reports show it, the next whole
-    /// number. Nothing where there is none to speak of: a block that no sample misses, since it
-    /// is so large, has an error of a small part of a byte.
-    pub(crate) fn bytes_error_text(error: f64) -> String {
-        if error >= 0.5 {
-            format!(" ± {}", Bytes(whole(error)))
-        } else {
-            String::new()
-        }
-    }
-
-    /// ` ± 35`: the same of a number of blocks, of which there may be few. So it has a decimal
-    /// below 10, and is not shown where that would be 0.0.
-    pub(crate) fn blocks_error_text(error: f64) -> String {
-        let tenths = (error * 10.0).round();
-        match tenths {
-            1.0..100.0 => format!(" ± {:.1}", tenths / 10.0),
-            100.0.. => format!(" ± {}", Grouped(whole(error))),
-            _ => String::new(),
         }
     }
 
@@ -251,17 +229,6 @@ fn difference(earlier: u64, later: u64) -> i64 {
 fn signed_bytes(bytes: i64) -> String {
     let what = plural(bytes.unsigned_abs(), "byte", "bytes");
     format!("{} {what}", Signed(bytes))
-}
-
-/// The next whole number: an error is not made smaller by rounding.
-fn whole(error: f64) -> u64 {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "a cast ends at the ends of the range"
-    )]
-    let whole = error.ceil() as u64;
-    whole
 }
 
 /// Stacks that look the same, as one.
@@ -429,9 +396,9 @@ impl fmt::Display for Change {
             format!(
                 "{}{} in {}{} {}",
                 signed_bytes(self.bytes),
-                Self::bytes_error_text(self.bytes_error),
+                BytesError(self.bytes_error),
                 Signed(self.blocks),
-                Self::blocks_error_text(self.blocks_error),
+                BlocksError(self.blocks_error),
                 plural(blocks, "block", "blocks"),
             )
         });
