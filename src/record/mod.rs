@@ -94,6 +94,8 @@ mod tally;
 mod timeline;
 mod tree;
 #[cfg(not(loom))]
+mod turn;
+#[cfg(not(loom))]
 #[expect(unsafe_code, reason = "a thread's own state, kept with its slot")]
 mod visits;
 #[expect(unsafe_code, reason = "cells in one block of the system's memory")]

@@ -3,28 +3,29 @@
 use core::mem;
 
 use crate::error::Error;
+use crate::record::everywhere;
 use crate::record::hooks::Lost;
 use crate::record::recording::Recording;
 use crate::record::survivor::Survivor;
-use crate::record::{everywhere, profiling};
+use crate::record::turn::Turn;
 
 /// A recording that all threads are in. One at a time, and not beside a
 /// profile. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Everyone {
     recording: Option<Recording>,
+    /// Given back last.
+    _turn: Turn,
 }
 
 impl Everyone {
     /// Starts a recording of what all threads allocate from now on.
     pub(crate) fn start() -> Result<Self, Error> {
         let recording = Recording::start_apart()?;
-        if !profiling::take() {
-            return Err(Error::already_profiling());
-        }
-        // From here on there is something to give back.
+        let turn = Turn::take().ok_or_else(Error::already_profiling)?;
         let everyone = Self {
             recording: Some(recording),
+            _turn: turn,
         };
         if let Some(recording) = &everyone.recording {
             everywhere::enter(recording)?;
@@ -50,10 +51,9 @@ impl Everyone {
     ///
     /// No thread is in it any more, and nobody asks for its blocks: others' numbers are not
     /// its. Frees go on being looked up.
-    pub(crate) fn abandon(self) {
+    pub(crate) fn abandon(mut self) {
         self.leave();
-        mem::forget(self);
-        profiling::give_back();
+        mem::forget(self.recording.take());
     }
 
     /// Ends the recording and gives what is still alive, with what was lost.
@@ -69,6 +69,5 @@ impl Drop for Everyone {
     fn drop(&mut self) {
         self.leave();
         drop(self.recording.take());
-        profiling::give_back();
     }
 }

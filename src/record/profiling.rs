@@ -26,6 +26,7 @@ use crate::record::stand_in;
 use crate::record::table::{Amend, Record};
 use crate::record::tally::{StackFigures, Tally};
 use crate::record::timeline::{Highest, Moment, Timeline};
+use crate::record::turn::Turn;
 use crate::record::visits::{self, Thread};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 use crate::unwind;
@@ -40,8 +41,6 @@ static DENSE_BELOW: AtomicU64 = AtomicU64::new(32 * 1024);
 /// A thread that allocates without a sample looks around after so many bytes, or half an
 /// interval. What samples say of a peak is no more exact.
 const LOOK_EVERY: u64 = 256 * 1024;
-/// Whether there is one, or one is being made or ended.
-static TAKEN: AtomicU32 = AtomicU32::new(0);
 
 /// Whether a profile that is over has left samples in a part of the table that
 /// could not be had.
@@ -65,6 +64,8 @@ pub(crate) struct Profiling {
     began: std::time::Instant,
     /// The same on the recorder's clock.
     began_ms: u64,
+    /// Given back last.
+    _turn: Turn,
 }
 
 /// What the recorder knows at one moment.
@@ -329,17 +330,6 @@ impl Current {
     }
 }
 
-/// Takes the place of the one that records all threads; `false` when somebody
-/// has it.
-pub(super) fn take() -> bool {
-    TAKEN.swap(1, Ordering::Acquire) == 0
-}
-
-/// Gives it back.
-pub(super) fn give_back() {
-    TAKEN.store(0, Ordering::Release);
-}
-
 /// Sets how dense samples must be for all frees to be looked up: for tests.
 pub(crate) fn set_dense_below(interval: u64) {
     DENSE_BELOW.store(interval, Ordering::Relaxed);
@@ -360,17 +350,7 @@ impl Profiling {
     /// that are so many bytes apart on average.
     pub(crate) fn start(interval: u64) -> Result<Self, Error> {
         installed::require()?;
-        if !take() {
-            return Err(Error::already_profiling());
-        }
-        let started = Self::start_alone(interval);
-        if started.is_err() {
-            give_back();
-        }
-        started
-    }
-
-    fn start_alone(interval: u64) -> Result<Self, Error> {
+        let turn = Turn::take().ok_or_else(Error::already_profiling)?;
         // Also for samples: it makes ready all that a capture needs.
         let recording = Recording::start_with(&TALLY)?;
         let id = recording.id();
@@ -392,6 +372,7 @@ impl Profiling {
             lost,
             began: std::time::Instant::now(),
             began_ms: clock::now(),
+            _turn: turn,
         };
         profiling.begin(interval)?;
         Ok(profiling)
@@ -499,7 +480,6 @@ impl Drop for Profiling {
         forget_samples();
         // Now, so that a profile which starts next does not meet it.
         drop(recording);
-        give_back();
     }
 }
 
