@@ -193,8 +193,10 @@ function graph(model) {
     const chosen = (name) => document.querySelector(`input[name=${name}]:checked`).value;
     flame.show({ measure: measureOf(chosen("what"), chosen("unit")) });
   };
-  const check = (what) => {
-    document.querySelector(`input[name=what][value=${what}]`).checked = true;
+  const check = (what, unit = flame.measure.unit) => {
+    for (const [name, value] of [["what", what], ["unit", unit]]) {
+      document.querySelector(`input[name=${name}][value=${value}]`).checked = true;
+    }
     measured();
   };
   for (const input of document.querySelectorAll("input[name=what], input[name=unit]")) {
@@ -230,17 +232,19 @@ function graph(model) {
     matchMedia(query).addEventListener("change", () => flame.repaint());
   }
   check(model.opening);
-  /* A stack of which nothing is alive has no width among what is. */
-  const hasAny = (what, node) => {
-    const measure = measureOf(what, flame.measure.unit);
-    return model.callers.values(measure)[node] > 0;
-  };
+  /* A stack of which nothing is alive has no width among what is; and one that has only made
+     older blocks larger has bytes and no blocks. */
+  const hasAny = (what, unit, node) => model.callers.values(measureOf(what, unit))[node] > 0;
   return (node) => {
-    const shown = flame.measure.what;
+    const { what: shown, unit } = flame.measure;
     find("invert").checked = false;
     flame.show({ isInverted: false });
-    const wanted = [shown, "peak", "total"].find((what) => hasAny(what, node));
-    if (wanted && wanted !== shown) check(wanted);
+    for (const one of [unit, "bytes"]) {
+      const wanted = [shown, "peak", "total"].find((what) => hasAny(what, one, node));
+      if (!wanted) continue;
+      if (wanted !== shown || one !== unit) check(wanted, one);
+      break;
+    }
     flame.zoom(node);
     find("flame").scrollIntoView();
     find("canvas").focus({ preventScroll: true });
