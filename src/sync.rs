@@ -39,9 +39,9 @@ pub(crate) use std::thread::yield_now;
 /// what comes after looks: x86-64 does so by itself.
 #[inline]
 pub(crate) fn after_a_locked_instruction() {
-    #[cfg(any(loom, not(target_arch = "x86_64")))]
+    #[cfg(any(loom, miri, not(target_arch = "x86_64")))]
     fence(Ordering::SeqCst);
-    #[cfg(all(not(loom), target_arch = "x86_64"))]
+    #[cfg(all(not(any(loom, miri)), target_arch = "x86_64"))]
     compiler_fence(Ordering::SeqCst);
 }
 

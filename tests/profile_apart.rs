@@ -10,12 +10,14 @@ mod support;
 use std::fmt::{self, Write as _};
 use std::hint::black_box;
 use std::io;
+use std::path::PathBuf;
 use std::process::{Command, ExitCode};
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use heapledger::profile::{HeapProfile, ProfileDiff, Value};
+use heapledger::profile::{Format, HeapProfile, ProfileDiff, Value};
 use heapledger::{Profiler, TrackingAllocator, leaks};
 
 #[global_allocator]
@@ -205,8 +207,11 @@ impl fmt::Write for Nowhere {
 /// Writes this profile or that difference.
 type Report = fn(&HeapProfile, &ProfileDiff);
 
+/// Where a profile is saved to; made before.
+static FILE: OnceLock<PathBuf> = OnceLock::new();
+
 /// What is laid out without being profiled.
-const REPORTS: [(&str, Report); 6] = [
+const REPORTS: [(&str, Report); 8] = [
     ("text", |profile, _| {
         profile.write_text(io::sink()).expect("a sink");
     }),
@@ -220,6 +225,13 @@ const REPORTS: [(&str, Report); 6] = [
         let value = Value::LiveBytes;
         profile.write_folded(io::sink(), value).expect("a sink");
     }),
+    ("html", |profile, _| {
+        profile.write_html(io::sink()).expect("a sink");
+    }),
+    ("file", |profile, _| {
+        let file = FILE.get().expect("a path");
+        profile.save(file, Format::Html).expect("a file");
+    }),
     ("difference", |_, diff| {
         write!(Nowhere, "{diff}").expect("it takes all");
     }),
@@ -231,6 +243,8 @@ const REPORTS: [(&str, Report); 6] = [
 /// Bug prevented: a program that writes a report now and then sees the reports in its profile,
 /// beside what it does itself.
 fn a_report_that_is_written_is_in_no_profile() {
+    let folder = folders::folder("apart-saved");
+    FILE.set(folder.join("heap.html")).expect("once");
     let profiler = Profiler::builder().every_allocation().start();
     let profiler = profiler.expect("the only one");
     let begin = profiler.snapshot();
@@ -275,7 +289,8 @@ fn what_the_callers_writer_allocates_is_in_the_profile() {
     let kept = black_box(vec![1u8; 10]);
     let mut profile = profiler.snapshot();
     profile.symbolize();
-    let reports: [(&str, Handed); 4] = [
+    let reports: [(&str, Handed); 5] = [
+        ("html", |profile| profile.write_html(Greedy)),
         ("text", |profile| profile.write_text(Greedy)),
         ("dhat", |profile| profile.write_dhat(Greedy)),
         ("pprof", |profile| profile.write_pprof(Greedy)),

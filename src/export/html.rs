@@ -15,7 +15,7 @@
 
 mod data;
 
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 
 use crate::export::html::data::Data;
 use crate::profile::HeapProfile;
@@ -64,25 +64,31 @@ impl HeapProfile {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn write_html<W: Write>(&self, w: W) -> io::Result<()> {
-        let data = record::quietly(|| Data::new(self));
-        let mut w = BufWriter::with_capacity(1 << 16, w);
-        let mut parts = PAGE.split("{{");
-        w.write_all(parts.next().unwrap_or("").as_bytes())?;
-        for part in parts {
-            let (name, rest) = part.split_once("}}").unwrap_or((part, ""));
-            match name {
-                "css" => w.write_all(STYLE.as_bytes())?,
-                "js" => {
-                    for script in SCRIPTS {
-                        w.write_all(script.as_bytes())?;
-                    }
-                }
-                "data" => data.write(&mut w)?,
-                _ => w.write_all(env!("CARGO_PKG_VERSION").as_bytes())?,
-            }
-            w.write_all(rest.as_bytes())?;
-        }
+    pub fn write_html<W: Write>(&self, mut w: W) -> io::Result<()> {
+        let page = record::quietly(|| lay_out(self))?;
+        w.write_all(&page)?;
         w.flush()
     }
+}
+
+fn lay_out(profile: &HeapProfile) -> io::Result<Vec<u8>> {
+    let data = Data::new(profile);
+    let mut page = Vec::new();
+    let mut parts = PAGE.split("{{");
+    page.write_all(parts.next().unwrap_or("").as_bytes())?;
+    for part in parts {
+        let (name, rest) = part.split_once("}}").unwrap_or((part, ""));
+        match name {
+            "css" => page.write_all(STYLE.as_bytes())?,
+            "js" => {
+                for script in SCRIPTS {
+                    page.write_all(script.as_bytes())?;
+                }
+            }
+            "data" => data.write(&mut page)?,
+            _ => page.write_all(env!("CARGO_PKG_VERSION").as_bytes())?,
+        }
+        page.write_all(rest.as_bytes())?;
+    }
+    Ok(page)
 }

@@ -9,6 +9,7 @@ use crate::leaks::stream::Stream;
 #[cfg(target_os = "linux")]
 use crate::leaks::way_out;
 use crate::profile::{Format, HeapProfile};
+use crate::record;
 use crate::sync::{AtomicU64, Ordering};
 
 /// So that two threads that save to one path do not write to one file.
@@ -56,7 +57,8 @@ impl HeapProfile {
     /// # }
     /// ```
     pub fn save(&self, path: impl AsRef<Path>, format: Format) -> io::Result<()> {
-        self.save_flushing(path.as_ref(), format, || drop(io::stdout().flush()))
+        let path = path.as_ref();
+        record::quietly(|| self.save_flushing(path, format, || drop(io::stdout().flush())))
     }
 
     /// The same where nobody waits for ever: standard output's lock may be kept by a thread that
