@@ -35,6 +35,7 @@
 #[cfg(feature = "profile")]
 mod above;
 mod scopes;
+mod traces;
 
 use core::hint;
 use core::ptr;
@@ -326,13 +327,13 @@ impl Slot {
         self.fall(bytes);
         self.reallocations.add(1);
         self.look_back(peak);
-        Trace::record(self.trace.load(Ordering::Relaxed), request);
+        Trace::record(self.first_trace(), request);
     }
 
     /// Enters a request that was answered with null.
     pub(crate) fn refuse(&self, request: Request) {
         self.failures.add(1);
-        Trace::record(self.trace.load(Ordering::Relaxed), request);
+        Trace::record(self.first_trace(), request);
     }
 
     /// Whether somebody wants to see every request.
@@ -360,12 +361,6 @@ impl Slot {
         self.interrupt();
     }
 
-    /// Whether a trace wants to know what is requested.
-    #[inline]
-    pub(crate) fn is_traced(&self) -> bool {
-        !self.trace.load(Ordering::Relaxed).is_null()
-    }
-
     /// Does what is due when `allocated_bytes` has reached `next_event`. While every request
     /// takes the cold path, publishing is left to who tells of it: [`publish_due`](Self::publish_due).
     #[inline]
@@ -390,12 +385,6 @@ impl Slot {
             self.publish(peak);
         }
         self.trace(request);
-    }
-
-    /// Shows the request to who wants to see it.
-    #[inline(never)]
-    fn trace(&self, request: Request) {
-        Trace::record(self.trace.load(Ordering::Relaxed), request);
     }
 
     /// Sets `next_event` to what comes next.
@@ -537,13 +526,6 @@ impl Slot {
         self.trace.store(ptr::null_mut(), Ordering::Relaxed);
         self.watchers.store(0, Ordering::Relaxed);
         self.publish(peak);
-    }
-
-    /// Puts `trace` first in the chain, or takes it off; gives what was first.
-    pub(crate) fn set_trace(&self, trace: *const Trace) -> *const Trace {
-        let before = self.trace.load(Ordering::Relaxed);
-        self.trace.store(trace.cast_mut(), Ordering::Relaxed);
-        before
     }
 
     // --- figures

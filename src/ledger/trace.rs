@@ -30,7 +30,7 @@ const KEPT: usize = 16;
 pub(crate) struct Trace {
     kept: [Cell<Traced>; KEPT],
     seen: Cell<u64>,
-    /// The trace that this one is nested in, on the same thread's stack.
+    /// The trace that this one is nested in, of the same thread; on a stack of the thread's.
     outer: Cell<*const Trace>,
 }
 
@@ -86,7 +86,7 @@ impl Trace {
         self.kept.get(usize::try_from(index).ok()?)
     }
 
-    fn each(innermost: *const Self, visit: impl Fn(&Self)) {
+    fn each(innermost: *const Self, mut visit: impl FnMut(&Self)) {
         let mut next = innermost;
         while !next.is_null() {
             // SAFETY: the pointer is in the slot's chain, so its `Attached` has not been dropped,
@@ -98,8 +98,9 @@ impl Trace {
     }
 }
 
-/// Keeps a trace in its slot's chain. Lives only in [`Trace::run`], so it can
-/// neither be forgotten nor dropped out of order.
+/// Keeps a trace in its slot's chain. Lives only in [`Trace::run`], so it cannot be
+/// forgotten without the stack that it is on, which then stays, too. It may be dropped out of
+/// order: each stackful coroutine has a stack of its own, and gives way in the middle.
 struct Attached<'a> {
     slot: &'static Slot,
     trace: &'a Trace,
@@ -115,7 +116,66 @@ impl<'a> Attached<'a> {
 
 impl Drop for Attached<'_> {
     fn drop(&mut self) {
-        self.slot.unwatch();
-        self.slot.set_trace(self.trace.outer.get());
+        let (first, outer) = (self.slot.first_trace(), self.trace.outer.get());
+        let mut is_attached = ptr::eq(first, self.trace);
+        if is_attached {
+            self.slot.set_trace(outer);
+        } else {
+            Trace::each(first, |inner| {
+                if ptr::eq(inner.outer.get(), self.trace) {
+                    inner.outer.set(outer);
+                    is_attached = true;
+                }
+            });
+        }
+        // Not if the thread has ended meanwhile, and all that was attached with it.
+        if is_attached {
+            self.slot.unwatch();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Attached, Cell, KEPT, Request, Trace, ptr};
+    use crate::ledger::Books;
+
+    fn trace() -> Trace {
+        Trace {
+            kept: [const { Cell::new((Request::Allocate(0), 0)) }; KEPT],
+            seen: Cell::new(0),
+            outer: Cell::new(ptr::null()),
+        }
+    }
+
+    /// Bug prevented: on stackful coroutines an assertion ends before one that began later, and
+    /// the slot has a trace whose stack is gone.
+    #[test]
+    fn a_trace_that_ends_out_of_order_leaves_the_chain() {
+        let books: &'static Books = Box::leak(Box::new(Books::new()));
+        let slot = books.registry.claim().expect("memory");
+        slot.begin();
+        let traces = [trace(), trace(), trace()];
+        for order in [
+            [0, 1, 2],
+            [0, 2, 1],
+            [1, 0, 2],
+            [1, 2, 0],
+            [2, 0, 1],
+            [2, 1, 0],
+        ] {
+            let mut attached = traces
+                .each_ref()
+                .map(|trace| Some(Attached::new(slot, trace)));
+            for ended in order {
+                attached[ended] = None;
+                for (trace, is_there) in traces.iter().zip(attached.iter().map(Option::is_some)) {
+                    let before = trace.seen();
+                    Trace::record(slot.first_trace(), Request::Allocate(1));
+                    assert_eq!(trace.seen() - before, u64::from(is_there), "{order:?}");
+                }
+            }
+            assert!(!slot.is_traced());
+        }
     }
 }

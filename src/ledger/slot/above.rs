@@ -8,7 +8,7 @@ use crate::sync::Ordering;
 impl Slot {
     /// Notes in the traces where the last request came from.
     pub(crate) fn note_site(&self, site: u32) {
-        Trace::note_site(self.trace.load(Ordering::Relaxed), site);
+        Trace::note_site(self.first_trace(), site);
     }
 
     /// What a higher storey keeps with the slot.
