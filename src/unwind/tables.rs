@@ -30,15 +30,29 @@ pub(crate) fn derive(address: u64) -> Option<Derived> {
     if !function.contains(address) {
         return None;
     }
+    let row = function.row_at(address)?;
     let rule = if function.is_trampoline() {
-        Rule::SIGNAL
+        is_of_the_kernel(&row).then_some(Rule::SIGNAL)?
     } else {
-        rule_of(&function.row_at(address)?)?
+        rule_of(&row)?
     };
     Some(Derived {
         rule,
         function: function.start,
     })
+}
+
+/// Whether a frame that says it is a signal's is where the kernel leaves the registers for a
+/// handler to return to, as glibc's `__restore_rt` has them: stack pointer and address so far
+/// above `rsp`. Coroutines' own trampolines say so, too, and are something else.
+fn is_of_the_kernel(row: &Row) -> bool {
+    const STACK_POINTER: i64 = 160;
+    const ADDRESS: i64 = 168;
+    let (Cfa::Expression(cfa), Place::Expression(at)) = (row.cfa, row.return_address) else {
+        return false;
+    };
+    offset_from(RSP_PLUS, cfa, true) == Some(STACK_POINTER)
+        && offset_from(RSP_PLUS, at, false) == Some(ADDRESS)
 }
 
 /// A row of the table as a rule.
@@ -67,17 +81,21 @@ fn rule_of(row: &Row) -> Option<Rule> {
             let Place::Expression(saved) = row.rbp else {
                 return None;
             };
-            let at_rbp = offset_from_rbp(saved, false)? == 0;
-            let below = offset_from_rbp(cfa, true)?.checked_neg()?;
+            let at_rbp = offset_from(RBP_PLUS, saved, false)? == 0;
+            let below = offset_from(RBP_PLUS, cfa, true)?.checked_neg()?;
             at_rbp.then(|| Rule::aligned(u64::try_from(below).ok()?))?
         }
     }
 }
 
-/// `n` of an expression that is just `rbp + n`, with a load behind it or not.
-fn offset_from_rbp(expression: &'static [u8], loaded: bool) -> Option<i64> {
-    // DW_OP_breg6 and DW_OP_deref
-    let mut bytes = expression.strip_prefix(&[0x76])?;
+/// `DW_OP_breg6` and `DW_OP_breg7`.
+const RBP_PLUS: u8 = 0x76;
+const RSP_PLUS: u8 = 0x77;
+
+/// `n` of an expression that is just a register and `n`, with a load behind it or not.
+fn offset_from(register: u8, expression: &'static [u8], loaded: bool) -> Option<i64> {
+    // And `DW_OP_deref`.
+    let mut bytes = expression.strip_prefix(&[register])?;
     if loaded {
         bytes = bytes.strip_suffix(&[0x06])?;
     }
@@ -220,7 +238,7 @@ pub(super) fn all_around(inside: u64) -> Option<(Entries, Vec<u64>)> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Index, modules};
+    use super::{Cfa, Index, Place, RBP, Row, all_around, is_of_the_kernel, modules};
     use gimli::{BaseAddresses, EhFrameHdr, LittleEndian, Pointer};
 
     /// Bug prevented: our search and the library's do not find the same entry, and
@@ -288,5 +306,55 @@ mod tests {
             let short = index(GOOD, 2).drain(..len).collect();
             assert!(read(short).is_none(), "{len}");
         }
+    }
+
+    /// Bug prevented: a coroutine's trampoline says that it is a signal's frame, as they do
+    /// for the debuggers' sake, and its caller is made up of what lies on the stack.
+    #[test]
+    fn only_where_the_kernel_has_left_the_registers_is_a_signal_s_frame() {
+        let of_the_kernel = Row {
+            cfa: Cfa::Expression(&[0x77, 0xa0, 0x01, 0x06]),
+            rbp: Place::Expression(&[0x77, 0xf8, 0x00]),
+            return_address: Place::Expression(&[0x77, 0xa8, 0x01]),
+        };
+        assert!(is_of_the_kernel(&of_the_kernel));
+        let of_a_coroutine = Row {
+            cfa: Cfa::Offset(RBP, 16),
+            rbp: Place::Offset(-16),
+            return_address: Place::Offset(-8),
+        };
+        assert!(!is_of_the_kernel(&of_a_coroutine));
+        for elsewhere in [
+            Row {
+                cfa: Cfa::Expression(&[0x77, 0xa8, 0x01, 0x06]),
+                ..of_the_kernel
+            },
+            Row {
+                cfa: Cfa::Expression(&[0x76, 0xa0, 0x01, 0x06]),
+                ..of_the_kernel
+            },
+            Row {
+                return_address: Place::Expression(&[0x77, 0xa0, 0x01]),
+                ..of_the_kernel
+            },
+        ] {
+            assert!(!is_of_the_kernel(&elsewhere), "{elsewhere:?}");
+        }
+    }
+
+    /// And that of the C library is one.
+    #[cfg(target_env = "gnu")]
+    #[test]
+    fn the_c_library_s_own_is_found() {
+        modules::refresh();
+        let (entries, all) = all_around(libc::malloc as *const () as usize as u64).expect("loaded");
+        let trampolines = all.into_iter().filter_map(|entry| entries.function(entry));
+        let mut trampolines = trampolines.filter(|function| function.is_trampoline());
+        let is_found = trampolines.any(|function| {
+            function
+                .row_at(function.start)
+                .is_some_and(|row| is_of_the_kernel(&row))
+        });
+        assert!(is_found);
     }
 }
