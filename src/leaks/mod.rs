@@ -55,6 +55,9 @@
 //!
 //! Names are looked up at the end of a check: of a library that was closed by then
 //! there may be none, or, where another has been opened in its place, that one's.
+//! Where another is opened in the place of one that was closed during the check,
+//! the stacks of calls through it may be wrong, too: how its callers are found is
+//! remembered by address.
 //!
 //! # With other threads
 //!
@@ -71,7 +74,10 @@
 //! - **rayon**: begin the check in the pool, `pool.install(|| check(..))`, and
 //!   wrap the jobs. A job that is put in from outside now and then makes the
 //!   pool's queue a block longer, which is found; so can a job's own queue, for
-//!   which `suppress("crossbeam")` is right.
+//!   which `suppress("crossbeam")` is right. A thread of the pool that waits for
+//!   its jobs takes on others meanwhile, whoever has put them in, and what they
+//!   allocate is in its check and its scopes: where other tests use the same
+//!   pool, and the global one they all do, give the check a pool of its own.
 //!
 //! ```
 //! # #[global_allocator]

@@ -18,7 +18,8 @@ const SHOWN: usize = 10;
 /// leaks always give the same report. [`Display`](fmt::Display) prints all of it
 /// with full stacks; `{:#}` prints the largest sites only, as a failing
 /// assertion does. So does [`Debug`](fmt::Debug), which is what a failing
-/// `unwrap` shows; `{:#?}` has all fields.
+/// `unwrap` shows; `{:#?}` has all fields. It is an [`Error`](core::error::Error),
+/// so `?` hands it on.
 ///
 /// ```
 /// # #[global_allocator]
@@ -31,6 +32,12 @@ const SHOWN: usize = 10;
 /// println!("{} bytes at {}", largest.bytes, largest.location());
 /// assert_eq!(largest.bytes, 100);
 /// assert!(report.to_string().starts_with("2 blocks leaked, 108 bytes, at 2 sites"));
+///
+/// fn tidy() -> Result<(), Box<dyn std::error::Error>> {
+///     heapledger::leaks::check(|| drop(vec![1, 2, 3]))?;
+///     Ok(())
+/// }
+/// assert!(tidy().is_ok());
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
@@ -463,6 +470,8 @@ impl fmt::Display for LeakReport {
         notes(f, self)
     }
 }
+
+impl core::error::Error for LeakReport {}
 
 impl fmt::Display for LeakSite {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
