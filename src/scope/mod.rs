@@ -37,6 +37,8 @@ use crate::arena::SysArc;
 /// block, also of blocks that are older than the scope. What other threads do
 /// is not counted, unless the scope is carried to them with a
 /// [`handle`](Self::handle). Scopes nest, and each has its own exact peak.
+/// A thread of a pool that waits in the scope for its own jobs may run others'
+/// meanwhile, as rayon's do: that is what the thread does, and is counted.
 ///
 /// Dropping the guard leaves the scope. Guards dropped in another order than
 /// they were made in, or while a panic unwinds, are still exact each. A guard
