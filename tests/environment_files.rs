@@ -9,10 +9,12 @@
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::{Read, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Output, Stdio};
+use std::time::Duration;
 
 use heapledger::Profiler;
 use heapledger::leaks::Process;
@@ -42,6 +44,31 @@ fn planted_here() {
     }
 }
 
+/// Leaks at so many places that a pipe cannot hold the report.
+#[inline(never)]
+fn planted_at_many_places(turns: u32, depth: u32) {
+    if depth == 0 {
+        std::mem::forget(black_box(vec![1u8; 8]));
+    } else if turns & 1 == 0 {
+        turns_left(turns >> 1, depth - 1);
+    } else {
+        turns_right(turns >> 1, depth - 1);
+    }
+    black_box(());
+}
+
+#[inline(never)]
+fn turns_left(turns: u32, depth: u32) {
+    planted_at_many_places(turns, depth);
+    black_box(());
+}
+
+#[inline(never)]
+fn turns_right(turns: u32, depth: u32) {
+    planted_at_many_places(turns, depth);
+    black_box(());
+}
+
 #[inline(never)]
 fn gone_at_the_end() {
     drop(black_box(vec![2u8; 70_000]));
@@ -55,6 +82,12 @@ fn program(part: &str) -> ExitCode {
             gone_at_the_end();
             eprintln!("err line");
             print!("line after");
+        }
+        "has much to tell" => {
+            for turns in 0..1 << 8 {
+                planted_at_many_places(turns, 8);
+            }
+            print!("that was all");
         }
         "forks" => {
             planted_here();
@@ -249,6 +282,36 @@ fn a_report_does_not_wait_for_who_keeps_standard_output() {
     assert_eq!(ended.code(), Some(OWN_CODE.into()));
 }
 
+/// Bug prevented: where nobody waits for standard error's reader, as in programs that Node and
+/// tokio start, a report ends in the middle of a line once the pipe is full.
+fn a_report_waits_for_who_reads_standard_error_late() {
+    let folder = folder("environment-files-late");
+    for file in ["", ",file=/dev/stderr"] {
+        let (mut reader, writer) = std::io::pipe().expect("a pipe");
+        // SAFETY: a pipe of ours, and flags.
+        let failed = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+        assert_eq!(failed, 0);
+        let value = format!("leaks,exit=23{file}");
+        let mut child = command("has much to tell", Some(&value), &folder)
+            .stdout(Stdio::piped())
+            .stderr(writer)
+            .spawn()
+            .expect("it runs");
+        // The program is at its end then. Where it gives up, it does so at once.
+        let mut output = child.stdout.take().expect("an output");
+        output.read_exact(&mut [0; 12]).expect("the last words");
+        std::thread::sleep(Duration::from_millis(500));
+        let mut said = String::new();
+        reader.read_to_string(&mut said).expect("text");
+        assert_eq!(child.wait().expect("it ends").code(), Some(23), "{said}");
+        let end = said.get(said.len().saturating_sub(100)..);
+        assert!(said.len() > 1 << 16, "{}: {end:?}", said.len());
+        assert!(said.contains("256 blocks leaked, 2,048 bytes, at 256 sites"));
+        assert_eq!(said.matches(", born at ").count(), 256, "{file}: {end:?}");
+        assert!(said.ends_with('\n'), "{file}: {end:?}");
+    }
+}
+
 /// Bug prevented: a program runs for a day, and only then says that its report has no place.
 fn a_file_without_a_folder_is_told_before_the_program_runs() {
     let folder = folder("environment-files-none");
@@ -394,6 +457,7 @@ fn main() -> ExitCode {
         a_forked_childs_report_to_a_log_comes_there_too,
         what_a_program_saves_to_its_output_comes_in_its_place,
         a_report_does_not_wait_for_who_keeps_standard_output,
+        a_report_waits_for_who_reads_standard_error_late,
         a_file_without_a_folder_is_told_before_the_program_runs,
         where_the_folder_may_not_be_written_an_old_file_is_written_over,
         a_file_that_is_mounted_alone_is_written_over,

@@ -16,6 +16,13 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
 use std::thread;
+use std::time::Instant;
+
+use crate::sync::{AtomicU32, Ordering};
+
+/// How long a report waits for a reader who takes nothing, where the program has asked not to
+/// wait. Else what is said before a program's end would keep it from that for ever.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An open file.
 #[derive(Debug)]
@@ -55,16 +62,7 @@ impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Others(file) => file.write(bytes),
-            // The program may have asked not to wait for its reader. A report has nothing else
-            // to do.
-            &mut Self::Number(number) => loop {
-                match write_once(number, bytes) {
-                    Err(full) if full.kind() == io::ErrorKind::WouldBlock => {
-                        thread::sleep(Duration::from_millis(1));
-                    }
-                    written => return written,
-                }
-            },
+            &mut Self::Number(number) => write_patiently(number, bytes, PATIENCE),
         }
     }
 
@@ -129,9 +127,53 @@ fn is_open_as(_: i32, _: &fs::Metadata) -> bool {
     false
 }
 
-/// Writes past std's locks and buffers, what is taken at once.
+/// Writes past std's locks and buffers, and waits so long for a reader who takes nothing.
+///
+/// The program, or who has started it, may have asked not to wait for the reader. A report has
+/// nothing else to do.
+fn write_patiently(number: i32, bytes: &[u8], patience: Duration) -> io::Result<usize> {
+    let mut since = None;
+    loop {
+        match write_once(number, bytes) {
+            Err(full)
+                if full.kind() == io::ErrorKind::WouldBlock
+                    && since.get_or_insert_with(Instant::now).elapsed() < patience =>
+            {
+                thread::sleep(Duration::from_millis(1));
+            }
+            written => return written,
+        }
+    }
+}
+
+/// Standard error without a lock, and without a buffer, which std's has not either.
+pub(super) struct StandardError;
+
+/// Whether the reader of standard error was waited for in vain the last time. Then the next line
+/// is not a reason to wait as long again.
+static IS_LEFT: AtomicU32 = AtomicU32::new(0);
+
+impl Write for StandardError {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let patience = match IS_LEFT.load(Ordering::Relaxed) {
+            0 => PATIENCE,
+            _ => Duration::ZERO,
+        };
+        let written = write_patiently(2, bytes, patience);
+        let is_full = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        let is_left = written.as_ref().is_err_and(is_full);
+        IS_LEFT.store(is_left.into(), Ordering::Relaxed);
+        written
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The same, what is taken at once.
 #[cfg(unix)]
-pub(super) fn write_once(number: i32, bytes: &[u8]) -> io::Result<usize> {
+fn write_once(number: i32, bytes: &[u8]) -> io::Result<usize> {
     // SAFETY: the declaration below is POSIX's, and the bytes are there. A number that is no open
     // file is refused with an error.
     let written = unsafe { write(number, bytes.as_ptr().cast(), bytes.len()) };
@@ -139,7 +181,7 @@ pub(super) fn write_once(number: i32, bytes: &[u8]) -> io::Result<usize> {
 }
 
 #[cfg(not(unix))]
-pub(super) fn write_once(number: i32, bytes: &[u8]) -> io::Result<usize> {
+fn write_once(number: i32, bytes: &[u8]) -> io::Result<usize> {
     match number {
         1 => io::stdout().write(bytes),
         _ => io::stderr().write(bytes),

@@ -19,7 +19,7 @@ use std::io::{self, Write};
 use std::sync::mpsc;
 use std::thread;
 
-use crate::leaks::stream;
+use crate::leaks::stream::StandardError;
 use crate::record;
 use crate::sync::{AtomicU32, Ordering};
 
@@ -98,19 +98,6 @@ fn wanted() -> usize {
         .saturating_add(LEAST)
         .saturating_add(record::report_bytes())
         .min(isize::MAX.unsigned_abs())
-}
-
-/// Standard error without a lock, and without a buffer, which std's has not either.
-struct StandardError;
-
-impl Write for StandardError {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        stream::write_once(2, bytes)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
 }
 
 #[cfg(unix)]
