@@ -37,6 +37,7 @@ const PROGRAMS: &[(&str, fn())] = &[
     ("writes_a_file_and_moves", writes_a_file_and_moves),
     ("forks", forks),
     ("panics", panics),
+    ("panics_on_a_thread", panics_on_a_thread),
     ("in_a_thread_local", in_a_thread_local),
     ("in_a_static", in_a_static),
     ("out_of_a_static", out_of_a_static),
@@ -58,6 +59,7 @@ fn main() -> ExitCode {
         a_file_that_cannot_be_written_is_named_and_the_report_is_not_lost,
         a_forked_child_has_no_verdict_no_code_and_no_file,
         while_a_panic_unwinds_there_is_no_verdict,
+        what_a_panic_keeps_is_not_a_test_harnesss_alone,
         a_guard_may_be_in_a_thread_local,
         a_guard_in_a_static_reports_when_it_is_taken_out,
         a_guard_may_be_dropped_on_another_thread,
@@ -196,6 +198,14 @@ fn panics() {
     let _leaks = start(Process::new().exit_code(23));
     leak(101);
     panic!("as planned");
+}
+
+fn panics_on_a_thread() {
+    let _leaks = start(Process::new().exit_code(23));
+    thread::spawn(|| panic!("as planned"))
+        .join()
+        .expect_err("a panic");
+    leak(101);
 }
 
 thread_local! {
@@ -346,6 +356,22 @@ fn while_a_panic_unwinds_there_is_no_verdict() {
     let end = "heapledger: the program panics, so nobody has looked for leaks\n";
     assert!(text.ends_with(end), "{text}");
     assert!(!text.contains("leaked"), "{text}");
+}
+
+/// Bug prevented: a program of which a thread has panicked is told of a test harness, and there
+/// is none.
+fn what_a_panic_keeps_is_not_a_test_harnesss_alone() {
+    let mut command = Command::new(env::current_exe().expect("this program"));
+    command.env(PROGRAM, "panics_on_a_thread");
+    let output = command
+        .env("RUST_BACKTRACE", "1")
+        .output()
+        .expect("it runs");
+    let text = said(&output);
+    assert_eq!(code(&output), 23, "{text}");
+    let note = " more are held for the messages and backtraces of panics, or by a test harness \
+                for the output that it captures\n";
+    assert!(text.contains(note), "{text}");
 }
 
 /// Bug prevented: the process is ended while it is ending, which aborts it.

@@ -49,8 +49,9 @@ pub struct LeakReport {
     /// How often the code was run while it was recorded: 1 for a check, more
     /// for a steady-state check, which reports what all these runs left.
     pub runs: u32,
-    /// Blocks and bytes that the test harness holds, not the code under test:
-    /// the output that it captures.
+    /// Blocks and bytes that the code under test does not hold: the output that a
+    /// test harness captures, and what std keeps for the messages and backtraces of
+    /// panics, with a harness or without.
     pub harness: Held,
     /// Blocks and bytes that std keeps for the rest of the process, which only a
     /// check of the whole [process](super::Process) tells apart: buffers of the
@@ -527,7 +528,8 @@ fn notes(f: &mut fmt::Formatter<'_>, report: &LeakReport) -> fmt::Result {
         note(
             f,
             format_args!(
-                "{} more are held by the test harness for the output that it captures",
+                "{} more are held for the messages and backtraces of panics, or by a test \
+                 harness for the output that it captures",
                 Bytes(harness.bytes)
             ),
         )?;
