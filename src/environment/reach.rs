@@ -18,10 +18,11 @@ pub(super) fn trouble(path: &Path, is_replaced: bool) -> Option<String> {
     }
     let there = fs::metadata(path).ok();
     let shown = path.display();
+    // By its name or by what is there.
+    if is_a_folders(path) || there.as_ref().is_some_and(fs::Metadata::is_dir) {
+        return Some(format!("{shown} is a folder: name a file in it"));
+    }
     match &there {
-        Some(there) if there.is_dir() => {
-            return Some(format!("{shown} is a folder: name a file in it"));
-        }
         // Also a file that cannot be replaced can be written over.
         Some(_) if may(path, libc::W_OK) => return None,
         Some(there) if !(is_replaced && there.is_file()) => {
@@ -49,6 +50,13 @@ pub(super) fn trouble(path: &Path, is_replaced: bool) -> Option<String> {
              or name another file"
         )
     })
+}
+
+/// Whether only a folder can have this name, whether it is there by now or not.
+fn is_a_folders(path: &Path) -> bool {
+    let name = path.as_os_str().as_bytes();
+    let last = name.rsplit(|&byte| byte == b'/').next();
+    last.is_some_and(|last| matches!(last, b"" | b"." | b".."))
 }
 
 /// Whether the process may do this with what is there. True if nobody knows.
@@ -82,10 +90,16 @@ mod tests {
             itself.contains("is a folder: name a file in it"),
             "{itself}"
         );
+        // Whether the folder is made meanwhile or not.
+        for name in ["none/", "none/.", "none/.."] {
+            let why = said(name).expect("no file");
+            assert!(why.contains("is a folder: name a file in it"), "{why}");
+        }
         // The report will be where the link leads to.
         std::os::unix::fs::symlink("/proc/none", folder.join("link")).expect("a link");
         assert_eq!(said("link"), None);
         fs::write(folder.join("file"), "").expect("a file");
+        assert!(said("file/").is_some_and(|why| why.contains("is a folder: name a file in it")));
         assert!(said("file/heap.html").is_some_and(|why| why.contains("no folder")));
         assert_eq!((said("heap.html"), said("file")), (None, None));
         fs::remove_dir_all(&folder).expect("ours");
