@@ -159,6 +159,16 @@ fn program(part: &str) -> ExitCode {
             let failed = unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const none) };
             assert_eq!(failed, 0);
         }
+        "may open no files" => {
+            leaky_here();
+            let streams = libc::rlimit {
+                rlim_cur: 3,
+                rlim_max: 3,
+            };
+            // SAFETY: a limit for this process.
+            let failed = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const streams) };
+            assert_eq!(failed, 0);
+        }
         "heeds broken pipes" => {
             leaky_here();
             // SAFETY: the signal does again what it does in C programs.
@@ -518,6 +528,28 @@ fn a_program_without_names_is_told_so() {
     assert!(said.contains("strip = \"debuginfo\""), "{said}");
 }
 
+/// Bug prevented: a program whose file cannot be read any more, as without a free number for it
+/// or with other rights, is told not to strip what nobody has stripped.
+fn a_program_whose_file_cannot_be_read_is_told_so() {
+    let folder = folder("ending-unread");
+    let path = std::env::current_exe().expect("a path");
+    let note = format!(
+        "{} cannot be read (Too many open files (os error 24)): its functions have no names\n",
+        path.display()
+    );
+    let value = "leaks,exit=23,suppress=leaky_here";
+    let (code, said, _) = run("may open no files", value, &folder);
+    assert_eq!(code, Some(23), "{said}");
+    assert!(said.contains("4,444 bytes in 1 block, "), "{said}");
+    assert!(said.contains("suppressions match nothing"), "{said}");
+    assert_eq!(said.matches(&note).count(), 1, "{said}");
+    assert!(!said.contains("strip"), "{said}");
+    let value = "profile,every=1,format=text,file=/dev/stderr";
+    let (code, said, _) = run("may open no files", value, &folder);
+    assert_eq!(code, Some(OWN_CODE), "{said}");
+    assert_eq!(said.matches(&note).count(), 1, "{said}");
+}
+
 /// Bug prevented: a child that has its parent's number, as in a namespace of its
 /// own, is taken for the parent.
 fn a_forked_child_with_its_parents_number_is_a_child() {
@@ -573,6 +605,7 @@ fn main() -> ExitCode {
         with_any_address_space_left_a_guard_ends_with_its_code,
         no_signal_of_what_we_write_ends_the_program,
         a_program_without_names_is_told_so,
+        a_program_whose_file_cannot_be_read_is_told_so,
         a_forked_child_with_its_parents_number_is_a_child,
     ])
 }

@@ -332,7 +332,7 @@ impl Check {
                 });
             }
         }
-        report.unnamed_files = symbols.missed().into();
+        report.lacks(symbols.missed());
         report.merge_same_stacks();
         report.sort();
     }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 
 use crate::record::{Incomplete, Lost};
-use crate::symbols::{Frame, missed_note};
+use crate::symbols::{Frame, Missed};
 use crate::units::{Bytes, Grouped, plural};
 
 /// How many sites a failing assertion shows.
@@ -60,12 +60,15 @@ pub struct LeakReport {
     /// Blocks and bytes at sites that a suppression names.
     pub suppressed: Held,
     /// Whether the program's functions have no names, as when it was stripped of
-    /// its symbols. Then suppressions match nothing, and blocks that are the
+    /// its symbols, or its file cannot be read. Then suppressions match nothing, and blocks that are the
     /// runtime's or the harness's are among the leaks.
     pub nameless: bool,
     /// Paths of files, the program's own or libraries', whose functions have no names,
-    /// because another file is there by now, or none. Each once, in order.
+    /// because another file is there by now, or none that can be read. Each once, in order.
     pub unnamed_files: Box<[String]>,
+    /// The same, with what there is to be said of them.
+    #[cfg_attr(feature = "serde", serde(skip))]
+    missed: Box<[Missed]>,
     /// What could not be recorded. When it is not empty, the figures are too
     /// low or stacks are short.
     pub incomplete: Incomplete,
@@ -282,12 +285,19 @@ impl LeakReport {
             suppressed: Held::default(),
             nameless: false,
             unnamed_files: Box::default(),
+            missed: Box::default(),
             incomplete: Incomplete {
                 blocks: lost.blocks,
                 frames: lost.frames,
                 cut_stacks: lost.cut,
             },
         }
+    }
+
+    /// The functions in these files have no names.
+    pub(super) fn lacks(&mut self, missed: Vec<Missed>) {
+        self.unnamed_files = missed.iter().map(|file| file.path.clone()).collect();
+        self.missed = missed.into();
     }
 
     /// Leaked blocks, over all sites.
@@ -544,17 +554,21 @@ fn notes(f: &mut fmt::Formatter<'_>, report: &LeakReport) -> fmt::Result {
         )?;
     }
     if report.nameless {
+        let advice = if report.missed.iter().any(|file| file.is_program) {
+            ""
+        } else {
+            ": do not strip symbols (`strip = \"debuginfo\"` is fine)"
+        };
         note(
             f,
             format_args!(
                 "the program's functions have no names, so suppressions match nothing, and what \
-                 the standard library keeps is counted as leaked: do not strip symbols (`strip = \
-                 \"debuginfo\"` is fine)"
+                 the standard library keeps is counted as leaked{advice}"
             ),
         )?;
     }
-    for path in &*report.unnamed_files {
-        note(f, format_args!("{}", missed_note(path)))?;
+    for file in &*report.missed {
+        note(f, format_args!("{}", file.note()))?;
     }
     if report.incomplete.blocks > 0 {
         let blocks = report.incomplete.blocks;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::profile::data::{HeapProfile, StackProfile};
 use crate::record;
-use crate::symbols::{Frame, Resolved, missed_note};
+use crate::symbols::{Frame, Missed, Resolved};
 
 /// The functions at each return address of a profile: innermost first, those
 /// that were inlined included.
@@ -15,8 +15,8 @@ use crate::symbols::{Frame, Resolved, missed_note};
 #[derive(Clone, Debug, Default)]
 pub struct Names {
     known: HashMap<u64, Vec<Frame>>,
-    /// Paths of files that have no names, because another is there by now, or none.
-    missed: Vec<String>,
+    /// Files that have no names, because another is there by now, or none that can be read.
+    missed: Vec<Missed>,
 }
 
 impl Names {
@@ -54,7 +54,7 @@ impl Names {
 
     /// What is to be said of files that have no names.
     pub(crate) fn notes(&self) -> impl Iterator<Item = String> {
-        self.missed.iter().map(|path| missed_note(path))
+        self.missed.iter().map(Missed::note)
     }
 
     /// See [`HeapProfile::trimmed`].

@@ -182,16 +182,25 @@ fn files() -> Vec<File> {
 /// A file, and who reads it.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn readable(file: Mapped, is_in_list: bool) -> File {
-    let is_what_runs = file.is_what_runs();
+    let what_runs = file.is_what_runs();
+    let is_what_runs = matches!(what_runs, Ok(true));
     if file.is_program && !is_what_runs {
-        // Where it lies only `backtrace` knows.
+        let is_read = what_runs.is_ok();
+        let path = match &what_runs {
+            // Where it lies only `backtrace` knows.
+            Ok(_) => file.path,
+            Err(_) => program_for_people(),
+        };
         return File {
             start: file.start,
             end: file.end,
             bias: file.bias,
-            path: file.path,
+            path,
+            is_program: true,
+            unread: what_runs.err().map(|error| error.to_string()),
             reader: Reader::Backtrace,
-            is_there: Box::new(|| Some(true)),
+            // It may have been read before.
+            is_there: Box::new(move || is_read.then_some(true)),
         };
     }
     let (reader, read_at) = if is_what_runs {
@@ -208,8 +217,21 @@ fn readable(file: Mapped, is_in_list: bool) -> File {
         end: file.end,
         bias: file.bias,
         path: file.path.clone(),
+        is_program: is_what_runs,
+        unread: None,
         reader,
         is_there: Box::new(move || file.is_at(&read_at)),
+    }
+}
+
+/// Where the program was at the start; without `/proc`, where it would be read.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn program_for_people() -> String {
+    let path = unwind::program_at_the_start().display().to_string();
+    if path.is_empty() {
+        String::from(unwind::PROGRAM)
+    } else {
+        path
     }
 }
 

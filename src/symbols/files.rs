@@ -14,6 +14,7 @@ use core::fmt;
 
 use addr2line::{Frame as Found, Loader, gimli};
 
+use super::Missed;
 use super::frame::{Frame, Paths};
 
 /// The code of a file that is loaded.
@@ -24,6 +25,9 @@ pub(crate) struct File {
     pub(crate) bias: u64,
     /// For people, and for us if it is to be read by its path.
     pub(crate) path: String,
+    pub(crate) is_program: bool,
+    /// Why it cannot be read, in the system's words, where that is known.
+    pub(crate) unread: Option<String>,
     pub(crate) reader: Reader,
     /// Whether the file is at its path, and no other; `None` if there is none.
     pub(crate) is_there: Box<dyn Fn() -> Option<bool>>,
@@ -66,11 +70,16 @@ impl Known {
         (self.file.start..self.file.end).contains(&address)
     }
 
-    /// The path, if an address had no name because another file is there now, or none.
-    pub(super) fn missed(&self) -> Option<&str> {
+    /// The file, if an address had no name because another file is there now, or none that can
+    /// be read.
+    pub(super) fn missed(&self) -> Option<Missed> {
         // What the system has made itself has a name and no path.
-        let path = Some(self.file.path.as_str()).filter(|path| path.contains('/'));
-        path.filter(|_| self.is_missed.get())
+        let is_missed = self.is_missed.get() && self.file.path.contains('/');
+        is_missed.then(|| Missed {
+            path: self.file.path.clone(),
+            is_program: self.file.is_program,
+            why: self.file.unread.clone(),
+        })
     }
 
     /// The frames at a return address in it, innermost first; none without names. `ask` asks

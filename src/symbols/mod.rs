@@ -92,13 +92,13 @@ impl Symbols {
         Self { files, ..self }
     }
 
-    /// The paths of the files in which addresses were looked up and have no name, because
-    /// another file is there by now, or none; each once, in order.
-    pub(crate) fn missed(&self) -> Vec<String> {
+    /// The files in which addresses were looked up and have no name, because another file is
+    /// there by now, or none that can be read; each once, in the order of their paths.
+    pub(crate) fn missed(&self) -> Vec<Missed> {
         #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
         {
             let missed = self.files.iter().filter_map(files::Known::missed);
-            let mut missed: Vec<String> = missed.map(String::from).collect();
+            let mut missed: Vec<Missed> = missed.collect();
             missed.sort_unstable();
             missed.dedup();
             missed
@@ -185,13 +185,25 @@ impl Default for Symbols {
     }
 }
 
-/// What a report says of a file that is [missed](Symbols::missed).
-pub(crate) fn missed_note(path: &str) -> String {
-    let path = path.replace(char::is_control, " ");
-    format!(
-        "{path} was replaced or removed while it was in use, or cannot be read: its functions \
-         have no names"
-    )
+/// A file whose functions have [no names](Symbols::missed).
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Missed {
+    pub(crate) path: String,
+    pub(crate) is_program: bool,
+    /// Why it cannot be read, in the system's words, where that is known.
+    why: Option<String>,
+}
+
+impl Missed {
+    /// What a report says of it.
+    pub(crate) fn note(&self) -> String {
+        let path = self.path.replace(char::is_control, " ");
+        let what = match &self.why {
+            Some(why) => format!("cannot be read ({why})"),
+            None => String::from("was replaced or removed while it was in use, or cannot be read"),
+        };
+        format!("{path} {what}: its functions have no names")
+    }
 }
 
 /// What `backtrace` knows of a return address, innermost first.

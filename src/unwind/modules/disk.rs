@@ -6,6 +6,7 @@
 use core::ffi::CStr;
 use std::ffi::OsStr;
 use std::fs::{self, File};
+use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
@@ -59,19 +60,26 @@ pub(super) fn program() -> String {
 
 impl Mapped {
     /// Whether it is the program, and no loader of programs that was started with it.
-    pub(crate) fn is_what_runs(&self) -> bool {
-        self.running().is_some()
+    ///
+    /// An error when the program's file cannot be read: with fewer rights than at the start,
+    /// without `/proc`, without a free number for an open file.
+    pub(crate) fn is_what_runs(&self) -> io::Result<bool> {
+        Ok(self.running()?.is_some())
     }
 
     /// What the system says of the file that runs, if that is this one.
-    fn running(&self) -> Option<fs::Metadata> {
-        let running = fs::metadata(PROGRAM).ok().filter(|_| self.is_program)?;
+    fn running(&self) -> io::Result<Option<fs::Metadata>> {
+        if !self.is_program {
+            return Ok(None);
+        }
+        let file = File::open(PROGRAM)?;
+        let running = file.metadata()?;
         let is_it = if self.build_id.is_empty() {
             inode_at(self.start).is_none_or(|inode| inode == running.ino())
         } else {
-            File::open(PROGRAM).is_ok_and(|file| build_id(&file).as_ref() == Some(&self.build_id))
+            build_id(&file).as_ref() == Some(&self.build_id)
         };
-        is_it.then_some(running)
+        Ok(is_it.then_some(running))
     }
 
     /// Whether the file at this path is the one that is in memory here; `None` when there is
@@ -82,7 +90,7 @@ impl Mapped {
             return Some(false);
         }
         let file = File::open(path).ok()?;
-        if let Some(running) = self.running() {
+        if let Ok(Some(running)) = self.running() {
             return Some((here.dev(), here.ino()) == (running.dev(), running.ino()));
         }
         if !self.build_id.is_empty() {
