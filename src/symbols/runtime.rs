@@ -10,6 +10,9 @@ const PRINT: &str = "std::io::stdio::print_to_buffer_if_capture_used";
 /// What std passes through when it prints the message of a panic.
 const HOOK: &str = "std::panicking::default_hook";
 
+/// Where std has the standard streams: a file, and a path where there is none.
+const STREAMS: (&str, &str) = ("io/stdio.rs", "std::io::stdio::");
+
 impl Resolved {
     /// Whether the block belongs to the output that a test harness captures.
     pub fn is_output_capture(&self) -> bool {
@@ -45,11 +48,21 @@ impl Resolved {
         // Without files, the program's own initialisers of thread locals cannot be told from the
         // part of std that they are inlined into.
         let destructors = "std::sys::thread_local::destructors::";
-        self.of_std().any(|frame| {
-            lies_in(frame, "io/stdio.rs", "std::io::stdio::")
+        let is_kept = |frame| {
+            is_maker_of_streams(frame)
                 || lies_in(frame, "sys/thread_local/", destructors)
                 || is_before_main(frame)
-        })
+        };
+        self.of_std().any(is_kept) || self.is_made_once_for_streams()
+    }
+
+    /// Whether the standard streams' code has it made by an initialiser that runs once.
+    ///
+    /// What is read from standard input grows within the same code, but is the program's:
+    /// no initialiser runs there, or it is the program's own, around the reading.
+    fn is_made_once_for_streams(&self) -> bool {
+        let mut around = self.of_std().skip_while(|frame| !is_once(frame));
+        around.any(|frame| lies_in(frame, STREAMS.0, STREAMS.1))
     }
 
     /// Whether the block is one that std keeps for a thread, from its start to
@@ -71,6 +84,28 @@ impl Resolved {
     fn of_std(&self) -> impl Iterator<Item = &Frame> {
         self.frames().iter().take_while(|frame| is_of_std(frame))
     }
+}
+
+/// Whether the function makes a standard stream's buffer and nothing else, for stacks
+/// without the initialiser's frames, which may be inlined into it.
+fn is_maker_of_streams(frame: &Frame) -> bool {
+    let makers = ["stdin", "STDIN", "stdout", "STDOUT", "cleanup"];
+    let path = frame.function().trim_start_matches('<');
+    let name = path.strip_prefix(STREAMS.1);
+    let is_maker = |name: &str| makers.iter().any(|maker| name.starts_with(maker));
+    name.is_some_and(is_maker) && lies_in(frame, STREAMS.0, STREAMS.1)
+}
+
+/// Whether the frame is of what runs an initialiser once.
+fn is_once(frame: &Frame) -> bool {
+    let parts = [
+        ("sync/once_lock.rs", "std::sync::once_lock::"),
+        ("sync/once.rs", "std::sync::once::"),
+        ("sync/poison/once.rs", "std::sync::poison::once::"),
+        ("sys/sync/once/", "std::sys::sync::once::"),
+    ];
+    let mut parts = parts.iter();
+    parts.any(|(file, path)| lies_in(frame, file, path))
 }
 
 fn is_of_std(frame: &Frame) -> bool {
@@ -234,6 +269,34 @@ mod tests {
         assert!(stack.is_output_capture());
     }
 
+    /// Bug prevented: what is read from standard input is taken for std's buffer, also within
+    /// an initialiser of the program's own.
+    #[test]
+    fn a_stream_s_buffer_is_what_its_initialiser_makes() {
+        let once = "<std::sys::sync::once::futex::Once>::call";
+        let closure = "<std::sync::once::Once>::call_once_force::<app::main::{closure#0}>";
+        let read = "<std::io::stdio::Stdin as std::io::Read>::read_to_string";
+        let print = "std::io::stdio::_print";
+        for (functions, kept) in [
+            ([closure, once, print, "app::main"], true),
+            (
+                [VEC, once, "std::io::stdio::cleanup", "std::rt::cleanup"],
+                true,
+            ),
+            ([VEC, "std::io::read_until", read, "app::main"], false),
+            ([VEC, read, closure, once], false),
+            ([closure, once, "app::main", print], false),
+        ] {
+            assert_eq!(bare(&functions).is_kept_by_std(), kept, "{functions:?}");
+        }
+        let read = [("read_line", "std/src/io/stdio.rs")];
+        let lines = [("next<StdinLock>", "std/src/io/mod.rs")];
+        assert!(!with_files(&[read, lines].concat()).is_kept_by_std());
+        let once = [("call_once", "std/src/sync/poison/once.rs")];
+        assert!(!with_files(&[read, once].concat()).is_kept_by_std());
+        assert!(with_files(&[once, read].concat()).is_kept_by_std());
+    }
+
     /// Bugs prevented: standard input's buffer and a thread's handle are leaks where there is
     /// no debug information; and what the program's own initialiser of a thread local leaks is
     /// none there, as it is inlined into std.
@@ -247,6 +310,11 @@ mod tests {
         for (functions, kept, of_a_thread) in [
             ([VEC, "std::io::stdio::stdin", "app::main"], true, false),
             ([VEC, stdin, "app::main"], true, false),
+            (
+                [VEC, "<std::io::stdio::Stdin>::read_line", "app::main"],
+                false,
+                false,
+            ),
             ([VEC, local, "app::main"], true, false),
             ([VEC, initialiser, "app::main"], false, false),
             ([VEC, thread, "app::main"], false, true),
@@ -279,7 +347,11 @@ mod tests {
             let found = (stack.is_kept_by_std(), stack.is_of_a_thread());
             assert_eq!(found, (kept, of_a_thread), "{functions:?}");
         }
-        let stdin = with_files(&[("get_or_init", "std/src/io/stdio.rs")]);
+        let stdin = with_files(&[
+            ("{closure#0}", "std/src/io/stdio.rs"),
+            ("get_or_init", "std/src/sync/once_lock.rs"),
+            ("stdin", "std/src/io/stdio.rs"),
+        ]);
         assert!(stdin.is_kept_by_std() && !stdin.is_of_a_thread());
         let rt = with_files(&[("init", "std/src/rt.rs")]);
         let cell = with_files(&[("init", "std/src/sync/once_lock.rs")]);
