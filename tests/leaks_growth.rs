@@ -166,6 +166,73 @@ fn what_a_late_run_keeps_once_is_none_however_it_was_made() {
     }));
 }
 
+#[inline(never)]
+fn remember() {
+    std::mem::forget(black_box(vec![1_u8; 50]));
+    black_box(());
+}
+
+#[inline(never)]
+fn remember_below(depth: u32) {
+    if depth == 0 {
+        remember();
+    } else {
+        remember_below(depth - 1);
+    }
+    black_box(());
+}
+
+/// Bug prevented: a line that leaks in each run is not found, as each run comes to it on
+/// another way, so that no stack is there twice.
+#[test]
+fn a_leak_that_each_run_reaches_on_another_way_is_found() {
+    for (warm_up, runs) in [(0, 8), (2, 13), (5, 20)] {
+        let mut depth = 0;
+        let report = found(Check::new().run_steady(warm_up, runs, || {
+            depth += 1;
+            remember_below(depth);
+        }));
+        assert_eq!(report.blocks(), u64::from(runs), "{report}");
+        assert_eq!(report.growth().bytes_per_run().to_bits(), 50_f64.to_bits());
+    }
+}
+
+/// Bug prevented: what several ways make once each, at one line, is taken for a leak in each
+/// run.
+#[test]
+fn what_several_ways_keep_once_is_no_growth() {
+    for late in [6, 10] {
+        let mut run = 0;
+        quiet(Check::new().run_steady(0, 10, || {
+            run += 1;
+            if run == 2 || run == late {
+                remember_below(run);
+                remember_below(run + 20);
+            }
+        }));
+    }
+    // As many as before, though always on ways of their own.
+    let mut kept = std::collections::VecDeque::with_capacity(10);
+    let mut run = 0;
+    quiet(Check::new().run_steady(0, 20, || {
+        run += 1;
+        kept.push_back(made_below(run));
+        if kept.len() > 5 {
+            kept.pop_front();
+        }
+    }));
+}
+
+#[inline(never)]
+fn made_below(depth: u32) -> Vec<u8> {
+    let made = if depth == 0 {
+        black_box(vec![1_u8; 50])
+    } else {
+        made_below(depth - 1)
+    };
+    black_box(made)
+}
+
 /// Bug prevented: a check in each run, of which each has a middle of its own, hides what
 /// grows around it.
 #[test]
