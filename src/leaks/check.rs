@@ -1,17 +1,19 @@
 //! A leak check: its settings, its guard and its verdict.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::time::Instant;
 
 use crate::error::Error;
 use crate::installed;
 use crate::leaks::ending::await_ending_threads;
 use crate::leaks::report::{Growth, Held, LeakReport, LeakSite};
+use crate::leaks::stacks::Stacks;
 use crate::leaks::steady::{Grown, Half};
 use crate::leaks::suppress::Pattern;
 use crate::reading::or_panic;
 use crate::record::{self, Everyone, Lost, Recording, Survivor, Visit};
-use crate::symbols::{Frame, Origin, Symbols};
+use crate::symbols::{Frame, Origin};
 
 /// The settings of a leak check.
 ///
@@ -268,7 +270,8 @@ impl Check {
         let mut half = None;
         let mut look = || {
             half = record::quietly(|| {
-                await_ending_threads(|| guard.recording.survivors(), &mut record::symbols());
+                let mut stacks = Stacks::new(record::symbols());
+                await_ending_threads(|| guard.recording.survivors(), &mut stacks);
                 Some(Half::new(guard.recording.look()))
             });
         };
@@ -284,8 +287,8 @@ impl Check {
     fn judge_end(&self, scene: Scene, runs: Runs<'_>) -> Result<(), LeakReport> {
         // First: whoever looks up names elsewhere is waited for.
         let end = Instant::now();
-        let mut symbols = record::symbols();
-        await_ending_threads(|| scene.survivors(), &mut symbols);
+        let mut stacks = Stacks::new(record::symbols());
+        await_ending_threads(|| scene.survivors(), &mut stacks);
         let is_process = scene.is_process();
         let (mut survivors, lost) = scene.finish();
         let waited_ms = u32::try_from(end.elapsed().as_millis()).unwrap_or(u32::MAX);
@@ -293,7 +296,7 @@ impl Check {
             survivor.age_ms = survivor.age_ms.saturating_sub(waited_ms);
         }
         let mut report = LeakReport::empty(runs.count(), &lost);
-        self.sort_into(&mut report, symbols, &survivors, is_process, runs);
+        self.sort_into(&mut report, stacks, &survivors, is_process, runs);
         // What could not be recorded may have leaked: no check passes without having seen.
         let allowed = self.allows(&report) && report.incomplete.blocks == 0;
         if allowed { Ok(()) } else { Err(report) }
@@ -303,27 +306,29 @@ impl Check {
     fn sort_into(
         &self,
         report: &mut LeakReport,
-        mut symbols: Symbols,
+        mut stacks: Stacks,
         survivors: &[Survivor],
         is_process: bool,
         runs: Runs<'_>,
     ) {
         // Otherwise there is nothing to name.
-        report.nameless = !survivors.is_empty() && !symbols.has_names();
-        let mut stack_of = |node| {
-            let (addresses, _) = record::frames(node);
-            symbols.stack(&addresses)
-        };
-        let mut grown = runs.growth(survivors, |node| stack_of(node).trimmed());
-        for (node, group) in by_node(survivors) {
+        report.nameless = !survivors.is_empty() && !stacks.symbols().has_names();
+        let mut grown = runs.growth(survivors, |node| stacks.whole(node).trimmed());
+        let mut looks: HashMap<u32, Group> = HashMap::new();
+        for (node, mut group) in by_node(survivors) {
             let growth = match &mut grown {
                 None => Some(Growth::of_one(group.blocks, group.bytes)),
                 Some(grown) => grown.take(node),
             };
-            let Some(growth) = growth else {
-                continue;
-            };
-            let whole = stack_of(node);
+            if let Some(growth) = growth {
+                group.growth = growth;
+                group.add_to(looks.entry(stacks.look(node)));
+            }
+        }
+        // Those that look the same once trimmed are one site, too.
+        let mut sites: HashMap<Vec<Frame>, Group> = HashMap::new();
+        for (look, group) in looks {
+            let whole = stacks.whole(look);
             let stack = whole.trimmed();
             if whole.is_output_capture() {
                 report.harness.add(&group);
@@ -332,18 +337,12 @@ impl Check {
             } else if self.suppresses(&stack) {
                 report.suppressed.add(&group);
             } else {
-                report.sites.push(LeakSite {
-                    blocks: group.blocks,
-                    bytes: group.bytes,
-                    growth,
-                    oldest_ms: group.oldest_ms,
-                    youngest_ms: group.youngest_ms,
-                    stack,
-                });
+                group.add_to(sites.entry(stack));
             }
         }
-        report.lacks(symbols.missed());
-        report.merge_same_stacks();
+        let sites = sites.into_iter().map(|(stack, group)| group.at(stack));
+        report.sites.extend(sites);
+        report.lacks(stacks.symbols().missed());
         report.sort();
     }
 
@@ -509,8 +508,34 @@ impl Runs<'_> {
 pub(super) struct Group {
     blocks: u64,
     bytes: u64,
+    growth: Growth,
     oldest_ms: u32,
     youngest_ms: u32,
+}
+
+impl Group {
+    /// Makes one group of this and what is there.
+    fn add_to<K>(self, entry: Entry<'_, K, Self>) {
+        let add = |sum: &mut Self| {
+            sum.blocks += self.blocks;
+            sum.bytes += self.bytes;
+            sum.growth = sum.growth.plus(self.growth);
+            sum.oldest_ms = sum.oldest_ms.max(self.oldest_ms);
+            sum.youngest_ms = sum.youngest_ms.min(self.youngest_ms);
+        };
+        entry.and_modify(add).or_insert(self);
+    }
+
+    fn at(self, stack: Vec<Frame>) -> LeakSite {
+        LeakSite {
+            blocks: self.blocks,
+            bytes: self.bytes,
+            growth: self.growth,
+            oldest_ms: self.oldest_ms,
+            youngest_ms: self.youngest_ms,
+            stack,
+        }
+    }
 }
 
 impl Held {
@@ -527,6 +552,7 @@ fn by_node(survivors: &[Survivor]) -> HashMap<u32, Group> {
         let group = groups.entry(survivor.node).or_insert(Group {
             blocks: 0,
             bytes: 0,
+            growth: Growth::default(),
             oldest_ms: age,
             youngest_ms: age,
         });

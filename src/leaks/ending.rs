@@ -4,8 +4,8 @@ use core::time::Duration;
 use std::collections::HashMap;
 use std::time::Instant;
 
-use crate::record::{self, Survivor};
-use crate::symbols::Symbols;
+use crate::leaks::stacks::Stacks;
+use crate::record::Survivor;
 
 /// How long a thread may take to end after what it did last. Only a check that
 /// has threads alive waits so long.
@@ -22,13 +22,13 @@ const LAST_PAUSE: Duration = Duration::from_millis(50);
 /// a message from a thread that was not joined comes before its end. For a
 /// moment such a thread still holds its handle, which is no leak. One that goes
 /// on for longer is reported.
-pub(super) fn await_ending_threads(survivors: impl Fn() -> Vec<Survivor>, symbols: &mut Symbols) {
+pub(super) fn await_ending_threads(survivors: impl Fn() -> Vec<Survivor>, stacks: &mut Stacks) {
     let mut known = HashMap::new();
     let mut is_of_a_thread = |survivor: &Survivor| {
-        *known.entry(survivor.node).or_insert_with(|| {
-            let (addresses, _) = record::frames(survivor.node);
-            symbols.stack(&addresses).is_of_a_thread()
-        })
+        let look = stacks.look(survivor.node);
+        *known
+            .entry(look)
+            .or_insert_with(|| stacks.whole(look).is_of_a_thread())
     };
     if !survivors().iter().any(&mut is_of_a_thread) {
         return;

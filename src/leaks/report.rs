@@ -1,8 +1,6 @@
 //! What a leak check has found, as plain data and for people.
 
 use core::fmt;
-use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 
 use crate::record::{Incomplete, Lost};
 use crate::symbols::{Frame, Missed};
@@ -182,7 +180,7 @@ impl Growth {
         core::mem::replace(self, none)
     }
 
-    fn plus(self, other: Self) -> Self {
+    pub(super) fn plus(self, other: Self) -> Self {
         Self {
             blocks: self.blocks + other.blocks,
             bytes: self.bytes + other.bytes,
@@ -375,25 +373,6 @@ impl LeakReport {
     /// ```
     pub fn bytes_per_run(&self) -> f64 {
         self.growth().bytes_per_run()
-    }
-
-    /// Makes one site of those that look the same once trimmed.
-    pub(super) fn merge_same_stacks(&mut self) {
-        let mut merged: HashMap<Vec<Frame>, LeakSite> = HashMap::new();
-        for site in self.sites.drain(..) {
-            match merged.entry(site.stack.clone()) {
-                Entry::Vacant(place) => drop(place.insert_entry(site)),
-                Entry::Occupied(mut place) => {
-                    let sum = place.get_mut();
-                    sum.blocks += site.blocks;
-                    sum.bytes += site.bytes;
-                    sum.growth = sum.growth.plus(site.growth);
-                    sum.oldest_ms = sum.oldest_ms.max(site.oldest_ms);
-                    sum.youngest_ms = sum.youngest_ms.min(site.youngest_ms);
-                }
-            }
-        }
-        self.sites.extend(merged.into_values());
     }
 
     pub(super) fn sort(&mut self) {

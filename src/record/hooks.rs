@@ -189,6 +189,11 @@ pub(crate) fn frames(node: u32) -> (Vec<u64>, bool) {
     (addresses, next == unwind::ROOT)
 }
 
+/// The parent of a node, and the address that it adds to its parent's; `None` where a stack begins.
+pub(crate) fn call(node: u32) -> Option<(u32, u64)> {
+    TREE.node(node)
+}
+
 /// The stack of the calling thread, for a record of this recording.
 pub(super) fn capture(thread: &Thread, tag: Option<Tag>) -> u32 {
     let capture = thread

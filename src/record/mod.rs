@@ -106,7 +106,7 @@ pub(crate) use blocks::{New, allocated, concerns, freed, may_concern};
 #[cfg(not(loom))]
 pub(crate) use estimate::report_bytes;
 #[cfg(not(loom))]
-pub(crate) use hooks::{Lost, frames, mapped, note_site, prepare_sites};
+pub(crate) use hooks::{Lost, call, frames, mapped, note_site, prepare_sites};
 #[cfg(not(loom))]
 pub use incomplete::Incomplete;
 #[cfg(all(not(loom), target_os = "linux"))]

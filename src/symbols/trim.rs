@@ -30,6 +30,11 @@ impl Resolved {
         &self.frames
     }
 
+    /// The same, to keep.
+    pub(crate) fn into_frames(self) -> Vec<Frame> {
+        self.frames
+    }
+
     /// Those that people want to see: see [`shown`].
     pub fn trimmed(&self) -> Vec<Frame> {
         let frames: Vec<&Frame> = self.frames.iter().collect();

@@ -1,0 +1,96 @@
+//! The stacks of many blocks, of which most look the same.
+//!
+//! ```text
+//!   main ── walk:7 ── walk:8 ── leaf:3       nodes 1, 2, 3, 4
+//!               └──── walk:8 ── leaf:3       nodes 5, 6: another call on line 8
+//!
+//!   look(4) = look(6) = 4                    as look(3) = look(5) = 3
+//! ```
+//!
+//! A walk through a tree leaks millions of blocks with as many stacks, which are hundreds of
+//! calls deep. Whoever makes the names of all these before he puts together what looks the same
+//! takes hundreds of times the memory that recording them took. So a node is told apart by
+//! two numbers: what its parent looks like, and what the call looks like. Names are made of
+//! the first node of each look alone.
+
+use std::collections::HashMap;
+
+use crate::record;
+use crate::symbols::{Frame, Resolved, Symbols};
+
+/// The look of stacks without any call.
+const NOTHING: u32 = 0;
+
+/// Stacks by their nodes.
+#[derive(Debug)]
+pub(super) struct Stacks {
+    symbols: Symbols,
+    /// The looks of nodes: of each, the first node that was found to look so.
+    looks: HashMap<u32, u32>,
+    /// That node by its parent's look and its call's.
+    firsts: HashMap<(u32, u32), u32>,
+    calls: Calls,
+}
+
+/// What calls look like.
+#[derive(Debug, Default)]
+struct Calls {
+    by_address: HashMap<u64, u32>,
+    by_frames: HashMap<Vec<Frame>, u32>,
+}
+
+impl Calls {
+    /// The same number for addresses with the same functions and lines.
+    fn look(&mut self, address: u64, symbols: &mut Symbols) -> u32 {
+        *self.by_address.entry(address).or_insert_with(|| {
+            let frames = symbols.stack(&[address]).into_frames();
+            // No more than there are addresses of calls in a tree whose nodes a `u32` counts.
+            let next = u32::try_from(self.by_frames.len()).unwrap_or(u32::MAX);
+            *self.by_frames.entry(frames).or_insert(next)
+        })
+    }
+}
+
+impl Stacks {
+    /// None yet, to be named by these.
+    pub(super) fn new(symbols: Symbols) -> Self {
+        Self {
+            symbols,
+            looks: HashMap::new(),
+            firsts: HashMap::new(),
+            calls: Calls::default(),
+        }
+    }
+
+    pub(super) fn symbols(&self) -> &Symbols {
+        &self.symbols
+    }
+
+    /// A node whose stack has the same frames; the same one for all that have them.
+    pub(super) fn look(&mut self, node: u32) -> u32 {
+        let mut unknown = Vec::new();
+        let mut at = node;
+        let mut look = loop {
+            if let Some(&look) = self.looks.get(&at) {
+                break look;
+            }
+            let Some((parent, address)) = record::call(at) else {
+                break NOTHING;
+            };
+            unknown.push((at, address));
+            at = parent;
+        };
+        for (node, address) in unknown.into_iter().rev() {
+            let call = self.calls.look(address, &mut self.symbols);
+            look = *self.firsts.entry((look, call)).or_insert(node);
+            self.looks.insert(node, look);
+        }
+        look
+    }
+
+    /// The frames of a node's stack.
+    pub(super) fn whole(&mut self, node: u32) -> Resolved {
+        let (addresses, _) = record::frames(node);
+        self.symbols.stack(&addresses)
+    }
+}
