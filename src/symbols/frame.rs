@@ -3,7 +3,7 @@
 use core::fmt;
 use std::path::{Path, PathBuf};
 
-use crate::symbols::origin::Origin;
+use crate::symbols::origin::{Origin, own_file};
 
 /// A function in a stack, inlined or called, with the line it was at.
 ///
@@ -48,10 +48,12 @@ impl Frame {
     ) -> Self {
         let function = function.unwrap_or_else(|| String::from(NAMELESS));
         let origin = Origin::of(&function, file);
+        // A line of another file says nothing of the function either.
+        let own = own_file(&function, file);
         Self {
             function,
-            file: file.map(|file| paths.shorten(file)),
-            line,
+            file: own.map(|file| paths.shorten(file)),
+            line: line.filter(|_| own == file),
             origin,
             inlined: false,
         }
@@ -320,6 +322,21 @@ mod tests {
             // For programs they are as they were.
             assert_eq!((frame.function(), frame.file()), (function, file));
         }
+    }
+
+    /// Bug prevented: a line of std's is shown as that of the program's function that it was
+    /// inlined into.
+    #[test]
+    fn a_file_of_std_s_is_not_that_of_a_function_of_the_program_s() {
+        let file = Path::new("/rustc/abc/library/alloc/src/raw_vec/mod.rs");
+        let frame = |name| {
+            let name = Some(String::from(name));
+            Frame::new(name, Some(file), Some(7), &Paths::default())
+        };
+        assert_eq!(frame("app::make").to_string(), "app::make");
+        assert_eq!(frame("app::make").line(), None);
+        let grow = "alloc::raw_vec::finish_grow at library/alloc/src/raw_vec/mod.rs:7";
+        assert_eq!(frame("alloc::raw_vec::finish_grow").to_string(), grow);
     }
 
     /// Bug prevented: a program's file cut short because a folder above it is

@@ -39,6 +39,7 @@ impl Origin {
         if is_allocator(function) || file.is_some_and(is_own_source) {
             return Self::Allocator;
         }
+        let file = own_file(function, file);
         let is_rust = file.is_some_and(|file| file.extension().is_some_and(|kind| kind == "rs"));
         let Some(file) = file.and_then(Path::to_str) else {
             return if is_std(function) {
@@ -60,6 +61,54 @@ impl Origin {
             Self::User
         }
     }
+}
+
+/// The file, unless it cannot be that of the function: one of std's, and the function is not.
+///
+/// Some function of std's was inlined into it then, and of its own file nothing is known: the
+/// line tables are in the program, and which functions were inlined may be told in a file apart
+/// (`-C split-debuginfo=unpacked`), which is not found everywhere.
+pub(super) fn own_file<'a>(function: &str, file: Option<&'a Path>) -> Option<&'a Path> {
+    let is_callee_s = |file: &str| is_std_source(function, file) && !may_be_in(function, file);
+    file.filter(|file| !file.to_str().is_some_and(is_callee_s))
+}
+
+/// Whether the function may be in this file of std's, by its path: in doubt it may.
+fn may_be_in(function: &str, file: &str) -> bool {
+    let is_other_s = |path: &str| {
+        crate_of(path).is_some_and(|name| {
+            let lies = |name: &str| file.contains(&format!("/{name}/src/"));
+            // std has crates for itself, and what lies beside it has.
+            !is_in_std(path) && name != "__rustc" && !lies(name) && !lies(&name.replace('_', "-"))
+        })
+    };
+    // What this macro makes of a variable are functions of the program's, and all std's.
+    if file.contains("/std/src/thread/local") || file.contains("/std/src/sys/thread_local/") {
+        return true;
+    }
+    match implementation(function) {
+        None => !is_other_s(function),
+        // Only std implements functions for pointers, whatever they point to.
+        Some((of, None)) => function.starts_with("<*") || !is_other_s(of),
+        // A trait of std's has methods of its own, and implementations for all types, which both
+        // lie beside it.
+        Some((of, Some(of_trait))) => {
+            !is_other_s(of_trait) && (!is_other_s(of) || lies_beside(of_trait, file))
+        }
+    }
+}
+
+/// Whether the file is of the same module right below its crate as this trait of std's.
+fn lies_beside(of_trait: &str, file: &str) -> bool {
+    let path = of_trait.trim_start_matches('<').split_once("::");
+    let (Some(name), Some((_, rest))) = (crate_of(of_trait), path) else {
+        // Inside of what std implements for `[T]` and its like.
+        return true;
+    };
+    let module = rest.split("::").next().unwrap_or_default();
+    let module = format!("/{name}/src/{module}");
+    let rest = file.split_once(&module).map(|(_, rest)| rest);
+    rest.is_some_and(|rest| rest.starts_with(['/', '.']))
 }
 
 /// Whether the function is ours or the compiler's shim before it.
@@ -112,7 +161,7 @@ fn is_std(function: &str) -> bool {
         return is_in_std(function);
     };
     // Of two crates that an implementation may stand in, std must be both, or the only one.
-    implemented.is_none_or(is_in_std) && (is_in_std(of) || !has_crate(of))
+    implemented.is_none_or(is_in_std) && (is_in_std(of) || crate_of(of).is_none())
 }
 
 /// Whether the path begins with one of std's crates.
@@ -122,11 +171,12 @@ fn is_in_std(path: &str) -> bool {
     crates.iter().any(|name| path.starts_with(name))
 }
 
-/// Whether the type is some crate's: `[u8]`, `fn()` and `T` are nobody's.
-fn has_crate(of: &str) -> bool {
-    let path = of.trim_start_matches('<');
-    path.trim_start_matches(|c: char| c.is_alphanumeric() || c == '_')
-        .starts_with("::")
+/// The crate of a path; `[u8]`, `fn()` and `T` are nobody's.
+fn crate_of(path: &str) -> Option<&str> {
+    let path = path.trim_start_matches('<');
+    let end = path.find(|c: char| !c.is_alphanumeric() && c != '_')?;
+    let (name, rest) = path.split_at(end);
+    (!name.is_empty() && rest.starts_with("::")).then_some(name)
 }
 
 /// The type that `<type>::function` and `<type as trait>::function` belong to,
@@ -283,6 +333,103 @@ mod tests {
                 Origin::Std,
             ),
         ]);
+    }
+
+    /// Bug prevented: where the files with the debug information are not found, the program's
+    /// function into which one of std's was inlined is std's, and cut off its stacks.
+    #[test]
+    fn a_function_of_the_program_s_in_a_file_of_std_s_is_known_by_its_name() {
+        let raw_vec = Some("/rustc/abc/library/alloc/src/raw_vec/mod.rs");
+        let installed = Some("/x/lib/rustlib/src/rust/library/alloc/src/alloc.rs");
+        let iterator = Some("/rustc/abc/library/core/src/iter/traits/iterator.rs");
+        for file in [raw_vec, installed, iterator] {
+            assert_origins(
+                &[
+                    "app::f",
+                    "app::f::<alloc::vec::Vec<u8>>",
+                    "app::f::{closure#0}",
+                    "app::f::{{closure}}",
+                    "<app::T>::m",
+                    "<app::T as app::Tr>::m",
+                    "<app::T as core::clone::Clone>::clone",
+                    "<&app::T as core::cmp::PartialEq>::eq",
+                    "<alloc::vec::Vec<u8> as app::Tr>::m",
+                    "<T as app::Tr>::m",
+                    "app::_::<impl core::clone::Clone for app::T>::clone",
+                    "hashbrown::raw::RawTable<T,A>::reserve_rehash",
+                    "test::is_a_test_in_tests_test_rs",
+                ]
+                .map(|function| (function, file, Origin::Unknown)),
+            );
+        }
+        let fmt = Some("/rustc/abc/library/core/src/fmt/mod.rs");
+        let convert = Some("/rustc/abc/library/core/src/convert/mod.rs");
+        let function = Some("/rustc/abc/library/core/src/ops/function.rs");
+        let io = Some("/rustc/abc/library/std/src/io/mod.rs");
+        let local = Some("/rustc/abc/library/std/src/sys/thread_local/native/mod.rs");
+        assert_origins(
+            &[
+                ("<alloc::vec::Vec<app::T>>::push", raw_vec),
+                ("alloc::vec::Vec<T,A>::push", raw_vec),
+                ("core::ptr::drop_in_place::<app::T>", raw_vec),
+                ("<[app::T]>::to_vec", raw_vec),
+                ("<*const app::T>::add", raw_vec),
+                ("<(app::T, u8) as core::clone::Clone>::clone", raw_vec),
+                ("<alloc::vec::Vec<app::T> as core::clone::Clone>::clone", fmt),
+                ("<&app::T as core::fmt::Debug>::fmt", fmt),
+                ("<&T as core::fmt::Debug>::fmt", fmt),
+                (
+                    "<core::iter::adapters::map::Map<I, app::f::{closure#0}> as core::iter::traits::iterator::Iterator>::next",
+                    raw_vec,
+                ),
+                (
+                    "core::ops::function::FnOnce::call_once::<app::f::{closure#0}, ()>",
+                    raw_vec,
+                ),
+                (
+                    "<app::f::{closure#0} as core::ops::function::FnOnce<()>>::call_once::{shim:vtable#0}",
+                    function,
+                ),
+                // What std's traits have for all types.
+                ("<app::T as core::convert::Into<app::U>>::into", convert),
+                (
+                    "<app::T as core::iter::traits::iterator::Iterator>::collect::<alloc::vec::Vec<u8>>",
+                    iterator,
+                ),
+                ("<app::T as std::io::Write>::write_all", io),
+                ("app::KEY::{constant#0}::{closure#0}", local),
+                (
+                    "<app::T as <[_]>::to_vec_in::ConvertVec>::to_vec::<alloc::alloc::Global>",
+                    Some("/rustc/abc/library/alloc/src/slice.rs"),
+                ),
+                (
+                    "<app::T as alloc::slice::hack::ConvertVec>::to_vec",
+                    Some("/rustc/abc/library/alloc/src/slice.rs"),
+                ),
+                // Bare names, of what was inlined where there are line tables only.
+                ("push<app::T, alloc::alloc::Global>", raw_vec),
+                ("{closure#0}", raw_vec),
+                ("rust_eh_personality", io),
+                // std's other crates.
+                ("__rustc::rust_begin_unwind", io),
+                (
+                    "test::run_test",
+                    Some("/rustc/abc/library/test/src/lib.rs"),
+                ),
+                (
+                    "compiler_builtins::mem::memcpy",
+                    Some("/rustc/abc/library/compiler-builtins/compiler-builtins/src/mem/mod.rs"),
+                ),
+                (
+                    "rustc_middle::ty::walk",
+                    Some("/rustc/abc/compiler/rustc_middle/src/ty/walk.rs"),
+                ),
+            ]
+            .map(|(function, file)| (function, file, Origin::Std)),
+        );
+        // Derived, in the program's own file.
+        let clone = "<app::T as core::clone::Clone>::clone";
+        assert_origins(&[(clone, Some("src/main.rs"), Origin::User)]);
     }
 
     #[test]
