@@ -164,8 +164,8 @@ fn files() -> Vec<File> {
         let [early, later] = all();
         let first = FIRST.get_or_init(|| {
             // In this order: what was there before it was asked is in its list.
-            let [_, files] = all();
-            if is_first_asked() { files } else { Vec::new() }
+            let looked = all();
+            in_list(looked, is_first_asked())
         });
         let early = early.into_iter().map(|file| (file, true));
         let later = later.into_iter().map(|file| {
@@ -177,6 +177,18 @@ fn files() -> Vec<File> {
             .map(|(file, is)| readable(file, is))
             .collect()
     })
+}
+
+/// What is in the list of `backtrace` for certain, of the files from the start and the later
+/// ones that were there before it was asked. The former are kept too: who they are is not known
+/// any more once a file has been closed.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+fn in_list([early, later]: [Vec<Mapped>; 2], is_first_asked: bool) -> Vec<Mapped> {
+    let later = is_first_asked.then_some(later);
+    early
+        .into_iter()
+        .chain(later.into_iter().flatten())
+        .collect()
 }
 
 /// A file, and who reads it.
@@ -272,6 +284,26 @@ mod tests {
     use core::time::Duration;
 
     use super::Door;
+
+    /// Bug prevented: once any library has been closed, the C library is taken for one that was
+    /// opened late, and loses the names that its debug information in a file apart has.
+    #[test]
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    fn files_from_the_start_are_in_the_list_whoever_has_asked_first() {
+        use super::{Mapped, in_list};
+
+        let file = |path: &str| Mapped {
+            path: path.into(),
+            ..Mapped::default()
+        };
+        let looked = || [vec![file("app"), file("libc.so")], vec![file("late.so")]];
+        let paths = |files: Vec<Mapped>| -> Vec<String> {
+            files.into_iter().map(|file| file.path).collect()
+        };
+        let list = paths(in_list(looked(), true));
+        assert_eq!(list, ["app", "libc.so", "late.so"]);
+        assert_eq!(paths(in_list(looked(), false)), ["app", "libc.so"]);
+    }
 
     /// Bug prevented: a fork while another thread holds a lock that never
     /// becomes free in the child.
