@@ -73,6 +73,7 @@ unsafe impl GlobalAlloc for Reserve {
 
 fn main() -> ExitCode {
     support::main(cases![
+        a_stack_that_was_let_grow_while_the_program_ran_is_known_to_its_depth,
         checks_are_right_while_threads_unwind_and_libraries_come_and_go,
         a_forked_child_can_check_whatever_the_other_threads_were_doing,
         a_child_that_was_forked_during_the_first_checks_of_all_can_check,
@@ -679,4 +680,52 @@ fn an_ending_thread_cannot_start_a_check_and_is_told_so() {
         arm();
     });
     ending.join().expect("no panic");
+}
+
+/// Lets the main thread's stack grow to so many bytes from now on, if the process may.
+fn let_the_stack_grow(soft: u64) -> bool {
+    let mut limit = std::mem::MaybeUninit::uninit();
+    // SAFETY: a place for the limit.
+    let failed = unsafe { libc::getrlimit(libc::RLIMIT_STACK, limit.as_mut_ptr()) };
+    assert_eq!(failed, 0);
+    // SAFETY: filled in above.
+    let mut limit: libc::rlimit = unsafe { limit.assume_init() };
+    limit.rlim_cur = soft;
+    // SAFETY: only reads the limit.
+    unsafe { libc::setrlimit(libc::RLIMIT_STACK, &raw const limit) == 0 }
+}
+
+#[expect(clippy::large_stack_arrays, reason = "it shall need much stack")]
+#[inline(never)]
+fn leak_at_depth(frames: usize) -> u8 {
+    let large = black_box([1_u8; 100_000]);
+    if frames == 0 {
+        forget(black_box(vec![0_u8; 100]));
+    } else {
+        leak_at_depth(frames - 1);
+    }
+    black_box(large)[frames]
+}
+
+/// Bug prevented: a program that raises its own limit has no stacks where it is deeper than it
+/// could be at first: what it leaks there is born at an unknown place.
+fn a_stack_that_was_let_grow_while_the_program_ran_is_known_to_its_depth() {
+    if !let_the_stack_grow(8 << 20) {
+        println!("left out: the stack may not become so large");
+        return;
+    }
+    let place = |depth| {
+        let report = leaks::check(|| leak_at_depth(depth)).expect_err("it leaks");
+        report.to_string()
+    };
+    let before = place(3);
+    assert!(before.contains("leak_at_depth"), "{before}");
+    if !let_the_stack_grow(64 << 20) {
+        println!("left out: the stack may not become larger");
+        return;
+    }
+    for depth in [100, 3, 150] {
+        let after = place(depth);
+        assert!(after.contains("leak_at_depth"), "{depth}: {after}");
+    }
 }

@@ -5,7 +5,8 @@
 //!
 //! - the main thread's end is `__libc_stack_end`, looked up by [`prime`]; what
 //!   `pthread_getattr_np` would do for it is read `/proc/self/maps` through
-//!   stdio, whose locks a program may hold;
+//!   stdio, whose locks a program may hold. How far down it may reach is asked again
+//!   where it is deeper than that, as a program can raise its own limit;
 //! - another thread's bounds come from `pthread_getattr_np`, which for such a
 //!   thread takes that thread's own lock in glibc (no Rust code runs under it)
 //!   and memory from C's `malloc`, not from us.
@@ -45,16 +46,45 @@ impl Bounds {
     /// The calling thread's, which is at `sp` now. Safe inside the allocator.
     #[cold]
     pub(crate) fn of_this_thread(sp: u64) -> Option<Self> {
-        let main = Self {
-            low: MAIN_LOW.load(Ordering::Relaxed),
-            high: MAIN_HIGH.load(Ordering::Relaxed),
-        };
         // Not by the thread's number: after `fork` another thread may be the first.
-        if main.contains(sp) && main.high - sp <= MAIN_ALONE {
+        Self::of_main(sp).or_else(from_pthread)
+    }
+
+    /// The main thread's, if `sp` is on its stack. Safe inside the allocator, and a call to the
+    /// system only where the stack is deeper than it could be when it was last asked.
+    #[cold]
+    pub(crate) fn of_main(sp: u64) -> Option<Self> {
+        let low = MAIN_LOW.load(Ordering::Relaxed);
+        let high = MAIN_HIGH.load(Ordering::Relaxed);
+        let depth = high.checked_sub(sp).filter(|depth| *depth > 0)?;
+        if depth > MAIN_ALONE {
+            return None;
+        }
+        let main = Self { low, high };
+        if main.contains(sp) {
             return Some(main);
         }
-        from_pthread()
+        // The program may have raised its limit since. What lies further down was free for
+        // others when it began.
+        let low = high.saturating_sub(limit()?.min(MAIN_ALONE));
+        let main = Self { low, high };
+        main.contains(sp).then(|| {
+            MAIN_LOW.store(low, Ordering::Relaxed);
+            main
+        })
     }
+}
+
+/// How large the main thread's stack may become. Takes no lock and no memory.
+fn limit() -> Option<u64> {
+    let mut limit = MaybeUninit::<libc::rlimit>::uninit();
+    // SAFETY: the call fills the record in, or fails.
+    let failed = unsafe { libc::getrlimit(libc::RLIMIT_STACK, limit.as_mut_ptr()) };
+    if failed != 0 {
+        return None;
+    }
+    // SAFETY: filled in, since the call has succeeded.
+    Some(unsafe { limit.assume_init() }.rlim_cur.min(UNLIMITED))
 }
 
 /// Learns the main thread's bounds. From a normal context.
@@ -66,13 +96,9 @@ pub(crate) fn prime() {
     }
     // SAFETY: the loader's variable of this name is a pointer, set before `main` and never again.
     let high = unsafe { end.cast::<*mut u8>().read() }.addr() as u64;
-    let mut limit = MaybeUninit::<libc::rlimit>::uninit();
-    // SAFETY: the call fills the record in, or fails.
-    if unsafe { libc::getrlimit(libc::RLIMIT_STACK, limit.as_mut_ptr()) } != 0 {
+    let Some(size) = limit() else {
         return;
-    }
-    // SAFETY: filled in, since the call has succeeded.
-    let size = unsafe { limit.assume_init() }.rlim_cur.min(UNLIMITED);
+    };
     MAIN_LOW.store(high.saturating_sub(size), Ordering::Relaxed);
     MAIN_HIGH.store(high & !7, Ordering::Relaxed);
 }

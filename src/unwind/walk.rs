@@ -93,6 +93,19 @@ impl Stack {
         (self.low, self.high) = (bounds.low, bounds.high);
     }
 
+    /// Whether the thread is the main one, on its own stack, which has become deeper than it
+    /// could when its bounds were asked for; then they are learned anew.
+    #[cold]
+    #[inline(never)]
+    fn may_be_deeper(&mut self, sp: u64) -> bool {
+        let is_on_it = || Bounds::of_main(sp).is_some_and(|main| main.high == self.high);
+        let is_deeper = sp < self.low && is_on_it();
+        if is_deeper {
+            self.learn(sp);
+        }
+        is_deeper
+    }
+
     /// The stack above `start`, which is the calling thread's.
     #[inline]
     pub(super) fn capture_native(
@@ -104,7 +117,7 @@ impl Stack {
             self.learn(start.sp);
         }
         let inside = self.low <= start.sp && start.sp < self.high;
-        if !inside || !start.sp.is_multiple_of(8) {
+        if !(inside || self.may_be_deeper(start.sp)) || !start.sp.is_multiple_of(8) {
             (self.len, self.depth) = (0, 0);
             return Capture {
                 node: FOREIGN,
