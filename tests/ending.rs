@@ -151,23 +151,11 @@ fn program(part: &str) -> ExitCode {
         }
         "may write no files" => {
             leaky_here();
-            let none = libc::rlimit {
-                rlim_cur: 0,
-                rlim_max: 0,
-            };
-            // SAFETY: a limit for this process.
-            let failed = unsafe { libc::setrlimit(libc::RLIMIT_FSIZE, &raw const none) };
-            assert_eq!(failed, 0);
+            limit_to(libc::RLIMIT_FSIZE, 0);
         }
         "may open no files" => {
             leaky_here();
-            let streams = libc::rlimit {
-                rlim_cur: 3,
-                rlim_max: 3,
-            };
-            // SAFETY: a limit for this process.
-            let failed = unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const streams) };
-            assert_eq!(failed, 0);
+            limit_to(libc::RLIMIT_NOFILE, 3);
         }
         "heeds broken pipes" => {
             leaky_here();
@@ -199,6 +187,17 @@ fn leave_addresses(bytes: u64) {
     };
     // SAFETY: a limit for this process.
     let failed = unsafe { libc::setrlimit(libc::RLIMIT_AS, &raw const limit) };
+    assert_eq!(failed, 0);
+}
+
+/// From now on the process gets no more of this.
+fn limit_to(what: libc::__rlimit_resource_t, most: u64) {
+    let limit = libc::rlimit {
+        rlim_cur: most,
+        rlim_max: most,
+    };
+    // SAFETY: a limit for this process.
+    let failed = unsafe { libc::setrlimit(what, &raw const limit) };
     assert_eq!(failed, 0);
 }
 

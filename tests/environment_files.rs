@@ -57,16 +57,17 @@ fn planted_at_many_places(turns: u32, depth: u32) {
     black_box(());
 }
 
+// Two functions that do the same would be one in a release.
 #[inline(never)]
 fn turns_left(turns: u32, depth: u32) {
     planted_at_many_places(turns, depth);
-    black_box(());
+    black_box("left");
 }
 
 #[inline(never)]
 fn turns_right(turns: u32, depth: u32) {
     planted_at_many_places(turns, depth);
-    black_box(());
+    black_box("right");
 }
 
 #[inline(never)]

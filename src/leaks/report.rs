@@ -3,7 +3,7 @@
 use core::fmt;
 
 use crate::record::{Incomplete, Lost};
-use crate::symbols::{Frame, Missed};
+use crate::symbols::{Frame, Missed, Unread};
 use crate::units::{Bytes, Grouped, plural};
 
 /// How many sites a failing assertion shows.
@@ -62,11 +62,12 @@ pub struct LeakReport {
     /// runtime's or the harness's are among the leaks.
     pub nameless: bool,
     /// Paths of files, the program's own or libraries', whose functions have no names,
-    /// because another file is there by now, or none that can be read. Each once, in order.
+    /// because another file is there by now, or none that can be read. Each once,
+    /// the program's first, the others in order.
     pub unnamed_files: Box<[String]>,
-    /// The same, with what there is to be said of them.
+    /// Why, if the first of them is the program's.
     #[cfg_attr(feature = "serde", serde(skip))]
-    missed: Box<[Missed]>,
+    unread: Option<Unread>,
     /// What could not be recorded. When it is not empty, the figures are too
     /// low or stacks are short.
     pub incomplete: Incomplete,
@@ -283,7 +284,7 @@ impl LeakReport {
             suppressed: Held::default(),
             nameless: false,
             unnamed_files: Box::default(),
-            missed: Box::default(),
+            unread: None,
             incomplete: Incomplete {
                 blocks: lost.blocks,
                 frames: lost.frames,
@@ -294,8 +295,8 @@ impl LeakReport {
 
     /// The functions in these files have no names.
     pub(super) fn lacks(&mut self, missed: Vec<Missed>) {
-        self.unnamed_files = missed.iter().map(|file| file.path.clone()).collect();
-        self.missed = missed.into();
+        self.unread = missed.first().and_then(|file| file.program);
+        self.unnamed_files = missed.into_iter().map(|file| file.path).collect();
     }
 
     /// Leaked blocks, over all sites.
@@ -393,6 +394,7 @@ impl fmt::Debug for LeakReport {
             .field("suppressed", &self.suppressed)
             .field("nameless", &self.nameless)
             .field("unnamed_files", &self.unnamed_files)
+            .field("unread", &self.unread)
             .field("incomplete", &self.incomplete)
             .finish()
     }
@@ -533,7 +535,7 @@ fn notes(f: &mut fmt::Formatter<'_>, report: &LeakReport) -> fmt::Result {
         )?;
     }
     if report.nameless {
-        let advice = if report.missed.iter().any(|file| file.is_program) {
+        let advice = if report.unread.is_some() {
             ""
         } else {
             ": do not strip symbols (`strip = \"debuginfo\"` is fine)"
@@ -546,8 +548,10 @@ fn notes(f: &mut fmt::Formatter<'_>, report: &LeakReport) -> fmt::Result {
             ),
         )?;
     }
-    for file in &*report.missed {
-        note(f, format_args!("{}", file.note()))?;
+    let mut unread = report.unread;
+    for path in &report.unnamed_files {
+        let (path, program) = (path.clone(), unread.take());
+        note(f, format_args!("{}", Missed { path, program }.note()))?;
     }
     if report.incomplete.blocks > 0 {
         let blocks = report.incomplete.blocks;

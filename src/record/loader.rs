@@ -28,7 +28,7 @@ use crate::record::fork;
 use crate::record::lock::{Guard, Lock};
 use crate::symbols::{Around, Symbols};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-use crate::symbols::{File, Reader};
+use crate::symbols::{File, Reader, Unread};
 use crate::sync::{AtomicU32, Ordering};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 use crate::sync::{AtomicU64, AtomicUsize};
@@ -197,22 +197,20 @@ fn readable(file: Mapped, is_in_list: bool) -> File {
     let what_runs = file.is_what_runs();
     let is_what_runs = matches!(what_runs, Ok(true));
     if file.is_program && !is_what_runs {
-        let is_read = what_runs.is_ok();
-        let path = match &what_runs {
+        let (path, why) = match what_runs {
             // Where it lies only `backtrace` knows.
-            Ok(_) => file.path,
-            Err(_) => program_for_people(),
+            Ok(_) => (file.path, None),
+            Err(error) => (program_for_people(), Some(Unread::by(&error))),
         };
         return File {
             start: file.start,
             end: file.end,
             bias: file.bias,
             path,
-            is_program: true,
-            unread: what_runs.err().map(|error| error.to_string()),
+            program: why.or(Some(Unread::UNKNOWN)),
             reader: Reader::Backtrace,
             // It may have been read before.
-            is_there: Box::new(move || is_read.then_some(true)),
+            is_there: Box::new(move || why.is_none().then_some(true)),
         };
     }
     let (reader, read_at) = if is_what_runs {
@@ -229,8 +227,7 @@ fn readable(file: Mapped, is_in_list: bool) -> File {
         end: file.end,
         bias: file.bias,
         path: file.path.clone(),
-        is_program: is_what_runs,
-        unread: None,
+        program: is_what_runs.then_some(Unread::UNKNOWN),
         reader,
         is_there: Box::new(move || file.is_at(&read_at)),
     }

@@ -14,8 +14,8 @@ use core::fmt;
 
 use addr2line::{Frame as Found, Loader, gimli};
 
-use super::Missed;
 use super::frame::{Frame, Paths};
+use super::{Missed, Unread};
 
 /// The code of a file that is loaded.
 pub(crate) struct File {
@@ -25,9 +25,8 @@ pub(crate) struct File {
     pub(crate) bias: u64,
     /// For people, and for us if it is to be read by its path.
     pub(crate) path: String,
-    pub(crate) is_program: bool,
-    /// Why it cannot be read, in the system's words, where that is known.
-    pub(crate) unread: Option<String>,
+    /// See [`Missed::program`].
+    pub(crate) program: Option<Unread>,
     pub(crate) reader: Reader,
     /// Whether the file is at its path, and no other; `None` if there is none.
     pub(crate) is_there: Box<dyn Fn() -> Option<bool>>,
@@ -77,8 +76,7 @@ impl Known {
         let is_missed = self.is_missed.get() && self.file.path.contains('/');
         is_missed.then(|| Missed {
             path: self.file.path.clone(),
-            is_program: self.file.is_program,
-            why: self.file.unread.clone(),
+            program: self.file.program,
         })
     }
 

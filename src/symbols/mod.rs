@@ -14,7 +14,9 @@ mod origin;
 mod runtime;
 mod trim;
 
+use core::num::NonZero;
 use std::collections::HashMap;
+use std::io;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) use files::{File, Reader};
@@ -93,14 +95,16 @@ impl Symbols {
     }
 
     /// The files in which addresses were looked up and have no name, because another file is
-    /// there by now, or none that can be read; each once, in the order of their paths.
+    /// there by now, or none that can be read; each once, the
+    /// program first and the others in the order of their paths.
     pub(crate) fn missed(&self) -> Vec<Missed> {
         #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
         {
             let missed = self.files.iter().filter_map(files::Known::missed);
             let mut missed: Vec<Missed> = missed.collect();
-            missed.sort_unstable();
-            missed.dedup();
+            missed.sort_by(|a, b| a.path.cmp(&b.path));
+            missed.dedup_by(|a, b| a.path == b.path);
+            missed.sort_by_key(|file| file.program.is_none());
             missed
         }
         #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
@@ -185,21 +189,44 @@ impl Default for Symbols {
     }
 }
 
+/// Why a file cannot be read, by the system's number for that, if it is known.
+///
+/// Two bytes, as reports of leaks are results and must not be large.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Unread(NonZero<u16>);
+
+impl Unread {
+    /// Higher than the system's numbers are.
+    pub(crate) const UNKNOWN: Self = Self(NonZero::<u16>::MAX);
+
+    /// By what the system has said.
+    #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+    pub(crate) fn by(error: &io::Error) -> Self {
+        let number = error
+            .raw_os_error()
+            .and_then(|number| number.try_into().ok());
+        number.and_then(NonZero::new).map_or(Self::UNKNOWN, Self)
+    }
+}
+
 /// A file whose functions have [no names](Symbols::missed).
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug)]
 pub(crate) struct Missed {
     pub(crate) path: String,
-    pub(crate) is_program: bool,
-    /// Why it cannot be read, in the system's words, where that is known.
-    why: Option<String>,
+    /// Only of the program itself.
+    pub(crate) program: Option<Unread>,
 }
 
 impl Missed {
     /// What a report says of it.
     pub(crate) fn note(&self) -> String {
         let path = self.path.replace(char::is_control, " ");
-        let what = match &self.why {
-            Some(why) => format!("cannot be read ({why})"),
+        let known = self.program.filter(|&why| why != Unread::UNKNOWN);
+        let what = match known {
+            Some(Unread(number)) => {
+                let why = io::Error::from_raw_os_error(number.get().into());
+                format!("cannot be read ({why})")
+            }
             None => String::from("was replaced or removed while it was in use, or cannot be read"),
         };
         format!("{path} {what}: its functions have no names")

@@ -239,6 +239,7 @@ pub(super) fn all_around(inside: u64) -> Option<(Entries, Vec<u64>)> {
 #[cfg(test)]
 mod tests {
     use super::{Cfa, Index, Place, RBP, Row, all_around, is_of_the_kernel, modules};
+    use crate::unwind::dwarf::Function;
     use gimli::{BaseAddresses, EhFrameHdr, LittleEndian, Pointer};
 
     /// Bug prevented: our search and the library's do not find the same entry, and
@@ -349,7 +350,7 @@ mod tests {
         modules::refresh();
         let (entries, all) = all_around(libc::malloc as *const () as usize as u64).expect("loaded");
         let trampolines = all.into_iter().filter_map(|entry| entries.function(entry));
-        let mut trampolines = trampolines.filter(|function| function.is_trampoline());
+        let mut trampolines = trampolines.filter(Function::is_trampoline);
         let is_found = trampolines.any(|function| {
             function
                 .row_at(function.start)
