@@ -1,4 +1,4 @@
-//! Reports of many leaks: what making one takes.
+//! Reports of many leaks: what making one takes, and the order of its sites.
 
 mod support;
 
@@ -6,7 +6,7 @@ use std::hint::black_box;
 use std::mem::forget;
 use std::process::ExitCode;
 
-use heapledger::leaks;
+use heapledger::leaks::{self, LeakReport};
 use heapledger::{TrackingAllocator, reset_peak, stats};
 
 #[global_allocator]
@@ -15,6 +15,7 @@ static HEAP: TrackingAllocator = TrackingAllocator::new();
 fn main() -> ExitCode {
     support::main(cases![
         a_report_takes_memory_for_its_sites_and_not_for_every_stack,
+        sites_that_differ_in_a_function_alone_are_always_in_the_same_order,
     ])
 }
 
@@ -62,4 +63,26 @@ fn a_report_takes_memory_for_its_sites_and_not_for_every_stack() {
     // Each has two hundred frames.
     assert!(allocations < 10, "{allocations} allocations for each stack");
     assert!(bytes < 1_000, "{bytes} bytes for each stack");
+}
+
+/// Functions that leak as much on the same line.
+macro_rules! leaky {
+    ($($name:ident)+) => {
+        $(#[inline(never)] fn $name() { forget(black_box(Box::new(stringify!($name)))); })+
+        /// Calls all of them, on that line, too.
+        fn alike() -> LeakReport { leaks::check(|| { $($name();)+ }).unwrap_err() }
+    };
+}
+leaky!(cherry apple banana date);
+
+/// Bug prevented: sites with the same figures and lines come in another order each time, so two
+/// reports of the same leaks are not equal.
+fn sites_that_differ_in_a_function_alone_are_always_in_the_same_order() {
+    let mut stacks = Vec::new();
+    for _ in 0..20 {
+        let sites = alike().sites;
+        assert_eq!(sites.len(), 4);
+        stacks.push(sites.into_iter().map(|site| site.stack).collect::<Vec<_>>());
+    }
+    assert!(stacks.iter().all(|others| *others == stacks[0]));
 }

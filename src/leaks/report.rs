@@ -1,5 +1,6 @@
 //! What a leak check has found, as plain data and for people.
 
+use core::cmp::Ordering;
 use core::fmt;
 
 use crate::record::{Incomplete, Lost};
@@ -12,8 +13,8 @@ const SHOWN: usize = 10;
 /// The blocks that a check has found alive at its end, by where they were born.
 ///
 /// Plain data: it holds no live state and can be kept, compared and sent. Sites
-/// are ordered by bytes, largest first, then by blocks and by place, so the same
-/// leaks always give the same report. [`Display`](fmt::Display) prints all of it
+/// are ordered by bytes, largest first, then by blocks, by place and by stack, so the
+/// same leaks always give the same report. [`Display`](fmt::Display) prints all of it
 /// with full stacks; `{:#}` prints the largest sites only, as a failing
 /// assertion does. So does [`Debug`](fmt::Debug), which is what a failing
 /// `unwrap` shows; `{:#?}` has all fields. It is an [`Error`](core::error::Error),
@@ -262,15 +263,27 @@ impl LeakSite {
             .map_or_else(|| String::from("an unknown place"), Frame::location)
     }
 
-    /// What the report is ordered by.
-    fn key(&self) -> (core::cmp::Reverse<(u64, u64)>, String, String) {
-        let stack: Vec<String> = self.stack.iter().map(Frame::location).collect();
-        (
-            core::cmp::Reverse((self.bytes, self.blocks)),
-            self.location(),
-            stack.join(";"),
-        )
+    /// Which comes first in a report: the larger one, then by place; and where that is the same,
+    /// by all that frames differ in, so that any two sites have an order.
+    fn order(&self, other: &Self) -> Ordering {
+        (other.bytes, other.blocks)
+            .cmp(&(self.bytes, self.blocks))
+            .then_with(|| self.location().cmp(&other.location()))
+            .then_with(|| by_frames(&self.stack, &other.stack, Frame::by_location))
+            .then_with(|| by_frames(&self.stack, &other.stack, Frame::by_parts))
     }
+}
+
+/// By the innermost frames that differ.
+fn by_frames(
+    one: &[Frame],
+    other: &[Frame],
+    order: impl Fn(&Frame, &Frame) -> Ordering,
+) -> Ordering {
+    let pairs = one.iter().zip(other);
+    let mut orders = pairs.map(|(one, other)| order(one, other));
+    let first = orders.find(|order| order.is_ne());
+    first.unwrap_or_else(|| one.len().cmp(&other.len()))
 }
 
 impl LeakReport {
@@ -377,7 +390,7 @@ impl LeakReport {
     }
 
     pub(super) fn sort(&mut self) {
-        self.sites.sort_by_cached_key(LeakSite::key);
+        self.sites.sort_unstable_by(LeakSite::order);
     }
 }
 

@@ -1,5 +1,6 @@
 //! One function in a stack.
 
+use core::cmp::Ordering;
 use core::fmt;
 use std::path::{Path, PathBuf};
 
@@ -225,6 +226,25 @@ impl Frame {
             (Some(file), None) => OneLine(file).to_string(),
             _ => OneLine(self.name()).to_string(),
         }
+    }
+
+    /// In the order of their locations.
+    pub(crate) fn by_location(&self, other: &Self) -> Ordering {
+        // Most frames that are compared are equal: no texts are made of them.
+        if self == other {
+            return Ordering::Equal;
+        }
+        self.location().cmp(&other.location())
+    }
+
+    /// In an order in which no two come at once.
+    pub(crate) fn by_parts(&self, other: &Self) -> Ordering {
+        fn parts(frame: &Frame) -> (&str, Option<&str>, Option<u32>, bool, u8) {
+            let (function, file) = (frame.function.as_str(), frame.file.as_deref());
+            let origin = frame.origin as u8;
+            (function, file, frame.line, frame.inlined, origin)
+        }
+        parts(self).cmp(&parts(other))
     }
 }
 
