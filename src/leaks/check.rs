@@ -491,7 +491,8 @@ impl Runs<'_> {
         let Self::Many(runs, half) = self else {
             return None;
         };
-        let order = |stack: &Vec<Frame>| stack.iter().map(Frame::location).collect::<Vec<_>>();
+        let part = |frame: &Frame| (frame.location(), String::from(frame.function()));
+        let order = |stack: &Vec<Frame>| stack.iter().map(part).collect::<Vec<_>>();
         // Without lines there are functions, which may make many things.
         let line = |stack: &Vec<Frame>| {
             let place = stack.iter().find(|frame| frame.is_user())?;

@@ -113,6 +113,7 @@ mod check;
 mod ending;
 mod process;
 mod report;
+mod said;
 mod stacks;
 mod steady;
 pub(crate) mod stream;
