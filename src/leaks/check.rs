@@ -212,10 +212,10 @@ impl Check {
     /// nobody knows; where several have left their sites meanwhile, it is taken for
     /// the largest of them.
     ///
-    /// A line of the program's that leaks in each run is found although each run comes
-    /// there on another way, as when twelve handlers take turns that all call it: when it
-    /// leaves at least one block in each run, and each later run adds one on a new way. This
-    /// takes at least 8 runs, and lines (debug information).
+    /// A site is a line with the whole stack that leads there. A line that leaks in each run is
+    /// not found as long as each run comes there on a way of its own, as in a recursion that is
+    /// one deeper each time, or when twelve handlers take turns that all call it: take at
+    /// least twice as many runs as there are turns.
     ///
     /// A container that doubles is made larger ever more rarely. It is found when that
     /// happens in both halves of the runs, which takes at least twice as many runs as warm-ups,
@@ -493,13 +493,7 @@ impl Runs<'_> {
         };
         let part = |frame: &Frame| (frame.location(), String::from(frame.function()));
         let order = |stack: &Vec<Frame>| stack.iter().map(part).collect::<Vec<_>>();
-        // Without lines there are functions, which may make many things.
-        let line = |stack: &Vec<Frame>| {
-            let place = stack.iter().find(|frame| frame.is_user())?;
-            place.line().map(|_| place.location())
-        };
-        let later = runs - runs / 2;
-        let grown = half.map(|half| half.growth(survivors, later, site, order, line));
+        let grown = half.map(|half| half.growth(survivors, runs - runs / 2, site, order));
         Some(grown.unwrap_or_default())
     }
 }

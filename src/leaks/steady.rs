@@ -9,9 +9,6 @@
 //! Sites are compared. A block that is at another one because it was resized there is not
 //! compared there, but with what is gone where nothing has come for it. Which of that it
 //! was, nobody knows, so the largest is taken: what is reported as growth is.
-//!
-//! A line that leaks in each run, each time on another way there, has other sites in each
-//! run, of which none grows. So new sites are compared by their lines, too.
 
 use core::cmp::Reverse;
 use core::hash::Hash;
@@ -69,11 +66,6 @@ impl Site {
         usize::try_from(places).unwrap_or(usize::MAX)
     }
 
-    /// Whether there was nothing before, and something was made since.
-    fn is_new(&self) -> bool {
-        self.before.blocks == 0 && self.own.blocks > 0
-    }
-
     /// What there is more than before; `None` if that is nothing, or there was nothing.
     fn growth(&self) -> Option<Sum> {
         let (before, own) = (self.before, self.own);
@@ -92,15 +84,13 @@ impl Half {
     }
 
     /// What has grown until `now`, in the last so many runs; `site` tells where a node is,
-    /// `order` which site comes first where that is all the same, and `line` which line a site
-    /// is at, if that is known.
-    pub(super) fn growth<S: Eq + Hash, O: Ord, L: Eq + Hash>(
+    /// and `order` which site comes first where that is all the same.
+    pub(super) fn growth<S: Eq + Hash, O: Ord>(
         &self,
         now: &[Survivor],
         runs: u32,
         site: impl FnMut(u32) -> S,
         order: impl Fn(&S) -> O,
-        line: impl Fn(&S) -> Option<L>,
     ) -> Grown {
         let nodes = self.nodes(now);
         // To name them takes long, and most checks pass.
@@ -128,12 +118,6 @@ impl Half {
         for (index, bytes) in grown_elsewhere(&homeless, &sites) {
             if let Some(place) = grown.get_mut(index) {
                 place.get_or_insert_default().bytes += bytes;
-            }
-        }
-        let lines = names.iter().map(line);
-        for (index, more) in grown_in_turn(&sites, lines, runs) {
-            if let Some(place) = grown.get_mut(index) {
-                place.get_or_insert(more);
             }
         }
         let in_runs = |Sum { blocks, bytes }| Growth {
@@ -263,48 +247,6 @@ fn grown_elsewhere(homeless: &[(u64, usize)], sites: &[Site]) -> Vec<(usize, u64
     shares
 }
 
-/// The fewest runs, before the middle and after it, in which a line is seen to leak each time
-/// on another way: in fewer, several ways to one line may as well be made once each.
-const FEWEST: u64 = 4;
-
-/// The sites of the lines that leak in each run, each time on another way there: with at
-/// least one block for each run before the middle, and after it one more on one more way.
-///
-/// Less is no growth: two caches that are made once each may be made by one line.
-fn grown_in_turn<L: Eq + Hash>(
-    sites: &[Site],
-    lines: impl Iterator<Item = Option<L>>,
-    runs: u32,
-) -> Vec<(usize, Sum)> {
-    let later = u64::from(runs);
-    // Of an odd number of runs, the later half has one more.
-    let earlier = later.saturating_sub(1).max(FEWEST);
-    let mut by_line: HashMap<L, Vec<(usize, &Site)>> = HashMap::new();
-    for (line, site) in lines.zip(sites.iter().enumerate()) {
-        if let Some(line) = line {
-            by_line.entry(line).or_default().push(site);
-        }
-    }
-    let mut grown = Vec::new();
-    for sites in by_line.into_values() {
-        let sum = |of: fn(&Site) -> u64| sites.iter().map(|(_, site)| of(site)).sum::<u64>();
-        let (before, own) = (sum(|site| site.before.blocks), sum(|site| site.own.blocks));
-        let ways = sum(|site| u64::from(site.is_new()));
-        if before >= earlier && ways >= later.max(FEWEST) && own >= before + later {
-            // The older ones are a part of it: no more than they were, but left by the runs.
-            grown.extend(sites.into_iter().map(|(index, site)| {
-                let more = if site.is_new() {
-                    site.own
-                } else {
-                    Sum::default()
-                };
-                (index, more)
-            }));
-        }
-    }
-    grown
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::{BTreeMap, BTreeSet};
@@ -330,12 +272,10 @@ mod tests {
         }
     }
 
-    /// Site, blocks and bytes of what has grown. Nodes 10 to 19 are one site, and so on; and
-    /// those to 999 one line.
+    /// Site, blocks and bytes of what has grown. Nodes 10 to 19 are one site, and so on.
     fn grown(before: &[Survivor], now: &[Survivor]) -> Vec<(u32, u64, u64)> {
         let half = Half::new(before.to_vec());
-        let line = |&site: &u32| Some(site / 100);
-        let mut grown = half.growth(now, 5, |node| node / 10, |&site| site, line);
+        let mut grown = half.growth(now, 5, |node| node / 10, |&site| site);
         let nodes: BTreeSet<u32> = now.iter().map(|block| block.node).collect();
         let mut sites: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
         for node in nodes {
@@ -413,23 +353,5 @@ mod tests {
         let before = [at(1, 10, 64), at(2, 20, 64)];
         let now = [new(1, 20, 64), at(2, 20, 64)];
         assert_eq!(grown(&before, &now), [(2, 1, 64)]);
-    }
-
-    /// Bugs prevented: a line that leaks in each run is not found, as each run comes to it on
-    /// another way; and what is made once at such a line, on several ways, is found.
-    #[test]
-    fn a_line_that_is_reached_on_other_ways_in_each_run_is_one() {
-        let sites = |sites: core::ops::Range<u32>| sites.map(|site| at(0, site * 10, 8));
-        let before: Vec<_> = sites(10..15).collect();
-        let now = |others| -> Vec<_> { before.iter().copied().chain(others).collect() };
-        let later = |sites: core::ops::Range<u32>| sites.map(|site| new(1, site * 10, 8));
-        let found = grown(&before, &now(later(15..20)));
-        assert_eq!(found[5..], [15, 16, 17, 18, 19].map(|site| (site, 1, 8)));
-        assert_eq!(found[..5], [10, 11, 12, 13, 14].map(|site| (site, 0, 0)));
-        // Not in each run, not before the middle, at other lines, or for others that are gone.
-        assert_eq!(grown(&before, &now(later(15..19))), []);
-        assert_eq!(grown(&before[..3], &now(later(15..20))[2..]), []);
-        assert_eq!(grown(&before, &now(later(98..103))), []);
-        assert_eq!(grown(&before, &now(later(15..20))[1..]), []);
     }
 }
