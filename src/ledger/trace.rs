@@ -112,10 +112,9 @@ impl<'a> Attached<'a> {
         slot.watch();
         Self { slot, trace }
     }
-}
 
-impl Drop for Attached<'_> {
-    fn drop(&mut self) {
+    /// Takes the trace off the chain, wherever it is in it. For the owner of the slot.
+    fn detach(&self) {
         let (first, outer) = (self.slot.first_trace(), self.trace.outer.get());
         let mut is_attached = ptr::eq(first, self.trace);
         if is_attached {
@@ -128,15 +127,28 @@ impl Drop for Attached<'_> {
                 }
             });
         }
-        // Not if the thread has ended meanwhile, and all that was attached with it.
         if is_attached {
             self.slot.unwatch();
         }
     }
 }
 
-#[cfg(test)]
+impl Drop for Attached<'_> {
+    fn drop(&mut self) {
+        // Not if the thread has given its slot back meanwhile, and all that was attached with it:
+        // a coroutine may be dropped with the last of the thread's locals.
+        #[cfg(not(loom))]
+        if !crate::ledger::is_own(self.slot) {
+            return;
+        }
+        self.detach();
+    }
+}
+
+#[cfg(all(test, not(loom)))]
 mod tests {
+    use core::mem::forget;
+
     use super::{Attached, Cell, KEPT, Request, Trace, ptr};
     use crate::ledger::Books;
 
@@ -168,14 +180,17 @@ mod tests {
                 .each_ref()
                 .map(|trace| Some(Attached::new(slot, trace)));
             for ended in order {
-                attached[ended] = None;
+                let ending = attached[ended].take().expect("attached");
+                ending.detach();
+                // The slot is nobody's here.
+                forget(ending);
                 for (trace, is_there) in traces.iter().zip(attached.iter().map(Option::is_some)) {
                     let before = trace.seen();
                     Trace::record(slot.first_trace(), Request::Allocate(1));
                     assert_eq!(trace.seen() - before, u64::from(is_there), "{order:?}");
                 }
             }
-            assert!(!slot.is_traced());
+            assert!(!slot.is_traced() && !slot.is_watched());
         }
     }
 }
