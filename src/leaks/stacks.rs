@@ -74,7 +74,9 @@ impl Stacks {
             if let Some(&look) = self.looks.get(&at) {
                 break look;
             }
-            let Some((parent, address)) = record::call(at) else {
+            // Each parent is older, unless something has written over the tree.
+            let call = record::call(at).filter(|&(parent, _)| parent < at);
+            let Some((parent, address)) = call else {
                 break NOTHING;
             };
             unknown.push((at, address));

@@ -62,6 +62,7 @@ impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Others(file) => file.write(bytes),
+            Self::Number(2) => StandardError.write(bytes),
             &mut Self::Number(number) => write_patiently(number, bytes, PATIENCE),
         }
     }
