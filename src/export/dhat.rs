@@ -5,10 +5,10 @@
 
 use std::io::{self, Write};
 
+use crate::export::hand_over;
 use crate::export::json::Quoted;
 use crate::export::sites::{Site, Sites};
 use crate::profile::{Frame, HeapProfile, Mode};
-use crate::record;
 use crate::units::Bytes;
 
 /// A mean life below this, in microseconds, is short to the viewer.
@@ -49,10 +49,8 @@ impl HeapProfile {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn write_dhat<W: Write>(&self, mut w: W) -> io::Result<()> {
-        let json = record::quietly(|| lay_out(self))?;
-        w.write_all(&json)?;
-        w.flush()
+    pub fn write_dhat<W: Write>(&self, w: W) -> io::Result<()> {
+        hand_over(w, || lay_out(self))
     }
 }
 

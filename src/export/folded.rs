@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::io::{self, Write};
 
+use crate::export::hand_over;
 use crate::export::sites::Sites;
 use crate::profile::{HeapProfile, Value};
-use crate::record;
 
 impl HeapProfile {
     /// Writes folded stacks: on each line the functions of a stack from the
@@ -38,10 +38,8 @@ impl HeapProfile {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn write_folded<W: Write>(&self, mut w: W, value: Value) -> io::Result<()> {
-        let lines = record::quietly(|| Lines::new(self, value).lay_out())?;
-        w.write_all(&lines)?;
-        w.flush()
+    pub fn write_folded<W: Write>(&self, w: W, value: Value) -> io::Result<()> {
+        hand_over(w, || Lines::new(self, value).lay_out())
     }
 }
 

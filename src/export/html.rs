@@ -17,9 +17,9 @@ mod data;
 
 use std::io::{self, Write};
 
+use crate::export::hand_over;
 use crate::export::html::data::Data;
 use crate::profile::HeapProfile;
-use crate::record;
 
 const PAGE: &str = include_str!("html/page.html");
 const STYLE: &str = include_str!("html/page.css");
@@ -64,10 +64,8 @@ impl HeapProfile {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn write_html<W: Write>(&self, mut w: W) -> io::Result<()> {
-        let page = record::quietly(|| lay_out(self))?;
-        w.write_all(&page)?;
-        w.flush()
+    pub fn write_html<W: Write>(&self, w: W) -> io::Result<()> {
+        hand_over(w, || lay_out(self))
     }
 }
 

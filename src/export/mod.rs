@@ -20,3 +20,15 @@ mod save;
 mod sites;
 mod text;
 mod words;
+
+use std::io::{self, Write};
+
+use crate::record;
+
+/// Writes what `lay_out` gives. Making it is nothing that the program does, and in no profile;
+/// what `w` does is.
+fn hand_over(mut w: impl Write, lay_out: impl FnOnce() -> io::Result<Vec<u8>>) -> io::Result<()> {
+    let laid_out = record::quietly(lay_out)?;
+    w.write_all(&laid_out)?;
+    w.flush()
+}

@@ -8,10 +8,10 @@ use std::collections::HashMap;
 use std::io::{self, Write};
 use std::time::SystemTime;
 
+use crate::export::hand_over;
 use crate::export::protobuf::Message;
 use crate::export::{gzip, words};
 use crate::profile::{Frame, HeapProfile, Mapping, Mode, Names, StackProfile, Value};
-use crate::record;
 use crate::symbols;
 
 /// What pprof drops, with all that it called, once it has looked names up
@@ -77,10 +77,8 @@ impl HeapProfile {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn write_pprof_showing<W: Write>(&self, mut w: W, value: Value) -> io::Result<()> {
-        let file = record::quietly(|| gzip::file(&encode(self, value)));
-        w.write_all(&file)?;
-        w.flush()
+    pub fn write_pprof_showing<W: Write>(&self, w: W, value: Value) -> io::Result<()> {
+        hand_over(w, || Ok(gzip::file(&encode(self, value))))
     }
 }
 

@@ -4,10 +4,10 @@ use core::cmp::Reverse;
 use core::time::Duration;
 use std::io::{self, Write};
 
+use crate::export::hand_over;
 use crate::export::sites::{Site, Sites};
 use crate::export::words::{Sum, missing, mode, percent, span};
 use crate::profile::{Amount, Frame, HeapProfile};
-use crate::record;
 use crate::units::{Bytes, Grouped, plural, whole};
 
 /// How many sites are shown of each kind.
@@ -41,10 +41,8 @@ impl HeapProfile {
     /// # Ok(())
     /// # }
     /// ```
-    pub fn write_text<W: Write>(&self, mut w: W) -> io::Result<()> {
-        let text = record::quietly(|| lay_out(self))?;
-        w.write_all(&text)?;
-        w.flush()
+    pub fn write_text<W: Write>(&self, w: W) -> io::Result<()> {
+        hand_over(w, || lay_out(self))
     }
 }
 
