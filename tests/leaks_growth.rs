@@ -5,7 +5,7 @@ use std::hint::black_box;
 use std::thread;
 
 use heapledger::TrackingAllocator;
-use heapledger::leaks::{Check, LeakReport};
+use heapledger::leaks::{Check, LeakReport, LeakSite};
 
 #[global_allocator]
 static HEAP: TrackingAllocator = TrackingAllocator::new();
@@ -178,4 +178,79 @@ fn checks_inside_hide_nothing() {
         log.push(black_box(3));
     }));
     assert_eq!(report.bytes(), log.capacity() as u64 * 8, "{report}");
+}
+
+/// Leaks a block at a line that is reached by so many calls.
+#[inline(never)]
+fn leak_below(calls: u32) {
+    if calls > 0 {
+        leak_below(calls - 1);
+        // No loop: each call has a frame.
+        black_box(calls);
+    } else {
+        std::mem::forget(black_box(Box::new([1u8; 24])));
+    }
+}
+
+/// Bug prevented: a line that leaks in each run is not found, as each run comes there on a way of
+/// its own, of which none has more than before.
+#[test]
+fn a_line_that_each_run_reaches_on_another_way_is_found() {
+    for (runs, turns) in [(8, 8), (20, 100), (64, 64), (30, 17)] {
+        let mut run = 0;
+        let report = found(Check::new().run_steady(1, runs, || {
+            leak_below(run % turns);
+            run += 1;
+        }));
+        let growth = report.growth();
+        assert_eq!(growth.blocks, u64::from(runs - runs / 2), "{report}");
+        assert_eq!(growth.runs, runs - runs / 2);
+        assert_eq!(growth.bytes, 24 * growth.blocks);
+        let lines: Vec<String> = report.sites.iter().map(LeakSite::location).collect();
+        assert!(lines.iter().all(|line| *line == lines[0]), "{lines:?}");
+    }
+}
+
+/// Bug prevented: what a helper makes for many, once for each, is taken for a leak of it.
+#[test]
+fn what_a_line_makes_now_and_then_is_no_growth() {
+    // The runs in which something is kept.
+    let kept: [&[u32]; 4] = [
+        &[0, 1, 2, 3, 4, 5, 6, 7, 8, 9],
+        &[0, 2, 4, 20, 22, 24, 30],
+        &[3, 9, 15, 39],
+        &[31, 32, 33, 34, 35, 36, 37, 38, 39],
+    ];
+    for kept in kept {
+        let mut run = 0;
+        quiet(Check::new().run_steady(0, 40, || {
+            if kept.contains(&run) {
+                leak_below(run);
+            }
+            run += 1;
+        }));
+    }
+}
+
+/// Bug prevented: a full cache whose entries come and go on many ways grows.
+#[test]
+fn what_is_replaced_on_many_ways_is_no_growth() {
+    fn make(calls: u32) -> Vec<u8> {
+        if calls > 0 {
+            let made = make(calls - 1);
+            black_box(calls);
+            made
+        } else {
+            black_box(vec![1; 24])
+        }
+    }
+    let mut cache = std::collections::VecDeque::with_capacity(10);
+    let mut run = 0;
+    quiet(Check::new().run_steady(8, 64, || {
+        if cache.len() == 8 {
+            cache.pop_front();
+        }
+        cache.push_back(make(run));
+        run += 1;
+    }));
 }

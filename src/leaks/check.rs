@@ -9,8 +9,9 @@ use crate::installed;
 use crate::leaks::ending::await_ending_threads;
 use crate::leaks::report::{Growth, Held, LeakReport, LeakSite};
 use crate::leaks::stacks::Stacks;
-use crate::leaks::steady::{Grown, Half};
+use crate::leaks::steady::{Grown, Half, Past};
 use crate::leaks::suppress::Pattern;
+use crate::leaks::turns::PARTS;
 use crate::reading::or_panic;
 use crate::record::{self, Everyone, Lost, Recording, Survivor, Visit};
 use crate::symbols::{Frame, Origin};
@@ -212,10 +213,11 @@ impl Check {
     /// nobody knows; where several have left their sites meanwhile, it is taken for
     /// the largest of them.
     ///
-    /// A site is a line with the whole stack that leads there. A line that leaks in each run is
-    /// not found as long as each run comes there on a way of its own, as in a recursion that is
-    /// one deeper each time, or when twelve handlers take turns that all call it: take at
-    /// least twice as many runs as there are turns.
+    /// A site is a line with the whole stack that leads there. A line that leaks though no site of
+    /// it grows, since each run comes there on a way of its own (a recursion that is one deeper
+    /// each time, handlers that take turns), is found with eight runs or more: when more of
+    /// what was born there was alive after each eighth of the runs than after the one before,
+    /// and the code has debug information. Reported are the sites that the later half has added.
     ///
     /// A container that doubles is made larger ever more rarely. It is found when that
     /// happens in both halves of the runs, which takes at least twice as many runs as warm-ups,
@@ -267,16 +269,19 @@ impl Check {
         }
         let mut guard = or_panic(self.try_start());
         guard.recording.adopt();
-        let mut half = None;
-        let mut look = || {
-            half = record::quietly(|| {
-                let mut stacks = Stacks::new(record::symbols());
-                await_ending_threads(|| guard.recording.survivors(), &mut stacks);
-                Some(Half::new(guard.recording.look()))
+        let mut past = Past::default();
+        let mut look = |is_middle: bool| {
+            record::quietly(|| {
+                if is_middle {
+                    let mut stacks = Stacks::new(record::symbols());
+                    await_ending_threads(|| guard.recording.survivors(), &mut stacks);
+                    past.half = Some(Half::new(guard.recording.look()));
+                }
+                past.turns.look(&guard.recording.survivors());
             });
         };
         run_and_look(&mut body, runs, &mut look);
-        guard.end(Runs::Many(runs, half.as_ref()))
+        guard.end(Runs::Many(runs, &past))
     }
 
     /// Ends a recording and says what it found.
@@ -313,7 +318,7 @@ impl Check {
     ) {
         // Otherwise there is nothing to name.
         report.nameless = !survivors.is_empty() && !stacks.symbols().has_names();
-        let mut grown = runs.growth(survivors, |node| stacks.whole(node).trimmed());
+        let mut grown = runs.growth(survivors, &mut stacks);
         let mut looks: HashMap<u32, Group> = HashMap::new();
         for (node, mut group) in by_node(survivors) {
             let growth = match &mut grown {
@@ -426,15 +431,20 @@ impl LeakGuard {
     }
 }
 
-/// Runs `body` so many times, and `look`s when half of that is done.
+/// Runs `body` so many times, and `look`s after each part of them but the last, saying whether
+/// half is done. When there are fewer runs than parts, it looks only then.
 ///
-/// Both halves are one loop with one call, because the call's address is part of
+/// All parts are one loop with one call, because the call's address is part of
 /// every stack: two calls would make two sites of each, of which none has grown.
 #[inline(never)]
-fn run_and_look(body: &mut dyn FnMut(), runs: u32, look: &mut dyn FnMut()) {
+fn run_and_look(body: &mut dyn FnMut(), runs: u32, look: &mut dyn FnMut(bool)) {
+    let parts = if runs < PARTS { 2 } else { PARTS };
+    let after = |part: u32| u64::from(runs) * u64::from(part) / u64::from(parts);
+    let mut part = 1;
     for run in 0..runs {
-        if run == runs / 2 {
-            look();
+        if part < parts && u64::from(run) == after(part) {
+            look(part == parts / 2);
+            part += 1;
         }
         core::hint::black_box(&mut *body)();
     }
@@ -474,8 +484,8 @@ impl Scene {
 enum Runs<'a> {
     /// All that is alive counts.
     One,
-    /// So many; what was alive in their middle.
-    Many(u32, Option<&'a Half>),
+    /// So many; what was alive before their end.
+    Many(u32, &'a Past),
 }
 
 impl Runs<'_> {
@@ -487,14 +497,11 @@ impl Runs<'_> {
     }
 
     /// What has grown where, if that is what counts.
-    fn growth(self, survivors: &[Survivor], site: impl FnMut(u32) -> Vec<Frame>) -> Option<Grown> {
-        let Self::Many(runs, half) = self else {
-            return None;
-        };
-        let part = |frame: &Frame| (frame.location(), String::from(frame.function()));
-        let order = |stack: &Vec<Frame>| stack.iter().map(part).collect::<Vec<_>>();
-        let grown = half.map(|half| half.growth(survivors, runs - runs / 2, site, order));
-        Some(grown.unwrap_or_default())
+    fn growth(self, survivors: &[Survivor], stacks: &mut Stacks) -> Option<Grown> {
+        match self {
+            Self::One => None,
+            Self::Many(runs, past) => Some(past.growth(survivors, runs - runs / 2, stacks)),
+        }
     }
 }
 

@@ -118,6 +118,7 @@ mod stacks;
 mod steady;
 pub(crate) mod stream;
 mod suppress;
+mod turns;
 pub(crate) mod way_out;
 
 pub use crate::symbols::{Frame, Origin};

@@ -14,7 +14,9 @@
 //! the first node of each look alone.
 
 use std::collections::HashMap;
+use std::rc::Rc;
 
+use crate::leaks::steady::Places;
 use crate::record;
 use crate::symbols::{Frame, Resolved, Symbols};
 
@@ -30,6 +32,16 @@ pub(super) struct Stacks {
     /// That node by its parent's look and its call's.
     firsts: HashMap<(u32, u32), u32>,
     calls: Calls,
+    sites: Sites,
+}
+
+/// Stacks as reports have them, without the frames of what stands around the user's code: many
+/// looks can be one of them.
+#[derive(Debug, Default)]
+struct Sites {
+    by_look: HashMap<u32, usize>,
+    by_stack: HashMap<Rc<Vec<Frame>>, usize>,
+    stacks: Vec<Rc<Vec<Frame>>>,
 }
 
 /// What calls look like.
@@ -59,6 +71,7 @@ impl Stacks {
             looks: HashMap::new(),
             firsts: HashMap::new(),
             calls: Calls::default(),
+            sites: Sites::default(),
         }
     }
 
@@ -94,5 +107,45 @@ impl Stacks {
     pub(super) fn whole(&mut self, node: u32) -> Resolved {
         let (addresses, _) = record::frames(node);
         self.symbols.stack(&addresses)
+    }
+}
+
+impl Places for Stacks {
+    type Line = (String, String);
+    type Order = Vec<(String, String)>;
+
+    fn site(&mut self, node: u32) -> usize {
+        let look = self.look(node);
+        if let Some(&site) = self.sites.by_look.get(&look) {
+            return site;
+        }
+        let stack = Rc::new(self.whole(look).trimmed());
+        let Sites {
+            by_look,
+            by_stack,
+            stacks,
+        } = &mut self.sites;
+        let site = *by_stack.entry(stack).or_insert_with_key(|stack| {
+            stacks.push(Rc::clone(stack));
+            stacks.len() - 1
+        });
+        by_look.insert(look, site);
+        site
+    }
+
+    fn order(&self, site: usize) -> Vec<(String, String)> {
+        let part = |frame: &Frame| (frame.location(), String::from(frame.function()));
+        let stack = self.sites.stacks.get(site);
+        stack.map_or_else(Vec::new, |stack| stack.iter().map(part).collect())
+    }
+
+    fn line(&self, site: usize) -> Option<Self::Line> {
+        let place = self
+            .sites
+            .stacks
+            .get(site)?
+            .iter()
+            .find(|frame| frame.is_user())?;
+        Some((String::from(place.function()), place.location()))
     }
 }

@@ -9,13 +9,54 @@
 //! Sites are compared. A block that is at another one because it was resized there is not
 //! compared there, but with what is gone where nothing has come for it. Which of that it
 //! was, nobody knows, so the largest is taken: what is reported as growth is.
+//!
+//! Where no site grows, a line may: each run comes there on a way of its own. Its blocks are
+//! counted after each eighth of the runs ([`Turns`]).
 
 use core::cmp::Reverse;
 use core::hash::Hash;
 use std::collections::{HashMap, HashSet};
 
 use crate::leaks::report::Growth;
+use crate::leaks::turns::Turns;
 use crate::record::Survivor;
+
+/// Where the nodes of the tree of calls are.
+pub(super) trait Places {
+    /// A line of the user's own code.
+    type Line: Eq + Hash;
+    /// What tells which site comes first where all else is the same.
+    type Order: Ord;
+
+    /// The number of a node's site, which is that of all nodes that look the same.
+    fn site(&mut self, node: u32) -> usize;
+
+    /// The order of a site.
+    fn order(&self, site: usize) -> Self::Order;
+
+    /// The innermost line of the user's own code in a site's stack.
+    fn line(&self, site: usize) -> Option<Self::Line>;
+}
+
+/// What was alive before the end.
+#[derive(Debug, Default)]
+pub(super) struct Past {
+    /// In the middle, once it is over.
+    pub(super) half: Option<Half>,
+    /// After each part of the runs.
+    pub(super) turns: Turns,
+}
+
+impl Past {
+    /// What has grown until `now`, in the last so many runs.
+    pub(super) fn growth(&self, now: &[Survivor], runs: u32, places: &mut impl Places) -> Grown {
+        let Some(half) = &self.half else {
+            return Grown::default();
+        };
+        let lines = self.turns.lines(now, places);
+        half.growth(now, runs, &lines, places)
+    }
+}
 
 /// What was alive in the middle.
 #[derive(Debug)]
@@ -32,6 +73,8 @@ struct Site {
     gone: Vec<u64>,
     /// Those that are as they were, or new.
     own: Sum,
+    /// Those that are new.
+    new: Sum,
     /// The sizes of those that have been resized since, the smallest first.
     resized: Vec<u64>,
 }
@@ -83,21 +126,20 @@ impl Half {
         Self { blocks }
     }
 
-    /// What has grown until `now`, in the last so many runs; `site` tells where a node is,
-    /// and `order` which site comes first where that is all the same.
-    pub(super) fn growth<S: Eq + Hash, O: Ord>(
+    /// What has grown until `now`, in the last so many runs; `lines` have, whoever called them.
+    fn growth<P: Places>(
         &self,
         now: &[Survivor],
         runs: u32,
-        site: impl FnMut(u32) -> S,
-        order: impl Fn(&S) -> O,
+        lines: &HashSet<P::Line>,
+        places: &mut P,
     ) -> Grown {
         let nodes = self.nodes(now);
         // To name them takes long, and most checks pass.
-        if nodes.values().all(Site::is_steady) {
+        if lines.is_empty() && nodes.values().all(Site::is_steady) {
             return Grown::default();
         }
-        let (site_of, names, mut sites) = merged(nodes, site);
+        let (site_of, names, mut sites) = merged(nodes, places);
         let mut homeless = Vec::new();
         let mut grown = Vec::with_capacity(sites.len());
         for (index, site) in sites.iter_mut().enumerate() {
@@ -107,7 +149,7 @@ impl Half {
         let mut ranks: Vec<usize> = (0..names.len()).collect();
         if !homeless.is_empty() {
             let mut in_order: Vec<usize> = ranks.clone();
-            in_order.sort_by_cached_key(|&index| names.get(index).map(&order));
+            in_order.sort_by_cached_key(|&index| names.get(index).map(|&name| places.order(name)));
             for (rank, &index) in in_order.iter().enumerate() {
                 if let Some(place) = ranks.get_mut(index) {
                     *place = rank;
@@ -118,6 +160,15 @@ impl Half {
         for (index, bytes) in grown_elsewhere(&homeless, &sites) {
             if let Some(place) = grown.get_mut(index) {
                 place.get_or_insert_default().bytes += bytes;
+            }
+        }
+        if !lines.is_empty() {
+            let of_lines = grown.iter_mut().zip(&sites).zip(&names);
+            for ((grown, site), &name) in of_lines {
+                if grown.is_none() && site.new.blocks > 0 {
+                    let line = places.line(name).filter(|line| lines.contains(line));
+                    *grown = line.map(|_| site.new);
+                }
             }
         }
         let in_runs = |Sum { blocks, bytes }| Growth {
@@ -153,6 +204,9 @@ impl Half {
             } else {
                 site.own.add(block.size);
             }
+            if !block.seen {
+                site.new.add(block.size);
+            }
         }
         nodes
     }
@@ -174,17 +228,19 @@ impl Grown {
     }
 }
 
-/// The sites of all nodes, by their numbers: nodes are one site when they look the same, as one
-/// that asks for a block and one that makes it larger.
-fn merged<S: Eq + Hash>(
+/// Of each node which of the sites it is at, what these are called, and what is there: nodes are
+/// one site when they look the same, as one that asks for a block and one that makes it larger.
+fn merged(
     nodes: HashMap<u32, Site>,
-    mut site: impl FnMut(u32) -> S,
-) -> (HashMap<u32, usize>, Vec<S>, Vec<Site>) {
-    let mut known: HashMap<S, usize> = HashMap::new();
-    let (mut site_of, mut sites) = (HashMap::new(), Vec::new());
+    places: &mut impl Places,
+) -> (HashMap<u32, usize>, Vec<usize>, Vec<Site>) {
+    let mut known: HashMap<usize, usize> = HashMap::new();
+    let (mut site_of, mut names, mut sites) = (HashMap::new(), Vec::new(), Vec::new());
     for (node, part) in nodes {
-        let index = *known.entry(site(node)).or_insert_with(|| {
+        let name = places.site(node);
+        let index = *known.entry(name).or_insert_with(|| {
             sites.push(Site::default());
+            names.push(name);
             sites.len() - 1
         });
         site_of.insert(node, index);
@@ -196,9 +252,6 @@ fn merged<S: Eq + Hash>(
         site.gone.sort_unstable_by_key(|&size| Reverse(size));
         site.resized.sort_unstable();
     }
-    let mut names: Vec<(S, usize)> = known.into_iter().collect();
-    names.sort_unstable_by_key(|&(_, index)| index);
-    let names = names.into_iter().map(|(name, _)| name).collect();
     (site_of, names, sites)
 }
 
@@ -210,7 +263,11 @@ impl Site {
     }
 
     fn merge(&mut self, part: Self) {
-        for (sum, more) in [(&mut self.before, part.before), (&mut self.own, part.own)] {
+        for (sum, more) in [
+            (&mut self.before, part.before),
+            (&mut self.own, part.own),
+            (&mut self.new, part.new),
+        ] {
             sum.blocks += more.blocks;
             sum.bytes += more.bytes;
         }
@@ -248,13 +305,33 @@ fn grown_elsewhere(homeless: &[(u64, usize)], sites: &[Site]) -> Vec<(usize, u64
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::collections::{BTreeMap, BTreeSet};
 
-    use super::{Half, Survivor};
+    use super::{Half, Past, Places, Survivor, Turns};
+
+    /// Nodes 10 to 19 are one site, and so on; sites 100 to 199 one line.
+    pub(in crate::leaks) struct Numbered;
+
+    impl Places for Numbered {
+        type Line = usize;
+        type Order = usize;
+
+        fn site(&mut self, node: u32) -> usize {
+            node as usize / 10
+        }
+
+        fn order(&self, site: usize) -> usize {
+            site
+        }
+
+        fn line(&self, site: usize) -> Option<usize> {
+            Some(site / 100).filter(|&line| line > 0)
+        }
+    }
 
     /// A block of this size at this place, born at a site or last resized there.
-    fn at(block: usize, node: u32, size: u64) -> Survivor {
+    pub(in crate::leaks) fn at(block: usize, node: u32, size: u64) -> Survivor {
         Survivor {
             node,
             size,
@@ -265,17 +342,22 @@ mod tests {
     }
 
     /// One that is younger than the middle.
-    fn new(block: usize, node: u32, size: u64) -> Survivor {
+    pub(in crate::leaks) fn new(block: usize, node: u32, size: u64) -> Survivor {
         Survivor {
             seen: false,
             ..at(block, node, size)
         }
     }
 
-    /// Site, blocks and bytes of what has grown. Nodes 10 to 19 are one site, and so on.
+    /// Site, blocks and bytes of what has grown.
     fn grown(before: &[Survivor], now: &[Survivor]) -> Vec<(u32, u64, u64)> {
-        let half = Half::new(before.to_vec());
-        let mut grown = half.growth(now, 5, |node| node / 10, |&site| site);
+        let half = Some(Half::new(before.to_vec()));
+        let turns = Turns::default();
+        grown_since(&Past { half, turns }, now)
+    }
+
+    fn grown_since(past: &Past, now: &[Survivor]) -> Vec<(u32, u64, u64)> {
+        let mut grown = past.growth(now, 5, &mut Numbered);
         let nodes: BTreeSet<u32> = now.iter().map(|block| block.node).collect();
         let mut sites: BTreeMap<u32, (u64, u64)> = BTreeMap::new();
         for node in nodes {
@@ -345,6 +427,33 @@ mod tests {
         assert_eq!(grown(&before, &now), [(1, 1, 8)]);
         assert_eq!(grown(&[], &now[1..]), []);
         assert_eq!(grown(&before, &[]), []);
+    }
+
+    /// Bug prevented: of a line that grows, sites are told that have nothing new, or have grown
+    /// themselves, twice.
+    #[test]
+    fn of_a_line_that_grows_those_sites_are_told_that_are_new() {
+        let all: Vec<Survivor> = (1..=4)
+            .map(|n: u32| at(n as usize, 1_000 + 10 * n, 8))
+            .chain((5..=8).map(|n: u32| new(n as usize, 1_000 + 10 * n, 8)))
+            .collect();
+        let mut past = Past::default();
+        for part in 1..8 {
+            past.turns.look(&all[..part]);
+        }
+        past.half = Some(Half::new(all[..4].to_vec()));
+        let mut now = all.clone();
+        // One goes, two come: that is one more, though two are new.
+        now[0] = new(9, 1_010, 8);
+        now.push(new(10, 1_011, 8));
+        let told = [
+            (101, 1, 8),
+            (105, 1, 8),
+            (106, 1, 8),
+            (107, 1, 8),
+            (108, 1, 8),
+        ];
+        assert_eq!(grown_since(&past, &now), told);
     }
 
     /// Bug prevented: a new block at an old one's address is taken for it.
