@@ -7,6 +7,7 @@
 //! watchdog against hangs.
 
 use std::io::Read;
+use std::mem;
 use std::process::{Command, ExitCode, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -51,6 +52,7 @@ pub(crate) fn main(cases: &[Case]) -> ExitCode {
     }
     let mut arguments: Vec<String> = std::env::args().skip(1).collect();
     let at_once = at_once(&mut arguments);
+    let skipped = values(&mut arguments, "--skip");
     // Nothing here is ignored, so whoever asks for ignored tests alone gets none.
     let none = arguments.iter().any(|a| a == "--ignored");
     if arguments.iter().any(|a| a == "--list") {
@@ -62,15 +64,16 @@ pub(crate) fn main(cases: &[Case]) -> ExitCode {
     let exact = arguments.iter().any(|a| a == "--exact");
     let names: Vec<&String> = arguments.iter().filter(|a| !a.starts_with('-')).collect();
     let chosen = |case: &Case| {
+        let is_named = |name: &String| {
+            if exact {
+                case.name == *name
+            } else {
+                case.name.contains(name.as_str())
+            }
+        };
         !none
-            && (names.is_empty()
-                || names.iter().any(|name| {
-                    if exact {
-                        case.name == *name
-                    } else {
-                        case.name.contains(name.as_str())
-                    }
-                }))
+            && !skipped.iter().any(is_named)
+            && (names.is_empty() || names.iter().any(|name| is_named(name)))
     };
     let chosen: Vec<&Case> = cases.iter().filter(|case| chosen(case)).collect();
     let ran = chosen.len();
@@ -109,18 +112,28 @@ pub(crate) fn main(cases: &[Case]) -> ExitCode {
 /// How many cases run beside each other: as with libtest, so many as there are processors, or
 /// as `--test-threads` says, which is taken from the arguments.
 fn at_once(arguments: &mut Vec<String>) -> usize {
-    let mut asked = None;
-    if let Some(at) = arguments.iter().position(|a| a == "--test-threads") {
-        asked = arguments.drain(at..arguments.len().min(at + 2)).nth(1);
-    }
-    for argument in &*arguments {
-        let value = argument.strip_prefix("--test-threads=");
-        asked = value.map(str::to_owned).or(asked);
-    }
+    let asked = values(arguments, "--test-threads").pop();
     let all = || thread::available_parallelism().map_or(1, usize::from);
     asked.map_or_else(all, |asked| {
         asked.parse().expect("--test-threads: a number")
     })
+}
+
+/// What the arguments say for an option, each time that it is there, as `--option VALUE` or
+/// `--option=VALUE`; taken from them.
+fn values(arguments: &mut Vec<String>, option: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    let mut others = Vec::new();
+    let mut all = mem::take(arguments).into_iter();
+    while let Some(argument) = all.next() {
+        match argument.strip_prefix(option) {
+            Some("") => found.extend(all.next()),
+            Some(value) if value.starts_with('=') => found.push(value[1..].to_owned()),
+            _ => others.push(argument),
+        }
+    }
+    *arguments = others;
+    found
 }
 
 /// Runs one case in a child; the story of its failure if it has one.
