@@ -7,9 +7,11 @@
 
 use core::hint::black_box;
 use core::ptr::NonNull;
+use std::thread;
 
 use crate::arena;
 use crate::sync::{AtomicPtr, Ordering};
+use crate::unwind::bounds::Bounds;
 use crate::unwind::registers::Registers;
 use crate::unwind::stack::Stack;
 
@@ -101,8 +103,24 @@ fn system(frames: &mut Frames) {
 /// time of a program of 25 ms.
 static STACK: AtomicPtr<Stack> = AtomicPtr::new(core::ptr::null_mut());
 
+/// Whether the walk is right here: what the test says, on a stack that the walk reads.
+///
+/// The first recording may begin in a coroutine. What the test finds there says nothing of all
+/// other stacks, and holds for good.
+pub(super) fn is_right() -> bool {
+    let sp = Registers::here().sp;
+    if Bounds::of_this_thread(sp).is_some_and(|bounds| bounds.contains(sp)) {
+        return self_test();
+    }
+    let other = thread::Builder::new().stack_size(SMALL).spawn(self_test);
+    other.is_ok_and(|other| other.join().unwrap_or(false))
+}
+
+/// More stack than the test takes, in bytes.
+const SMALL: usize = 256 << 10;
+
 /// Whether the walk finds what the system's unwinder finds; not without memory.
-pub(super) fn self_test() -> bool {
+fn self_test() -> bool {
     let kept = NonNull::new(STACK.swap(core::ptr::null_mut(), Ordering::Acquire));
     let Some(mut stack) = kept.or_else(arena::forever::<Stack>) else {
         return false;

@@ -118,7 +118,7 @@ pub fn prime() -> Method {
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     {
         bounds::prime();
-        if check::self_test() {
+        if check::is_right() {
             METHOD.store(NATIVE, Ordering::Release);
             return Method::Native;
         }
