@@ -3,6 +3,7 @@
 use core::mem;
 
 use crate::error::Error;
+use crate::installed;
 use crate::record::everywhere;
 use crate::record::hooks::Lost;
 use crate::record::recording::Recording;
@@ -21,10 +22,10 @@ pub(crate) struct Everyone {
 impl Everyone {
     /// Starts a recording of what all threads allocate from now on.
     pub(crate) fn start() -> Result<Self, Error> {
-        let recording = Recording::start_apart()?;
+        installed::require()?;
         let turn = Turn::take().ok_or_else(Error::already_profiling)?;
         let everyone = Self {
-            recording: Some(recording),
+            recording: Some(Recording::start_apart()?),
             _turn: turn,
         };
         if let Some(recording) = &everyone.recording {
