@@ -259,19 +259,24 @@ impl LeakSite {
             .map_or_else(|| String::from("an unknown place"), Frame::location)
     }
 
-    /// Which comes first in a report: the larger one, then by place; and where that is the same,
-    /// by all that frames differ in, so that any two sites have an order.
+    /// Which comes first in a report: the larger one, then by place.
     fn order(&self, other: &Self) -> Ordering {
         (other.bytes, other.blocks)
             .cmp(&(self.bytes, self.blocks))
             .then_with(|| self.location().cmp(&other.location()))
-            .then_with(|| by_frames(&self.stack, &other.stack, Frame::by_location))
-            .then_with(|| by_frames(&self.stack, &other.stack, Frame::by_parts))
+            .then_with(|| by_frames(&self.stack, &other.stack))
     }
 }
 
+/// By place; and where that is the same, by all that frames differ in, so that any two stacks
+/// have an order.
+pub(super) fn by_frames(one: &[Frame], other: &[Frame]) -> Ordering {
+    by_innermost(one, other, Frame::by_location)
+        .then_with(|| by_innermost(one, other, Frame::by_parts))
+}
+
 /// By the innermost frames that differ.
-fn by_frames(
+fn by_innermost(
     one: &[Frame],
     other: &[Frame],
     order: impl Fn(&Frame, &Frame) -> Ordering,

@@ -13,9 +13,11 @@
 //! two numbers: what its parent looks like, and what the call looks like. Names are made of
 //! the first node of each look alone.
 
+use core::cmp::Ordering;
 use std::collections::HashMap;
 use std::rc::Rc;
 
+use crate::leaks::report::by_frames;
 use crate::leaks::steady::Places;
 use crate::record;
 use crate::symbols::{Frame, Resolved, Symbols};
@@ -103,6 +105,11 @@ impl Stacks {
         look
     }
 
+    /// The frames of a site.
+    fn stack(&self, site: usize) -> &[Frame] {
+        self.sites.stacks.get(site).map_or(&[], |stack| stack)
+    }
+
     /// The frames of a node's stack.
     pub(super) fn whole(&mut self, node: u32) -> Resolved {
         let (addresses, _) = record::frames(node);
@@ -112,7 +119,6 @@ impl Stacks {
 
 impl Places for Stacks {
     type Line = (String, String);
-    type Order = Vec<(String, String)>;
 
     fn site(&mut self, node: u32) -> usize {
         let look = self.look(node);
@@ -133,19 +139,12 @@ impl Places for Stacks {
         site
     }
 
-    fn order(&self, site: usize) -> Vec<(String, String)> {
-        let part = |frame: &Frame| (frame.location(), String::from(frame.function()));
-        let stack = self.sites.stacks.get(site);
-        stack.map_or_else(Vec::new, |stack| stack.iter().map(part).collect())
+    fn order(&self, one: usize, other: usize) -> Ordering {
+        by_frames(self.stack(one), self.stack(other))
     }
 
     fn line(&self, site: usize) -> Option<Self::Line> {
-        let place = self
-            .sites
-            .stacks
-            .get(site)?
-            .iter()
-            .find(|frame| frame.is_user())?;
+        let place = self.stack(site).iter().find(|frame| frame.is_user())?;
         Some((String::from(place.function()), place.location()))
     }
 }

@@ -13,7 +13,7 @@
 //! Where no site grows, a line may: each run comes there on a way of its own. Its blocks are
 //! counted after each eighth of the runs ([`Turns`]).
 
-use core::cmp::Reverse;
+use core::cmp::{Ordering, Reverse};
 use core::hash::Hash;
 use std::collections::{HashMap, HashSet};
 
@@ -25,14 +25,12 @@ use crate::record::Survivor;
 pub(super) trait Places {
     /// A line of the user's own code.
     type Line: Eq + Hash;
-    /// What tells which site comes first where all else is the same.
-    type Order: Ord;
 
     /// The number of a node's site, which is that of all nodes that look the same.
     fn site(&mut self, node: u32) -> usize;
 
-    /// The order of a site.
-    fn order(&self, site: usize) -> Self::Order;
+    /// Which of two sites comes first where all else is the same.
+    fn order(&self, one: usize, other: usize) -> Ordering;
 
     /// The innermost line of the user's own code in a site's stack.
     fn line(&self, site: usize) -> Option<Self::Line>;
@@ -146,17 +144,13 @@ impl Half {
             homeless.extend(site.settle().into_iter().map(|size| (size, index)));
             grown.push(site.growth());
         }
-        let mut ranks: Vec<usize> = (0..names.len()).collect();
-        if !homeless.is_empty() {
-            let mut in_order: Vec<usize> = ranks.clone();
-            in_order.sort_by_cached_key(|&index| names.get(index).map(|&name| places.order(name)));
-            for (rank, &index) in in_order.iter().enumerate() {
-                if let Some(place) = ranks.get_mut(index) {
-                    *place = rank;
-                }
-            }
-        }
-        homeless.sort_unstable_by_key(|&(size, index)| (Reverse(size), ranks.get(index).copied()));
+        let by_name = |one: usize, other: usize| match (names.get(one), names.get(other)) {
+            (Some(&one), Some(&other)) => places.order(one, other),
+            _ => Ordering::Equal,
+        };
+        homeless.sort_unstable_by(|&(size, one), &(other_size, other)| {
+            other_size.cmp(&size).then_with(|| by_name(one, other))
+        });
         for (index, bytes) in grown_elsewhere(&homeless, &sites) {
             if let Some(place) = grown.get_mut(index) {
                 place.get_or_insert_default().bytes += bytes;
@@ -306,6 +300,7 @@ fn grown_elsewhere(homeless: &[(u64, usize)], sites: &[Site]) -> Vec<(usize, u64
 
 #[cfg(test)]
 pub(super) mod tests {
+    use core::cmp::Ordering;
     use std::collections::{BTreeMap, BTreeSet};
 
     use super::{Half, Past, Places, Survivor, Turns};
@@ -315,14 +310,13 @@ pub(super) mod tests {
 
     impl Places for Numbered {
         type Line = usize;
-        type Order = usize;
 
         fn site(&mut self, node: u32) -> usize {
             node as usize / 10
         }
 
-        fn order(&self, site: usize) -> usize {
-            site
+        fn order(&self, one: usize, other: usize) -> Ordering {
+            one.cmp(&other)
         }
 
         fn line(&self, site: usize) -> Option<usize> {
