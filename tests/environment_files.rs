@@ -90,6 +90,18 @@ fn program(part: &str) -> ExitCode {
             }
             print!("that was all");
         }
+        "says how often it has slept" => {
+            let status = fs::read_to_string("/proc/self/status").expect("Linux");
+            let sleeps = status
+                .lines()
+                .find_map(|line| line.strip_prefix("voluntary_ctxt"));
+            print!(
+                "{}",
+                sleeps
+                    .and_then(|line| line.split_whitespace().last())
+                    .expect("a number")
+            );
+        }
         "forks" => {
             planted_here();
             // SAFETY: there is no other thread.
@@ -313,6 +325,33 @@ fn a_report_waits_for_who_reads_standard_error_late() {
     }
 }
 
+/// Bug prevented: nobody reads a full standard error, and a word about a wrong setting keeps
+/// the program from its `main`.
+fn a_wrong_setting_waits_for_no_reader() {
+    let folder = folder("environment-files-full");
+    let (reader, mut writer) = std::io::pipe().expect("a pipe");
+    // SAFETY: a pipe of ours, and flags.
+    let failed = unsafe { libc::fcntl(writer.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+    assert_eq!(failed, 0);
+    while writer.write(&[b'.'; 4_096]).is_ok() {}
+    for value in [
+        "bogus",
+        "profile,every=1,at=signal,signal=USR2,file=no/such/file",
+    ] {
+        let output = command("says how often it has slept", Some(value), &folder)
+            .stderr(writer.try_clone().expect("a number"))
+            .output()
+            .expect("it runs");
+        assert_eq!(output.status.code(), Some(OWN_CODE.into()), "{value}");
+        // Who waits looks every millisecond.
+        let sleeps: u32 = String::from_utf8_lossy(&output.stdout)
+            .parse()
+            .expect("a number");
+        assert!(sleeps < 1_000, "{value}: {sleeps}");
+    }
+    drop(reader);
+}
+
 /// Bug prevented: a program runs for a day, and only then says that its report has no place.
 fn a_file_without_a_folder_is_told_before_the_program_runs() {
     let folder = folder("environment-files-none");
@@ -459,6 +498,7 @@ fn main() -> ExitCode {
         what_a_program_saves_to_its_output_comes_in_its_place,
         a_report_does_not_wait_for_who_keeps_standard_output,
         a_report_waits_for_who_reads_standard_error_late,
+        a_wrong_setting_waits_for_no_reader,
         a_file_without_a_folder_is_told_before_the_program_runs,
         where_the_folder_may_not_be_written_an_old_file_is_written_over,
         a_file_that_is_mounted_alone_is_written_over,

@@ -48,8 +48,9 @@
 //! standard output or standard error (`/dev/stdout`, `/dev/fd/2`, the log that they go
 //! to) replaces nothing: the report is added after what the program has written. A
 //! line that is not ended comes before it, unless a thread keeps standard output
-//! for more than a second. A forked child writes to a device, a pipe or an open file under
-//! the same name, and to another file under its own number.
+//! for more than a second. A report waits for who reads them, but not for ever where they are
+//! non-blocking: five seconds for one who takes nothing. A forked child writes to a device, a
+//! pipe or an open file under the same name, and to another file under its own number.
 //!
 //! A setting that is wrong is told in one line on standard error, and the program then
 //! runs as if nothing had been set. A file that cannot be written is told at the

@@ -41,11 +41,20 @@ pub(super) struct Moments {
 }
 
 /// Says a line to the person who has set the variable: there is nobody else
-/// who could be told, as no code has called us.
+/// who could be told, as no code has called us. Before the program runs.
 pub(super) fn tell(what: &str) {
+    say(what, way_out::say_at_once);
+}
+
+/// The same for a report that there is not.
+fn tell_instead(what: &str) {
+    say(what, way_out::say);
+}
+
+fn say(what: &str, how: impl FnOnce(&str)) {
     record::quietly(|| {
         let line = format!("heapledger: {what}\n");
-        way_out::undisturbed(|| way_out::say(&line));
+        way_out::undisturbed(|| how(&line));
     });
 }
 
@@ -154,7 +163,7 @@ impl Running {
     fn report_alone(&self) -> Option<MutexGuard<'_, ()>> {
         let alone = self.alone();
         if alone.is_none() && self.owner.is_here() {
-            tell("no report of the heap: the one before does not come to its end");
+            tell_instead("no report of the heap: the one before does not come to its end");
             return None;
         }
         way_out::undisturbed(|| self.report_or_say_why_not());
@@ -188,7 +197,7 @@ impl Running {
                 plain
             };
             if let Err(error) = profile.save_unattended(&path, *format) {
-                tell(&error.to_string());
+                tell_instead(&error.to_string());
             }
         }
         // It goes on, perhaps for weeks.

@@ -109,7 +109,8 @@ impl Process {
     /// check is [started](Self::start), wherever it goes later.
     ///
     /// Where the path leads to standard output or standard error (`/dev/stdout`, or
-    /// the log that they go to), the report is added there: nothing is overwritten.
+    /// the log that they go to), the report is added there: nothing is overwritten. It waits
+    /// for who reads them; where they are non-blocking, five seconds for one who takes nothing.
     ///
     /// ```
     /// # #[global_allocator]

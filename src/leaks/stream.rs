@@ -21,8 +21,9 @@ use std::time::Instant;
 use crate::sync::{AtomicU32, Ordering};
 
 /// How long a report waits for a reader who takes nothing, where the program has asked not to
-/// wait. Else what is said before a program's end would keep it from that for ever.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// wait. Else what is said before a program's end would keep it from that for ever; and who has
+/// asked it to end may kill it when it does not, within ten seconds as a rule.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// An open file.
 #[derive(Debug)]
@@ -62,8 +63,7 @@ impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Others(file) => file.write(bytes),
-            Self::Number(2) => StandardError.write(bytes),
-            &mut Self::Number(number) => write_patiently(number, bytes, PATIENCE),
+            Self::Number(number) => write_patiently(*number, bytes),
         }
     }
 
@@ -128,13 +128,22 @@ fn is_open_as(_: i32, _: &fs::Metadata) -> bool {
     false
 }
 
-/// Writes past std's locks and buffers, and waits so long for a reader who takes nothing.
+/// Whether the reader of a standard stream was waited for in vain the last time. Then the next
+/// line is not a reason to wait as long again.
+static IS_LEFT: [AtomicU32; 3] = [const { AtomicU32::new(0) }; 3];
+
+/// Writes past std's locks and buffers, and waits a while for a reader who takes nothing.
 ///
 /// The program, or who has started it, may have asked not to wait for the reader. A report has
 /// nothing else to do.
-fn write_patiently(number: i32, bytes: &[u8], patience: Duration) -> io::Result<usize> {
+fn write_patiently(number: i32, bytes: &[u8]) -> io::Result<usize> {
+    let is_left = usize::try_from(number).ok().and_then(|at| IS_LEFT.get(at));
+    let patience = match is_left.map_or(0, |left| left.load(Ordering::Relaxed)) {
+        0 => PATIENCE,
+        _ => Duration::ZERO,
+    };
     let mut since = None;
-    loop {
+    let written = loop {
         match write_once(number, bytes) {
             Err(full)
                 if full.kind() == io::ErrorKind::WouldBlock
@@ -142,29 +151,32 @@ fn write_patiently(number: i32, bytes: &[u8], patience: Duration) -> io::Result<
             {
                 thread::sleep(Duration::from_millis(1));
             }
-            written => return written,
+            written => break written,
         }
+    };
+    if let Some(left) = is_left {
+        let is_full = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
+        left.store(
+            written.as_ref().is_err_and(is_full).into(),
+            Ordering::Relaxed,
+        );
     }
+    written
 }
 
 /// Standard error without a lock, and without a buffer, which std's has not either.
-pub(super) struct StandardError;
-
-/// Whether the reader of standard error was waited for in vain the last time. Then the next line
-/// is not a reason to wait as long again.
-static IS_LEFT: AtomicU32 = AtomicU32::new(0);
+pub(super) struct StandardError {
+    /// Whether its reader is waited for.
+    pub(super) is_patient: bool,
+}
 
 impl Write for StandardError {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let patience = match IS_LEFT.load(Ordering::Relaxed) {
-            0 => PATIENCE,
-            _ => Duration::ZERO,
-        };
-        let written = write_patiently(2, bytes, patience);
-        let is_full = |error: &io::Error| error.kind() == io::ErrorKind::WouldBlock;
-        let is_left = written.as_ref().is_err_and(is_full);
-        IS_LEFT.store(is_left.into(), Ordering::Relaxed);
-        written
+        if self.is_patient {
+            write_patiently(2, bytes)
+        } else {
+            write_once(2, bytes)
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -172,7 +184,7 @@ impl Write for StandardError {
     }
 }
 
-/// The same, what is taken at once.
+/// The same, without waiting for anybody.
 #[cfg(unix)]
 fn write_once(number: i32, bytes: &[u8]) -> io::Result<usize> {
     // SAFETY: the declaration below is POSIX's, and the bytes are there. A number that is no open

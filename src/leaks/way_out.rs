@@ -31,7 +31,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// One call, so that other threads' lines do not come in between.
 pub(crate) fn say(line: &str) {
     // Where standard error is closed there is no one left to tell.
-    drop(StandardError.write_all(line.as_bytes()));
+    drop(StandardError { is_patient: true }.write_all(line.as_bytes()));
+}
+
+/// The same before the program runs, which is not kept from it by who does not read.
+pub(crate) fn say_at_once(line: &str) {
+    drop(StandardError { is_patient: false }.write_all(line.as_bytes()));
 }
 
 /// A line that says why there is no report, made without memory.
