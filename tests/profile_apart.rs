@@ -37,6 +37,7 @@ fn main() -> ExitCode {
         names_that_a_check_looks_up_are_no_leak_of_it,
         a_report_that_is_written_is_in_no_profile,
         what_the_callers_writer_allocates_is_in_the_profile,
+        a_report_that_is_being_written_is_no_peak,
     ])
 }
 
@@ -305,5 +306,73 @@ fn what_the_callers_writer_allocates_is_in_the_profile() {
         assert!(change.blocks > 0, "{name}: {change}");
         assert_eq!(change.bytes, change.blocks * 1_000, "{name}");
     }
+    drop(kept);
+}
+
+/// A writer of the program's own, which takes so much that a peak would be noted.
+struct Noted;
+
+impl io::Write for Noted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        for _ in 0..10 {
+            drop(black_box(vec![1u8; 70_000]));
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A block each of many stacks, told apart by which of two ways was gone at each step.
+fn plant(ways: u32, kept: &mut Vec<Vec<u8>>) {
+    if ways == 1 {
+        kept.push(black_box(vec![1; 10]));
+    } else if ways & 1 == 0 {
+        left(ways / 2, kept);
+    } else {
+        right(ways / 2, kept);
+    }
+}
+
+// Two functions that do the same would be one in a release.
+#[inline(never)]
+fn left(ways: u32, kept: &mut Vec<Vec<u8>>) {
+    plant(ways, kept);
+    black_box("left");
+}
+
+#[inline(never)]
+fn right(ways: u32, kept: &mut Vec<Vec<u8>>) {
+    plant(ways, kept);
+    black_box("right");
+}
+
+/// Bug prevented: the text that a writer is handed is the program's peak while it is written, and
+/// the true one is lost.
+fn a_report_that_is_being_written_is_no_peak() {
+    let profiler = Profiler::builder().every_allocation().start();
+    let profiler = profiler.expect("the only one");
+    let mut kept = Vec::with_capacity(1 << 12);
+    (1..1 << 12).for_each(|ways| plant(ways, &mut kept));
+    drop(black_box(vec![1u8; 200_000]));
+    let mut profile = profiler.snapshot();
+    profile.symbolize();
+    // The snapshot is the program's.
+    drop(black_box(vec![1u8; 200_000]));
+    let peak = profiler.snapshot().peak.live_bytes;
+    for (name, write) in [
+        ("dhat", (|profile| profile.write_dhat(Noted)) as Handed),
+        ("html", |profile| profile.write_html(Noted)),
+    ] {
+        write(&profile).expect("it takes all");
+        let now = profiler.snapshot().peak.live_bytes;
+        assert!(now < peak + 100_000, "{name}: {now}, {peak} before");
+    }
+    let mut text = Vec::new();
+    profile.write_dhat(&mut text).expect("a vector");
+    // Or nothing is tested here.
+    assert!(text.len() > 300_000, "{}", text.len());
     drop(kept);
 }

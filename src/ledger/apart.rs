@@ -8,6 +8,7 @@
 //!   stand_apart ──▶ its net changes: all of it is apart       told with each publication
 //!                     stays(..): what a cache has grown by
 //!   step_back   ──▶ only that stays apart; what else is left is a result, and the program's
+//!   Kept              .. or still ours, as what a report is written from
 //! ```
 //!
 //! Whoever holds a result may free it when nobody stands apart, so it is the program's from
@@ -147,6 +148,33 @@ pub(crate) fn stays(work: impl FnOnce()) {
         CACHED.fetch_add(growth, Ordering::Relaxed);
         here.cached.set(here.cached.get().wrapping_add(growth));
     });
+}
+
+/// A result of so many bytes that is still ours, as long as this is there. To be made before the
+/// thread steps back, and dropped after the result.
+#[derive(Debug)]
+pub(crate) struct Kept(u64);
+
+impl Kept {
+    pub(crate) fn of(bytes: usize) -> Self {
+        CAME.fetch_add(bytes as u64, Ordering::Relaxed);
+        Self(bytes as u64)
+    }
+
+    /// Nothing, where the thread has not stepped back: then it has told of it itself.
+    pub(crate) fn unless_apart(&mut self) {
+        let is_apart = HERE.try_with(|here| !here.slot.get().is_null());
+        if is_apart.unwrap_or(false) {
+            WENT.fetch_add(core::mem::take(&mut self.0), Ordering::Release);
+        }
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        // Release: whoever sees this sees the live figure of before.
+        WENT.fetch_add(self.0, Ordering::Release);
+    }
 }
 
 /// Runs `work` within [`stays`], where what it leaves behind is no cache's.
