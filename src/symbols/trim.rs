@@ -97,10 +97,9 @@ fn kept(frames: &[&Frame]) -> Range<usize> {
 /// Where the program's own calls begin: after the innermost entry to the
 /// allocator, and what only led to it.
 fn begin(frames: &[&Frame]) -> usize {
-    let inner = frames
-        .iter()
-        .position(|frame| frame.is_user())
-        .unwrap_or(frames.len());
+    // Without debug information nobody is known to be the user.
+    let is_between = |frame: &&Frame| matches!(frame.origin(), Origin::Allocator | Origin::Std);
+    let inner = frames.iter().take_while(|frame| is_between(frame)).count();
     // The entry is the outermost of its frames; what our own code calls may be std's.
     let entry = frames
         .iter()
@@ -155,6 +154,8 @@ fn is_check(frame: &Frame) -> bool {
         .any(|rest| {
             let room = rest.split(['/', ':', '.']).next();
             room.is_some_and(|room| ["leaks", "scope", "assertions"].contains(&room))
+                || rest.starts_with("ledger/trace")
+                || rest.starts_with("ledger::trace::")
         })
 }
 
@@ -171,6 +172,7 @@ mod tests {
                 "U" => Origin::User,
                 "S" => Origin::Std,
                 "A" => Origin::Allocator,
+                "D" => Origin::Dependency,
                 _ => Origin::Unknown,
             };
             Frame::synthetic(function, None, None, origin, false)
@@ -231,6 +233,40 @@ mod tests {
             "U app::main",
         ];
         assert_eq!(trimmed(&stack).len(), 3);
+    }
+
+    /// Bug prevented: what a pool or an assertion calls is taken for what led to the allocator,
+    /// where nobody is known to be the user: without debug information, and in a dependency.
+    #[test]
+    fn what_our_own_code_calls_is_kept_whoever_it_is() {
+        for own in ["U", "D", "X"] {
+            let stack = |frame: &str| {
+                let make = format!("{own} app::make_buffer");
+                let main = format!("{own} app::main");
+                let between = [CALL, frame, CALL, CALL];
+                let inner = ["S alloc::alloc::alloc", "S alloc::vec::from_elem", &make];
+                let outer = [main.as_str(), BEGIN];
+                trimmed(&[&inner[..], &between, &outer].concat())
+            };
+            let pool = stack("A heapledger::pool::Pool<T>::get");
+            assert_eq!(
+                pool.first().map(String::as_str),
+                Some("alloc::vec::from_elem")
+            );
+            assert_eq!(pool.get(1).map(String::as_str), Some("app::make_buffer"));
+            assert_eq!(pool.last().map(String::as_str), Some("app::main"));
+            // That of an assertion is cut out.
+            let assertion = stack("A heapledger::ledger::trace::Trace::run");
+            let call = CALL.strip_prefix("S ").expect("std's");
+            let expected = [
+                "alloc::vec::from_elem",
+                "app::make_buffer",
+                call,
+                call,
+                "app::main",
+            ];
+            assert_eq!(assertion, expected);
+        }
     }
 
     /// Bug prevented: a stack of which nothing is left.
