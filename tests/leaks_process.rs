@@ -4,6 +4,7 @@
 
 mod support;
 
+use std::backtrace::Backtrace;
 use std::cell::RefCell;
 use std::env;
 use std::fs;
@@ -16,6 +17,7 @@ use std::sync::OnceLock;
 use std::thread;
 
 use heapledger::leaks::{self, Process, ProcessGuard};
+use heapledger::pool::Pool;
 use heapledger::{Profiler, TrackingAllocator};
 use parking_lot::Mutex;
 
@@ -32,6 +34,9 @@ const PROGRAMS: &[(&str, fn())] = &[
     ("leaks_on_threads", leaks_on_threads),
     ("tidy", tidy),
     ("leaks_what_it_reads", leaks_what_it_reads),
+    ("prints_a_backtrace", prints_a_backtrace),
+    ("forgets_a_backtrace", forgets_a_backtrace),
+    ("loses_what_a_pool_has_made", loses_what_a_pool_has_made),
     ("exits", exits),
     ("exits_tidy", exits_tidy),
     ("writes_a_file", writes_a_file),
@@ -56,6 +61,8 @@ fn main() -> ExitCode {
         leaks_of_all_threads_are_reported_with_their_lines,
         without_leaks_nothing_is_said,
         what_is_read_from_standard_input_is_the_program_s,
+        what_std_reads_for_a_backtrace_is_kept_by_std,
+        what_a_pool_calls_is_in_the_stack,
         the_exit_code_is_as_asked_for_and_only_when_there_are_leaks,
         the_report_goes_to_a_file_and_an_old_one_does_not_stay,
         a_file_is_bound_to_the_folder_of_the_start,
@@ -165,6 +172,30 @@ fn leaks_what_it_reads() {
     forget(io::stdin().lines().next());
     forget(io::stdin().lock().lines().next());
     forget(io::read_to_string(io::stdin()));
+}
+
+/// As an error does that has one.
+fn prints_a_backtrace() {
+    let _leaks = start(Process::new().exit_code(23));
+    drop(black_box(Backtrace::force_capture().to_string()));
+}
+
+fn forgets_a_backtrace() {
+    let _leaks = start(Process::new().exit_code(23));
+    let backtrace = Backtrace::force_capture();
+    drop(black_box(backtrace.to_string()));
+    forget(backtrace);
+}
+
+fn loses_what_a_pool_has_made() {
+    let _leaks = start(Process::new().exit_code(23));
+    let pool = Pool::from_fn(make_for_a_pool);
+    forget(std::mem::take(&mut *pool.acquire()));
+}
+
+#[inline(never)]
+fn make_for_a_pool() -> Vec<u8> {
+    black_box(vec![1; black_box(101)])
 }
 
 fn exits() {
@@ -399,6 +430,40 @@ fn while_a_panic_unwinds_there_is_no_verdict() {
     assert!(!text.contains("leaked"), "{text}");
 }
 
+/// Bug prevented: a program that prints an error with a backtrace in it leaks fifty thousand
+/// blocks, which std keeps for the next one; or what it leaks of the backtrace is std's as well.
+fn what_std_reads_for_a_backtrace_is_kept_by_std() {
+    let output = run("prints_a_backtrace", None);
+    assert_eq!((code(&output), said(&output).as_str()), (0, ""));
+    let output = run("forgets_a_backtrace", None);
+    let text = said(&output);
+    assert_eq!(code(&output), 23, "{text}");
+    assert!(text.contains("forgets_a_backtrace"), "{text}");
+    assert!(text.contains(" more are held for "), "{text}");
+    let leaked = text.lines().next().expect("a line");
+    // As many as it has frames, names and files.
+    let blocks = leaked
+        .split(' ')
+        .nth(1)
+        .and_then(|number| number.parse::<u32>().ok());
+    assert!(
+        blocks.is_some_and(|blocks| (2..500).contains(&blocks)),
+        "{leaked}"
+    );
+}
+
+/// Bug prevented: what a pool calls to make an item is cut out of the stack where there is no
+/// debug information, as if it were the way into the allocator.
+fn what_a_pool_calls_is_in_the_stack() {
+    let output = run("loses_what_a_pool_has_made", None);
+    let text = said(&output);
+    assert_eq!(code(&output), 23, "{text}");
+    let stack = text.split("101 bytes in 1 block, ").nth(1).expect("a site");
+    let stack = stack.split("\n\n").next().expect("a stack");
+    assert!(stack.contains("make_for_a_pool"), "{text}");
+    assert!(stack.contains("loses_what_a_pool_has_made"), "{text}");
+}
+
 /// Bug prevented: a program of which a thread has panicked is told of a test harness, and there
 /// is none.
 fn what_a_panic_keeps_is_not_a_test_harnesss_alone() {
@@ -410,7 +475,7 @@ fn what_a_panic_keeps_is_not_a_test_harnesss_alone() {
         .expect("it runs");
     let text = said(&output);
     assert_eq!(code(&output), 23, "{text}");
-    let note = " more are held for the messages and backtraces of panics, or by a test harness \
+    let note = " more are held for backtraces and the messages of panics, or by a test harness \
                 for the output that it captures\n";
     assert!(text.contains(note), "{text}");
 }

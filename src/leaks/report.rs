@@ -45,8 +45,8 @@ pub struct LeakReport {
     /// for a steady-state check, which reports what all these runs left.
     pub runs: u32,
     /// Blocks and bytes that the code under test does not hold: the output that a
-    /// test harness captures, and what std keeps for the messages and backtraces of
-    /// panics, with a harness or without.
+    /// test harness captures, and what std keeps for the messages of panics and for the names
+    /// of backtraces, whoever has asked for them.
     pub harness: Held,
     /// Blocks and bytes that std keeps for the rest of the process, which only a
     /// check of the whole [process](super::Process) tells apart: buffers of the

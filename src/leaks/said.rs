@@ -126,7 +126,7 @@ fn notes(f: &mut fmt::Formatter<'_>, report: &LeakReport) -> fmt::Result {
         note(
             f,
             format_args!(
-                "{} more are held for the messages and backtraces of panics, or by a test \
+                "{} more are held for backtraces and the messages of panics, or by a test \
                  harness for the output that it captures",
                 Bytes(harness.bytes)
             ),

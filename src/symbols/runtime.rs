@@ -10,19 +10,41 @@ const PRINT: &str = "std::io::stdio::print_to_buffer_if_capture_used";
 /// What std passes through when it prints the message of a panic.
 const HOOK: &str = "std::panicking::default_hook";
 
-/// Where std has the standard streams: a file, and a path where there is none.
+/// Where std reads the names of backtraces, and where it hands them out: each a file, and a path
+/// where there is none.
+const READER: (&str, &str) = ("../../backtrace/src/", "std::backtrace_rs::");
+const BACKTRACE: (&str, &str) = ("backtrace.rs", "std::backtrace::");
+
+/// Where std has the standard streams, as above.
 const STREAMS: (&str, &str) = ("io/stdio.rs", "std::io::stdio::");
 
 impl Resolved {
-    /// Whether the block belongs to the output that a test harness captures.
+    /// Whether the block belongs to the output that a test harness captures, or to what std
+    /// keeps for backtraces.
     pub fn is_output_capture(&self) -> bool {
         // The message is a finished text, so all that lies inside is std's own doing, with what
         // it keeps for backtraces.
         if self.frames().iter().any(|frame| is_std_named(frame, HOOK)) {
             return true;
         }
+        if self.is_for_names_of_backtraces() {
+            return true;
+        }
         // What is printed, however, is written by the program's own code, which may leak.
         self.of_std().any(|frame| is_std_named(frame, PRINT)) || self.writes_captured_text()
+    }
+
+    /// Whether std's own reader of debug information has made it, which keeps what it has read for
+    /// the next backtrace. What a `Backtrace` itself holds is made by what the reader calls.
+    fn is_for_names_of_backtraces(&self) -> bool {
+        let std = self.frames().iter().take_while(|frame| !frame.is_user());
+        let mut std = std.filter(|frame| frame.origin() == Origin::Std);
+        let innermost = std.find_map(|frame| {
+            [READER, BACKTRACE]
+                .into_iter()
+                .find(|(file, path)| lies_in(frame, file, path))
+        });
+        innermost == Some(READER)
     }
 
     /// Whether the program's own code, asked to write what is printed, makes
@@ -267,6 +289,52 @@ mod tests {
         stack.frames.remove(4);
         stack.frames.insert(2, own);
         assert!(stack.is_output_capture());
+    }
+
+    /// Bug prevented: a program that prints an error with a backtrace in it leaks all that std has
+    /// read for its names; or a backtrace that is leaked is none.
+    #[test]
+    fn what_std_keeps_for_names_of_backtraces_is_told_from_the_backtrace() {
+        let gimli = "gimli::read::abbrev::Abbreviations::parse";
+        let reader = "std::backtrace_rs::symbolize::gimli::resolve";
+        let locked = "<std::backtrace::Backtrace as core::fmt::Display>::fmt";
+        let symbol = "<std::backtrace::Backtrace>::resolve::{closure#0}";
+        for (functions, kept) in [
+            ([VEC, gimli, reader, locked, OWN], true),
+            ([VEC, reader, locked, "app::main", "main"], true),
+            ([VEC, symbol, reader, locked, OWN], false),
+            (
+                [
+                    VEC,
+                    "std::backtrace::Backtrace::create",
+                    locked,
+                    OWN,
+                    "main",
+                ],
+                false,
+            ),
+            ([VEC, gimli, "app::names", "app::main", "main"], false),
+            (
+                [
+                    VEC,
+                    "backtrace::symbolize::gimli::resolve",
+                    "app::main",
+                    "main",
+                    "_start",
+                ],
+                false,
+            ),
+        ] {
+            assert_eq!(bare(&functions).is_output_capture(), kept, "{functions:?}");
+        }
+        let reader = [("parse", "std/src/../../backtrace/src/symbolize/gimli.rs")];
+        let symbol = [("{closure#0}", "std/src/backtrace.rs")];
+        assert!(with_files(&[reader, symbol].concat()).is_output_capture());
+        assert!(!with_files(&[symbol, reader].concat()).is_output_capture());
+        let mut own = with_files(&[reader, symbol].concat());
+        let frame = Frame::synthetic("fmt", Some("src/main.rs"), Some(7), Origin::User, false);
+        own.frames.insert(0, frame);
+        assert!(!own.is_output_capture());
     }
 
     /// Bug prevented: what is read from standard input is taken for std's buffer, also within
