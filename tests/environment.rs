@@ -729,6 +729,10 @@ fn leaks_are_reported_at_exit_where_and_how_it_was_said() {
     let report = fs::read_to_string(folder.join(&names[0])).expect("a report");
     assert!(report.contains("4,444 bytes"), "{report}");
     assert_eq!(names.len(), 1, "{names:?}");
+    // Bug prevented: a program that fails succeeds, as it also leaks.
+    let (code, said, _) = run("leaks", "leaks,exit=0", &folder);
+    assert!(said.contains("4,444 bytes"), "{said}");
+    assert_eq!(code, Some(OWN_CODE));
     // A process has one recording.
     let (code, said, _) = run("profiles itself", "leaks,exit=23", &folder);
     assert_eq!((code, said.as_str()), (Some(OWN_CODE), ""));

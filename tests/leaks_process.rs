@@ -39,6 +39,7 @@ const PROGRAMS: &[(&str, fn())] = &[
     ("loses_what_a_pool_has_made", loses_what_a_pool_has_made),
     ("exits", exits),
     ("exits_tidy", exits_tidy),
+    ("goes_on", goes_on),
     ("writes_a_file", writes_a_file),
     ("writes_a_file_tidy", writes_a_file_tidy),
     ("writes_a_file_and_moves", writes_a_file_and_moves),
@@ -208,6 +209,13 @@ fn exits() {
     println!("not reached {}", kept.len());
 }
 
+fn goes_on() {
+    let leaks = start(Process::new().exit_code(23).exit_code(0));
+    leak(101);
+    drop(leaks);
+    std::process::exit(7);
+}
+
 fn exits_tidy() {
     let _leaks = start(Process::new().exit_code(23));
     drop(block(101));
@@ -355,6 +363,10 @@ fn the_exit_code_is_as_asked_for_and_only_when_there_are_leaks() {
     assert_eq!(String::from_utf8_lossy(&output.stdout), "flushed");
     let output = run("exits_tidy", None);
     assert_eq!((code(&output), said(&output).as_str()), (0, ""));
+    // Bug prevented: a program that fails succeeds, as it also leaks.
+    let output = run("goes_on", None);
+    assert_eq!(code(&output), 7);
+    assert!(said(&output).contains("1 block leaked, 101 bytes"));
 }
 
 fn the_report_goes_to_a_file_and_an_old_one_does_not_stay() {

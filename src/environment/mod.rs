@@ -32,7 +32,7 @@
 //! | `leaks` | what it says | if it is not there |
 //! |---|---|---|
 //! | `suppress=PATTERN` | leaves out blocks with such a function in their stack, as [`suppress`](crate::leaks::Check::suppress); several are accepted | nothing is left out |
-//! | `exit=23` | the exit code when there are leaks, or no memory to look for them, 0 to 255 | the program's own |
+//! | `exit=23` | the exit code when there are leaks, or no memory to look for them, 1 to 255; 0 is the program's own | the program's own |
 //! | `file=NAME` | where the report goes, empty when there are no leaks | standard error |
 //!
 //! In a file's name `{pid}` is the number of the process, `{n}` that of the

@@ -135,7 +135,9 @@ impl Process {
     }
 
     /// Ends the process with this code when the guard is dropped and there are
-    /// leaks, or when there may be, as no memory was left to look for them.
+    /// leaks, or when there may be, as no memory was left to look for them. With 0
+    /// the process ends as it would without: a program that fails does not succeed because
+    /// it leaks.
     ///
     /// Standard output is flushed before, unless another thread keeps its lock for
     /// seconds or there is no memory; what else should happen at the end of the process (destructors in
@@ -161,7 +163,8 @@ impl Process {
     /// ```
     #[must_use]
     pub fn exit_code(mut self, code: u8) -> Self {
-        self.exit_code = Some(code);
+        // Who asks for success where there are leaks does not ask for it where all went wrong.
+        self.exit_code = Some(code).filter(|&code| code != 0);
         self
     }
 
