@@ -32,8 +32,10 @@ fn main() -> ExitCode {
     }
     support::main(cases![
         names_that_are_looked_up_are_no_peak,
+        names_that_are_looked_up_from_a_small_stack_are_no_peak,
         what_is_asked_for_before_a_report_is_no_peak,
         reports_that_come_and_go_leave_the_live_bytes_as_they_are,
+        reports_on_a_small_stack_leave_the_live_bytes_as_they_are,
         names_that_a_check_looks_up_are_no_leak_of_it,
         a_report_that_is_written_is_in_no_profile,
         what_the_callers_writer_allocates_is_in_the_profile,
@@ -111,6 +113,18 @@ fn names_that_are_looked_up_are_no_peak() {
     }
 }
 
+/// Runs `work` on a thread that has too little stack to look up names.
+fn on_a_small_stack(work: fn()) {
+    let small = thread::Builder::new().stack_size(256 << 10);
+    let thread = small.spawn(work).expect("a thread");
+    thread.join().expect("no panic");
+}
+
+/// Bug prevented: what names take is the program's where another thread has looked them up.
+fn names_that_are_looked_up_from_a_small_stack_are_no_peak() {
+    on_a_small_stack(names_that_are_looked_up_are_no_peak);
+}
+
 fn is_below_its_peak_when_a_report_is_wanted() {
     let kept = black_box(vec![1u8; 100_000_000]);
     drop(black_box(vec![1u8; 20_000_000]));
@@ -180,6 +194,11 @@ fn reports_that_come_and_go_leave_the_live_bytes_as_they_are() {
     let peak = profile.peak.live_bytes;
     assert!(peak > 5_000_000 + first, "{peak}");
     drop(kept);
+}
+
+/// Bug prevented: the same where another thread has allocated a part of it.
+fn reports_on_a_small_stack_leave_the_live_bytes_as_they_are() {
+    on_a_small_stack(reports_that_come_and_go_leave_the_live_bytes_as_they_are);
 }
 
 /// Bug prevented: a profile that gets its names inside of a check is a leak of the check, and a

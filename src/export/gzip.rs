@@ -1,5 +1,9 @@
 //! A gzip file around compressed data.
 
+use std::io;
+
+use crate::record;
+
 /// Quick: a profile is written while a program waits, and read once.
 const LEVEL: u8 = 3;
 
@@ -7,8 +11,19 @@ const LEVEL: u8 = 3;
 const HEAD: [u8; 10] = [0x1f, 0x8b, 8, 0, 0, 0, 0, 0, 0, 255];
 
 /// A gzip file of one member, which is `data`.
-pub(super) fn file(data: &[u8]) -> Vec<u8> {
-    let compressed = miniz_oxide::deflate::compress_to_vec(data, LEVEL);
+pub(super) fn file(data: &[u8]) -> io::Result<Vec<u8>> {
+    let mut compressed = Vec::new();
+    // Without optimisation the compressor is made on the stack, where it takes more than
+    // 256 KiB.
+    let is_done = record::with_stack_enough(&mut || {
+        compressed = miniz_oxide::deflate::compress_to_vec(data, LEVEL);
+    });
+    if !is_done {
+        return Err(io::Error::new(
+            io::ErrorKind::OutOfMemory,
+            "no stack to compress it on: the thread has little left, and there was no other",
+        ));
+    }
     // The length modulo 2^32, by the format.
     #[expect(clippy::cast_possible_truncation, reason = "the format asks for it")]
     let length = data.len() as u32;
@@ -18,7 +33,7 @@ pub(super) fn file(data: &[u8]) -> Vec<u8> {
         &crc32(data).to_le_bytes(),
         &length.to_le_bytes(),
     ];
-    parts.concat()
+    Ok(parts.concat())
 }
 
 /// The checksum of gzip: the polynomial 0x04c11db7, bits reversed.

@@ -78,7 +78,7 @@ impl HeapProfile {
     /// # }
     /// ```
     pub fn write_pprof_showing<W: Write>(&self, w: W, value: Value) -> io::Result<()> {
-        hand_over(w, || Ok(gzip::file(&encode(self, value))))
+        hand_over(w, || gzip::file(&encode(self, value)))
     }
 }
 

@@ -77,8 +77,8 @@ impl Stacks {
         }
     }
 
-    pub(super) fn symbols(&self) -> &Symbols {
-        &self.symbols
+    pub(super) fn symbols(&mut self) -> &mut Symbols {
+        &mut self.symbols
     }
 
     /// A node whose stack has the same frames; the same one for all that have them.
@@ -97,6 +97,11 @@ impl Stacks {
             unknown.push((at, address));
             at = parent;
         };
+        // At one go: each for itself would take a thread each where there is little stack.
+        let calls = &self.calls.by_address;
+        let new = unknown.iter().map(|&(_, address)| address);
+        self.symbols
+            .look_up(new.filter(|address| !calls.contains_key(address)));
         for (node, address) in unknown.into_iter().rev() {
             let call = self.calls.look(address, &mut self.symbols);
             look = *self.firsts.entry((look, call)).or_insert(node);

@@ -24,6 +24,7 @@ use once_cell::sync::OnceCell;
 
 use crate::ledger;
 use crate::record::clock::nap;
+use crate::record::deep;
 use crate::record::fork;
 use crate::record::lock::{Guard, Lock};
 use crate::symbols::{Around, Symbols};
@@ -112,10 +113,11 @@ pub(super) fn ask<R>(question: impl FnOnce() -> R) -> R {
     question()
 }
 
-/// Names for addresses, each looked up behind the door.
+/// Names for addresses, looked up behind the door, and where there is stack for it.
 pub(crate) fn symbols() -> Symbols {
     let symbols = Symbols::behind(Around {
         door: |look_up| ask(look_up),
+        deep: deep::with_stack_enough,
         cache: |look_up| ledger::apart::stays(look_up),
         result: |make| ledger::apart::leaves(make),
     });

@@ -29,7 +29,7 @@ pub(crate) struct File {
     pub(crate) program: Option<Unread>,
     pub(crate) reader: Reader,
     /// Whether the file is at its path, and no other; `None` if there is none.
-    pub(crate) is_there: Box<dyn Fn() -> Option<bool>>,
+    pub(crate) is_there: Box<dyn Fn() -> Option<bool> + Send>,
 }
 
 /// Who reads the names of a file that is at its path.

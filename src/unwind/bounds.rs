@@ -17,6 +17,7 @@
 use core::mem::MaybeUninit;
 
 use crate::sync::{AtomicU64, Ordering};
+use crate::unwind::registers::Registers;
 
 /// The main thread's stack: 0 until primed.
 static MAIN_LOW: AtomicU64 = AtomicU64::new(0);
@@ -73,6 +74,13 @@ impl Bounds {
             main
         })
     }
+}
+
+/// How many bytes of the calling thread's stack are left; `None` on one that is not its own.
+pub(crate) fn left() -> Option<u64> {
+    let sp = Registers::here().sp;
+    let bounds = Bounds::of_this_thread(sp).filter(|bounds| bounds.contains(sp));
+    bounds.map(|bounds| sp - bounds.low)
 }
 
 /// How large the main thread's stack may become. Takes no lock and no memory.

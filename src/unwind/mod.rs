@@ -54,6 +54,8 @@ mod tables;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod walk;
 
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(crate) use bounds::left as stack_left;
 pub use own::calibrate;
 pub(crate) use own::calibrate_with;
 pub use stack::{DEPTH, Stack};
