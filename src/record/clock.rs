@@ -105,9 +105,15 @@ fn coarse_ns() -> u64 {
 /// Gives the core away for 100 µs, or until a signal comes.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(super) fn nap() {
+    nap_for(1);
+}
+
+/// The same for as many times 100 µs; less than a second.
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+pub(super) fn nap_for(times: u32) {
     sleep(&libc::timespec {
         tv_sec: 0,
-        tv_nsec: 100_000,
+        tv_nsec: i64::from(times).wrapping_mul(100_000),
     });
 }
 
@@ -130,7 +136,13 @@ fn sleep(time: &libc::timespec) {
 /// The same, as std has it.
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
 pub(super) fn nap() {
-    std::thread::sleep(core::time::Duration::from_micros(100));
+    nap_for(1);
+}
+
+/// The same.
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+pub(super) fn nap_for(times: u32) {
+    std::thread::sleep(core::time::Duration::from_micros(100 * u64::from(times)));
 }
 
 #[cfg(test)]

@@ -74,7 +74,7 @@ impl Door {
             }
             nap();
         }
-        self.lock.acquire_patiently()
+        self.lock.acquire_leisurely()
     }
 
     /// Before a fork.
@@ -326,6 +326,35 @@ mod tests {
             std::thread::sleep(Duration::from_millis(50));
             came_out.store(true, Ordering::SeqCst);
             drop(inside);
+        });
+    }
+
+    /// Bug prevented: a hundred checks that fail at the same moment take all the time to look
+    /// whether the door is free, and whoever is behind it gets none.
+    #[test]
+    #[cfg(target_os = "linux")]
+    #[expect(unsafe_code, reason = "asks how often the thread has slept")]
+    fn who_waits_before_the_door_looks_rarely() {
+        let slept = || {
+            // SAFETY: zeros are a record.
+            let mut usage = unsafe { core::mem::zeroed::<libc::rusage>() };
+            // SAFETY: fills the record in.
+            unsafe { libc::getrusage(libc::RUSAGE_THREAD, &raw mut usage) };
+            usage.ru_nvcsw
+        };
+        let door = Door::new();
+        std::thread::scope(|scope| {
+            let inside = door.enter().expect("nobody is in");
+            let other = scope.spawn(|| {
+                let before = slept();
+                assert!(door.enter().is_some());
+                slept() - before
+            });
+            std::thread::sleep(Duration::from_millis(500));
+            drop(inside);
+            // Every 100 µs: thousands of times.
+            let times = other.join().expect("it came in");
+            assert!(times < 600, "{times}");
         });
     }
 

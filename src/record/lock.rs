@@ -22,7 +22,8 @@
 //!   ever having a core.
 //!
 //! Who may hold a lock for long, in a normal context, is waited for patiently: for
-//! ten seconds or more.
+//! ten seconds or more. Where many wait so, each looks more and more rarely, or their
+//! looks would take the time that the holder needs.
 //!
 //! Why not take every lock before a fork (`pthread_atfork` with `prepare`)? A
 //! fork would have to wait for all of them, could not happen in a signal
@@ -31,7 +32,7 @@
 use core::marker::PhantomData;
 
 #[cfg(not(loom))]
-use crate::record::clock::nap;
+use crate::record::clock::nap_for;
 use crate::record::fork;
 #[cfg(loom)]
 use crate::sync::nap;
@@ -43,18 +44,59 @@ const SPINS: u32 = 200;
 /// Then so many times for as long as others want it.
 #[cfg(not(loom))]
 const YIELDS: u32 = 100;
-/// Then so many times for 100 µs.
-#[cfg(not(loom))]
-const SLEEPS: u32 = 10_000;
-/// The same for those who wait patiently.
-#[cfg(not(loom))]
-const PATIENT_SLEEPS: u32 = 100_000;
 #[cfg(loom)]
 const SPINS: u32 = 0;
 #[cfg(loom)]
 const YIELDS: u32 = 2;
+
+/// How a thread sleeps that still waits then: the sleeps, in units of 100 µs.
+struct Sleeps {
+    /// The sum of those that are left.
+    left: u32,
+    /// Each is twice as long as the one before it, up to the longest.
+    next: u32,
+    longest: u32,
+}
+
+impl Sleeps {
+    const fn new(left: u32, longest: u32) -> Self {
+        let next = 1;
+        Self {
+            left,
+            next,
+            longest,
+        }
+    }
+}
+
+impl Iterator for Sleeps {
+    type Item = u32;
+
+    fn next(&mut self) -> Option<u32> {
+        let now = self.next;
+        self.left = self.left.checked_sub(now)?;
+        self.next = self.longest.min(now * 2);
+        Some(now)
+    }
+}
+
+/// Inside the allocator.
+#[cfg(not(loom))]
+const SHORT: Sleeps = Sleeps::new(10_000, 1);
 #[cfg(loom)]
-const SLEEPS: u32 = 0;
+const SHORT: Sleeps = Sleeps::new(0, 1);
+/// In a normal context.
+#[cfg(not(loom))]
+const PATIENT: Sleeps = Sleeps::new(100_000, 1);
+/// The same where many may wait, and some of them are to come first.
+#[cfg(not(loom))]
+const LEISURELY: Sleeps = Sleeps::new(100_000, 64);
+
+/// In a model no time passes.
+#[cfg(loom)]
+fn nap_for(_: u32) {
+    nap();
+}
 
 const CONDEMNED: u64 = 1 << 63;
 
@@ -106,7 +148,7 @@ impl Lock {
         if self.take(0, me) {
             Some(self.guard(false))
         } else {
-            self.wait(me, SLEEPS)
+            self.wait(me, SHORT)
         }
     }
 
@@ -135,7 +177,18 @@ impl Lock {
         if self.take(0, me) {
             Some(self.guard(false))
         } else {
-            self.wait(me, PATIENT_SLEEPS)
+            self.wait(me, PATIENT)
+        }
+    }
+
+    /// The same where many may want it: each sleeps the longer the longer it has waited.
+    #[cfg(not(loom))]
+    pub(crate) fn acquire_leisurely(&self) -> Option<Guard<'_>> {
+        let me = fork::me();
+        if self.take(0, me) {
+            Some(self.guard(false))
+        } else {
+            self.wait(me, LEISURELY)
         }
     }
 
@@ -179,8 +232,9 @@ impl Lock {
 
     #[cold]
     #[inline(never)]
-    fn wait(&self, me: u64, sleeps: u32) -> Option<Guard<'_>> {
-        for turn in 0..=SPINS + YIELDS + sleeps {
+    fn wait(&self, me: u64, mut sleeps: Sleeps) -> Option<Guard<'_>> {
+        let mut turn = 0;
+        loop {
             let seen = self.0.load(Ordering::Relaxed);
             let holder = seen & !CONDEMNED;
             if seen == 0 {
@@ -200,9 +254,13 @@ impl Lock {
                 spin_loop();
             } else if turn < SPINS + YIELDS {
                 yield_now();
+            } else if let Some(time) = sleeps.next() {
+                nap_for(time);
             } else {
-                nap();
+                break;
             }
+            // No further: sleeps may be without number.
+            turn = (SPINS + YIELDS).min(turn + 1);
         }
         self.condemn();
         None
@@ -319,6 +377,17 @@ mod tests {
         });
         drop(guard);
         assert!(lock.acquire().is_some());
+    }
+
+    /// Bug prevented: sleeps that grow make a thread give up sooner or later than others do.
+    #[test]
+    fn who_looks_rarely_waits_as_long_as_others() {
+        let (often, rarely) = (|| super::PATIENT, || super::LEISURELY);
+        assert_eq!(rarely().take(9).sum::<u32>(), 127 + 64 + 64);
+        assert!((often().sum::<u32>() - rarely().sum::<u32>()) < 64);
+        assert!(rarely().count() < often().count() / 50);
+        let mut short = super::SHORT;
+        assert!(short.all(|sleep| sleep == 1));
     }
 
     /// Bug prevented: on a busy machine the holder waits for a core, and those
