@@ -10,7 +10,9 @@ use crate::symbols::origin::{Origin, own_file};
 ///
 /// [`Display`](fmt::Display) prints `function at file:line`, or the function alone
 /// where no file is known. It is one line and gives a terminal no orders: control characters
-/// are spaces there, and a blank name is `an unknown function`. From
+/// are spaces there, and a blank name is `an unknown function`. Of a name of more than
+/// 800 characters, as deeply nested generic types have, it shows the first 400 and the
+/// last 400, with ` ... ` between them; [`function`](Self::function) has all of it. From
 /// [`HeapProfile::frames`](crate::HeapProfile::frames)
 /// and [`LeakSite::stack`](crate::leaks::LeakSite::stack).
 ///
@@ -210,7 +212,7 @@ impl Frame {
     }
 
     /// `file:line`, or what is known instead: the file alone, or the function. Control
-    /// characters and a blank name are as [`Display`](fmt::Display) has them.
+    /// characters, a blank name and a long one are as [`Display`](fmt::Display) has them.
     ///
     /// ```
     /// # use heapledger::profile::{Frame, Origin};
@@ -224,7 +226,7 @@ impl Frame {
         match (&self.file, self.line) {
             (Some(file), Some(line)) => format!("{}:{line}", OneLine(file)),
             (Some(file), None) => OneLine(file).to_string(),
-            _ => OneLine(self.name()).to_string(),
+            _ => Name(self.name()).to_string(),
         }
     }
 
@@ -250,11 +252,35 @@ impl Frame {
 
 impl fmt::Display for Frame {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", OneLine(self.name()))?;
+        write!(f, "{}", Name(self.name()))?;
         if self.file.is_some() {
             write!(f, " at {}", self.location())?;
         }
         Ok(())
+    }
+}
+
+/// So many characters are shown of the beginning of a name that is longer than twice that, and
+/// of its end. Names of generic functions have a million.
+const SHOWN: usize = 400;
+
+/// The beginning and the end of a text that is too long to be shown.
+fn ends(text: &str) -> Option<(&str, &str)> {
+    let (begin, _) = text.char_indices().nth(SHOWN)?;
+    let (end, _) = text.char_indices().nth_back(SHOWN - 1)?;
+    // Neither is there twice, and what is left out is at least one character.
+    (begin < end).then(|| (text.split_at(begin).0, text.split_at(end).1))
+}
+
+/// A name, as much of it as can be read.
+struct Name<'a>(&'a str);
+
+impl fmt::Display for Name<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match ends(self.0) {
+            Some((begin, end)) => write!(f, "{} ... {}", OneLine(begin), OneLine(end)),
+            None => write!(f, "{}", OneLine(self.0)),
+        }
     }
 }
 
@@ -341,6 +367,34 @@ mod tests {
             assert_eq!(Some(frame.location().as_str()), place);
             // For programs they are as they were.
             assert_eq!((frame.function(), frame.file()), (function, file));
+        }
+    }
+
+    /// Bug prevented: a failing assertion prints hundreds of megabytes, as the names of generic
+    /// functions have a million characters each; or the end of such a name, which is the
+    /// function's own, is not shown.
+    #[test]
+    fn of_a_name_without_end_the_beginning_and_the_end_are_shown() {
+        let name = |middle: usize| {
+            let middle = "é".repeat(middle);
+            format!(
+                "app::{}{middle}{}::insert",
+                "a".repeat(395),
+                "🦀".repeat(392)
+            )
+        };
+        let shown = |name: &str| {
+            let frame = Frame::synthetic(name, None, None, Origin::User, false);
+            // For programs it is as it was.
+            assert_eq!(frame.function(), name);
+            assert_eq!(frame.location(), frame.to_string());
+            frame.to_string()
+        };
+        assert_eq!(shown(&name(0)), name(0));
+        let (begin, end) = (format!("app::{}", "a".repeat(395)), "🦀".repeat(392));
+        for middle in [1, 2, 1_000_000] {
+            let text = shown(&name(middle));
+            assert_eq!(text, format!("{begin} ... {end}::insert"));
         }
     }
 
