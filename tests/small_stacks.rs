@@ -21,8 +21,8 @@ use programs::{PART, code_of, command, said_by};
 static HEAP: TrackingAllocator = TrackingAllocator::new();
 
 /// Bytes that a thread of a frugal program has; without optimisation, std's own backtraces need
-/// as much.
-const SMALL: usize = 32 << 10;
+/// two thirds of that.
+const SMALL: usize = 48 << 10;
 
 fn main() -> ExitCode {
     if std::env::var_os(PART).is_some() {
