@@ -36,6 +36,7 @@ const PROGRAMS: &[(&str, fn())] = &[
     ("leaks_what_it_reads", leaks_what_it_reads),
     ("prints_a_backtrace", prints_a_backtrace),
     ("forgets_a_backtrace", forgets_a_backtrace),
+    ("forgets_a_backtraces_text", forgets_a_backtraces_text),
     ("loses_what_a_pool_has_made", loses_what_a_pool_has_made),
     ("exits", exits),
     ("exits_tidy", exits_tidy),
@@ -186,6 +187,12 @@ fn forgets_a_backtrace() {
     let backtrace = Backtrace::force_capture();
     drop(black_box(backtrace.to_string()));
     forget(backtrace);
+}
+
+/// Which grows while std prints.
+fn forgets_a_backtraces_text() {
+    let _leaks = start(Process::new().exit_code(23));
+    forget(black_box(Backtrace::force_capture().to_string()));
 }
 
 fn loses_what_a_pool_has_made() {
@@ -462,6 +469,10 @@ fn what_std_reads_for_a_backtrace_is_kept_by_std() {
         blocks.is_some_and(|blocks| (2..500).contains(&blocks)),
         "{leaked}"
     );
+    let output = run("forgets_a_backtraces_text", None);
+    let text = said(&output);
+    assert_eq!(code(&output), 23, "{text}");
+    assert!(text.starts_with("heapledger: 1 block leaked, "), "{text}");
 }
 
 /// Bug prevented: what a pool calls to make an item is cut out of the stack where there is no

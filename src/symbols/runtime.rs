@@ -11,8 +11,12 @@ const PRINT: &str = "std::io::stdio::print_to_buffer_if_capture_used";
 const HOOK: &str = "std::panicking::default_hook";
 
 /// Where std reads the names of backtraces, and where it hands them out: each a file, and a path
-/// where there is none.
-const READER: (&str, &str) = ("../../backtrace/src/", "std::backtrace_rs::");
+/// where there is none. What prints them beside the reader writes into the program's own text.
+const READER: (&str, &str) = (
+    "../../backtrace/src/symbolize/gimli",
+    "std::backtrace_rs::symbolize::gimli::",
+);
+const PRINTER: (&str, &str) = ("../../backtrace/src/", "std::backtrace_rs::");
 const BACKTRACE: (&str, &str) = ("backtrace.rs", "std::backtrace::");
 
 /// Where std has the standard streams, as above.
@@ -40,7 +44,7 @@ impl Resolved {
         let std = self.frames().iter().take_while(|frame| !frame.is_user());
         let mut std = std.filter(|frame| frame.origin() == Origin::Std);
         let innermost = std.find_map(|frame| {
-            [READER, BACKTRACE]
+            [READER, PRINTER, BACKTRACE]
                 .into_iter()
                 .find(|(file, path)| lies_in(frame, file, path))
         });
@@ -299,10 +303,15 @@ mod tests {
         let reader = "std::backtrace_rs::symbolize::gimli::resolve";
         let locked = "<std::backtrace::Backtrace as core::fmt::Display>::fmt";
         let symbol = "<std::backtrace::Backtrace>::resolve::{closure#0}";
+        let printer = "<std::backtrace_rs::print::BacktraceFrameFmt>::print_raw_with_column";
+        let name = "<std::backtrace_rs::symbolize::SymbolName as core::fmt::Display>::fmt";
         for (functions, kept) in [
             ([VEC, gimli, reader, locked, OWN], true),
             ([VEC, reader, locked, "app::main", "main"], true),
             ([VEC, symbol, reader, locked, OWN], false),
+            // The text that it is printed into.
+            ([VEC, printer, locked, OWN, "main"], false),
+            ([VEC, name, printer, locked, OWN], false),
             (
                 [
                     VEC,
