@@ -218,6 +218,8 @@ impl Check {
     /// each time, handlers that take turns), is found with eight runs or more: when more of
     /// what was born there was alive after each eighth of the runs than after the one before,
     /// and the code has debug information. Reported are the sites that the later half has added.
+    /// What a line makes once for each of its callers looks the same as long as callers come that
+    /// are new: where sixteen handlers take turns, warm up for sixteen runs, or take twice as many.
     ///
     /// A container that doubles is made larger ever more rarely. It is found when that
     /// happens in both halves of the runs, which takes at least twice as many runs as warm-ups,

@@ -159,7 +159,8 @@ impl Half {
         if !lines.is_empty() {
             let of_lines = grown.iter_mut().zip(&sites).zip(&names);
             for ((grown, site), &name) in of_lines {
-                if grown.is_none() && site.new.blocks > 0 {
+                // What had some before has only been replaced.
+                if grown.is_none() && site.before.blocks == 0 && site.new.blocks > 0 {
                     let line = places.line(name).filter(|line| lines.contains(line));
                     *grown = line.map(|_| site.new);
                 }
@@ -440,6 +441,8 @@ pub(super) mod tests {
         // One goes, two come: that is one more, though two are new.
         now[0] = new(9, 1_010, 8);
         now.push(new(10, 1_011, 8));
+        // Another is only replaced.
+        now[1] = new(2, 1_020, 8);
         let told = [
             (101, 1, 8),
             (105, 1, 8),

@@ -46,11 +46,13 @@ impl Turns {
             let site = places.site(node);
             places.line(site)
         };
-        let mut fresh: HashMap<P::Line, usize> = HashMap::new();
-        for line in new.iter().filter_map(|block| line(block.node)) {
-            *fresh.entry(line).or_default() += 1;
+        let mut fresh: HashMap<P::Line, u64> = HashMap::new();
+        for (node, blocks) in by_node(new) {
+            if let Some(line) = line(node) {
+                *fresh.entry(line).or_default() += blocks;
+            }
         }
-        fresh.retain(|_, &mut blocks| blocks >= LOOKS / 2);
+        fresh.retain(|_, &mut blocks| blocks >= u64::from(PARTS / 2));
         if fresh.is_empty() {
             return HashSet::new();
         }
@@ -76,7 +78,7 @@ impl Turns {
     }
 }
 
-fn by_node(survivors: &[Survivor]) -> HashMap<u32, u64> {
+fn by_node<'a>(survivors: impl IntoIterator<Item = &'a Survivor>) -> HashMap<u32, u64> {
     let mut blocks = HashMap::new();
     for survivor in survivors {
         *blocks.entry(survivor.node).or_default() += 1;
