@@ -17,7 +17,12 @@ pub(crate) struct Handed {
 /// [takes it over](take_over). In between it stays apart.
 pub(crate) fn hand_over() -> Handed {
     unseen(|here, slot| {
-        let told = slot.own_net().wrapping_sub(here.since.get());
+        let told = if ptr::eq(slot, ledger::shared()) {
+            // What others do there is not ours.
+            here.told.load(Ordering::Relaxed)
+        } else {
+            slot.own_net().wrapping_sub(here.since.get())
+        };
         here.tell(told, || {});
         here.since.set(slot.own_net());
         here.told.store(0, Ordering::Relaxed);
