@@ -7,7 +7,9 @@
 /// Runs `work` where there is stack enough; `false` if that is nowhere. It is not recorded, and
 /// what it allocates is [apart](crate::ledger::apart), as the caller's is.
 ///
-/// The caller holds what keeps forks out: the thread asks for nothing that the caller has.
+/// The thread asks for nothing of ours that the caller has, who may hold what keeps forks out. But
+/// the caller may have the lock of the `backtrace` crate, which lets in again who has it: in what it
+/// has that crate call, a report on such a thread waits for ever.
 pub(crate) fn with_stack_enough(work: &mut (dyn FnMut() + Send)) -> bool {
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     if crate::unwind::stack_left().is_none_or(|left| left < ours::ENOUGH) {

@@ -3,6 +3,7 @@
 
 use crate::ledger::Slot;
 use crate::record::clock;
+use crate::record::deep;
 use crate::record::fork;
 use crate::record::loader;
 use crate::record::profiling;
@@ -166,7 +167,7 @@ pub(crate) fn note_site(slot: Option<&'static Slot>) {
 pub(crate) fn prepare_sites() {
     visits::quietly(|| {
         loader::ask(|| {
-            unwind::prime();
+            unwind::prime_with(deep::with_stack_enough);
             make_room(None);
         });
         visits::prepare();

@@ -119,7 +119,7 @@ impl Symbols {
     /// The files in which addresses were looked up and have no name, because another file is
     /// there by now, or none that can be read; each once, the
     /// program first and the others in the order of their paths. The program alone where there
-    /// was no stack to look up any on.
+    /// was no stack to look up some of them on.
     pub(crate) fn missed(&self) -> Vec<Missed> {
         if self.lacks_stack {
             return vec![Missed::for_want_of_stack()];

@@ -7,11 +7,10 @@
 
 use core::hint::black_box;
 use core::ptr::NonNull;
-use std::thread;
 
 use crate::arena;
 use crate::sync::{AtomicPtr, Ordering};
-use crate::unwind::bounds::Bounds;
+use crate::unwind::Elsewhere;
 use crate::unwind::registers::Registers;
 use crate::unwind::stack::Stack;
 
@@ -103,21 +102,19 @@ fn system(frames: &mut Frames) {
 /// time of a program of 25 ms.
 static STACK: AtomicPtr<Stack> = AtomicPtr::new(core::ptr::null_mut());
 
-/// Whether the walk is right here: what the test says, on a stack that the walk reads.
+/// Whether the walk is right here: what the test says, on a stack that the walk reads. `None`
+/// where there is no such stack.
 ///
 /// The first recording may begin in a coroutine. What the test finds there says nothing of all
 /// other stacks, and holds for good.
-pub(super) fn is_right() -> bool {
-    let sp = Registers::here().sp;
-    if Bounds::of_this_thread(sp).is_some_and(|bounds| bounds.contains(sp)) {
-        return self_test();
+pub(super) fn is_right(elsewhere: Elsewhere) -> Option<bool> {
+    if super::stack_left().is_some() {
+        return Some(self_test());
     }
-    let other = thread::Builder::new().stack_size(SMALL).spawn(self_test);
-    other.is_ok_and(|other| other.join().unwrap_or(false))
+    let mut is_right = None;
+    let is_done = elsewhere(&mut || is_right = Some(self_test()));
+    is_right.filter(|_| is_done)
 }
-
-/// More stack than the test takes, in bytes.
-const SMALL: usize = 256 << 10;
 
 /// Whether the walk finds what the system's unwinder finds; not without memory.
 fn self_test() -> bool {

@@ -106,11 +106,20 @@ const PORTABLE: u32 = 2;
 
 static METHOD: AtomicU32 = AtomicU32::new(UNPRIMED);
 
+/// Runs what it is given on another thread; `false` if that could not be.
+pub(crate) type Elsewhere = fn(&mut (dyn FnMut() + Send)) -> bool;
+
 /// Makes ready for captures, and tells how they will be done.
 ///
 /// From a normal context, as often as you like. Captures before the first time
 /// are empty.
 pub fn prime() -> Method {
+    prime_with(|_| false)
+}
+
+/// The same where this may be the first time, on a stack that is not the thread's own. Where
+/// there was no other one, the next time is the first.
+pub(crate) fn prime_with(elsewhere: Elsewhere) -> Method {
     refresh();
     match METHOD.load(Ordering::Acquire) {
         NATIVE => return Method::Native,
@@ -120,11 +129,17 @@ pub fn prime() -> Method {
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     {
         bounds::prime();
-        if check::is_right() {
-            METHOD.store(NATIVE, Ordering::Release);
-            return Method::Native;
+        match check::is_right(elsewhere) {
+            Some(true) => {
+                METHOD.store(NATIVE, Ordering::Release);
+                return Method::Native;
+            }
+            Some(false) => {}
+            None => return Method::Portable,
         }
     }
+    #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+    let _ = elsewhere;
     portable::prime();
     METHOD.store(PORTABLE, Ordering::Release);
     Method::Portable
