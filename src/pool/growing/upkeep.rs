@@ -110,7 +110,10 @@ impl<T> Pool<T> {
     pub fn stats(&self) -> PoolStats {
         let mut stats = self.census.0.read();
         stats.idle = self.idle();
-        stats.out = self.census.0.alive(&stats).saturating_sub(stats.idle);
+        let alive = self.census.0.alive();
+        stats.out = alive.saturating_sub(stats.idle);
+        // The newest may not be in it yet.
+        stats.peak = stats.peak.max(alive);
         let lines: u64 = self.table.lines().map(Line::taken).sum();
         stats.reused = lines + self.depot.0.taken();
         stats
