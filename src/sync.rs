@@ -174,7 +174,7 @@ pub(crate) mod forkable {
     pub(crate) struct Mutex<T>(std::sync::Mutex<T>);
 
     impl<T> Mutex<T> {
-        pub(crate) fn new(value: T) -> Self {
+        pub(crate) const fn new(value: T) -> Self {
             Self(std::sync::Mutex::new(value))
         }
 

@@ -116,6 +116,13 @@ impl<T> Line<T> {
         self.word.read() & LENGTH
     }
 
+    /// The same, but none if the line is of another epoch: they are to be dropped. For any
+    /// thread.
+    pub(crate) fn idle_in(&self, base: Base) -> u64 {
+        let length = base.length(self.word.read());
+        if length <= MAGAZINE { length as u64 } else { 0 }
+    }
+
     /// How many objects were ever taken from here. For any thread.
     pub(crate) fn taken(&self) -> u64 {
         self.word.read() / TAKEN
@@ -250,7 +257,8 @@ impl<T> Own<'_, T> {
 
     /// Moves everything to `to` and enters the epoch of `base`.
     pub(crate) fn empty(self, base: Base, to: &mut Vec<Object<T>>) {
-        to.reserve(MAGAZINE);
+        // Nothing for nothing: a pool that is dropped comes here with each of its lines.
+        to.reserve(self.length());
         self.spill(MAGAZINE, to);
         let word = self.0.word.own();
         self.0.word.set(word & !LOW | u64::from(base.0));

@@ -24,6 +24,9 @@ pub(crate) fn line_or_grow<T>(table: &Table<T>) -> Option<Own<'_, T>> {
     line(table)
 }
 
+/// Until it is gone nobody else empties lines of ended threads, of whatever pool.
+pub(crate) use crate::pool::thread::sweep_alone;
+
 /// Calls `f` with the line of each number that no thread owns. `f` must not call
 /// a user's code.
 pub(crate) fn for_each_free_line<T>(table: &Table<T>, mut f: impl FnMut(Own<'_, T>)) {

@@ -40,6 +40,9 @@ mod real {
     /// No process has this number, so every caller compares unequal.
     const LOST: u32 = 0;
 
+    /// Nor this one: of a `static` that nobody has had yet. So before `LOST`.
+    const UNKNOWN: u32 = LOST.wrapping_sub(1);
+
     impl<T> Lock<T> {
         pub(crate) fn new(value: T) -> Self {
             Self {
@@ -48,18 +51,35 @@ mod real {
             }
         }
 
+        /// The same for a `static`, which cannot ask for the process: the first who has it
+        /// does.
+        pub(crate) const fn in_static(value: T) -> Self {
+            Self {
+                inner: Mutex::new(value),
+                process: AtomicU32::new(UNKNOWN),
+            }
+        }
+
         /// Waits for the lock; `None` if it was lost in a fork.
         #[inline]
         pub(crate) fn lock(&self) -> Option<MutexGuard<'_, T>> {
             match self.inner.try_lock() {
                 Some(guard) => {
-                    // Beside the lock in memory, and so at hand.
-                    if self.process.load(Ordering::Relaxed) == LOST {
-                        self.trust();
-                    }
+                    self.trust_again();
                     Some(guard)
                 }
                 None => self.wait(),
+            }
+        }
+
+        /// For whoever has just got it, which nobody may have known to come back.
+        #[inline]
+        fn trust_again(&self) {
+            // Beside the lock in memory, and so at hand.
+            let process = self.process.load(Ordering::Relaxed);
+            // `UNKNOWN` or `LOST`.
+            if process.wrapping_sub(UNKNOWN) <= 1 {
+                self.trust();
             }
         }
 
@@ -83,9 +103,7 @@ mod real {
             for _ in 0..64 {
                 core::hint::spin_loop();
                 if let Some(guard) = self.inner.try_lock() {
-                    if self.process.load(Ordering::Relaxed) == LOST {
-                        self.trust();
-                    }
+                    self.trust_again();
                     return Some(guard);
                 }
             }
@@ -129,13 +147,16 @@ mod real {
     mod tests {
         use super::{AtomicU32, LOST, Lock, Ordering};
 
+        /// As the number of a process, none that there can be.
+        const ANOTHER: u32 = u32::MAX / 2;
+
         #[test]
         fn a_lock_that_another_process_took_along_is_given_up_once_and_not_waited_for_again() {
             let mut lock = Lock::new(7);
             let held = lock.lock();
             core::mem::forget(held);
             // As in a child: the holder's process is not ours.
-            lock.process = AtomicU32::new(u32::MAX);
+            lock.process = AtomicU32::new(ANOTHER);
             assert!(lock.lock().is_none());
             assert_eq!(lock.process.load(Ordering::Relaxed), LOST);
             let again = std::time::Instant::now();
@@ -158,7 +179,7 @@ mod real {
         #[test]
         fn a_lock_that_comes_back_in_a_child_is_trusted_there() {
             let lock = Lock::new(7);
-            lock.process.store(u32::MAX, Ordering::Relaxed);
+            lock.process.store(ANOTHER, Ordering::Relaxed);
             std::thread::scope(|scope| {
                 let held = lock.lock();
                 let waiting = scope.spawn(|| lock.lock().map(|value| *value));
@@ -169,12 +190,27 @@ mod real {
             assert_eq!(lock.process.load(Ordering::Relaxed), std::process::id());
         }
 
+        /// Bug prevented: the first who waits for a `static` one gives it up after a second, in
+        /// the process that has never been forked.
+        #[test]
+        fn one_that_could_not_ask_for_its_process_is_waited_for_from_the_first_time_on() {
+            let lock = Lock::in_static(7);
+            std::thread::scope(|scope| {
+                let held = lock.lock();
+                assert_eq!(lock.process.load(Ordering::Relaxed), std::process::id());
+                let waiting = scope.spawn(|| lock.lock().map(|value| *value));
+                std::thread::sleep(super::PATIENCE + super::PATIENCE / 2);
+                drop(held);
+                assert_eq!(waiting.join().expect("no panic"), Some(7));
+            });
+        }
+
         /// Bug prevented: a holder that was stopped for a second in a child makes
         /// every later call that meets another fail, though the lock has come back.
         #[test]
         fn a_lock_that_comes_back_after_it_was_given_up_is_trusted_again() {
             let lock = Lock::new(7);
-            lock.process.store(u32::MAX, Ordering::Relaxed);
+            lock.process.store(ANOTHER, Ordering::Relaxed);
             let held = lock.lock();
             std::thread::scope(|scope| {
                 let waiting = scope.spawn(|| lock.lock().is_none());

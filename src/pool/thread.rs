@@ -23,10 +23,15 @@
 use core::cell::Cell;
 
 use crate::pool::indices::Indices;
+use crate::pool::lock::Lock;
 use crate::pool::table::Place;
+use crate::sync::forkable::MutexGuard;
 
 /// The numbers of the process.
 static INDICES: Indices = Indices::new();
+
+/// Held by the one who empties lines that are not its own thread's.
+static SWEEPING: Lock<()> = Lock::in_static(());
 
 thread_local! {
     static PLACE: Cell<Place> = const { Cell::new(Place::UNCLAIMED) };
@@ -75,6 +80,15 @@ pub(crate) fn claim() -> Place {
         move_to(Place::of(index));
     }
     current()
+}
+
+/// Keeps all others from [`for_each_free`] until the result is gone. The numbers belong to
+/// the process and not to a pool: two callers at once would pass over those that
+/// the other one has in its hands. No user's code may run meanwhile.
+///
+/// `None` in a child of `fork` that does not have the thread which held it.
+pub(crate) fn sweep_alone() -> Option<MutexGuard<'static, ()>> {
+    SWEEPING.lock()
 }
 
 /// Calls `f` for each of the first `count` numbers that no thread owns, which
