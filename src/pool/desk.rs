@@ -154,7 +154,8 @@ impl<T> Locked<'_, T> {
     }
 
     /// Takes an object back: for the one who waits longest, or to lie idle.
-    /// Gives it back when the pool is closed; it keeps its permit then.
+    /// Gives it back when the pool is closed, and when there is no memory to remember it; it
+    /// keeps its permit then.
     pub(crate) fn give(&mut self, object: Object<T>) -> Result<Option<Waker>, Object<T>> {
         if self.closed {
             return Err(object);
@@ -168,6 +169,9 @@ impl<T> Locked<'_, T> {
                 Ok(waker)
             }
             Err(Grant::Object(object)) => {
+                if self.idle.try_reserve(1).is_err() {
+                    return Err(object);
+                }
                 self.idle.push(object);
                 // It is shut still if all waits began before a fork.
                 self.open();

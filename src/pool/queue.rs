@@ -22,7 +22,7 @@
 //! it may need a lock that a thread of the parent holds.
 //!
 //! Seats are used again, so waiting allocates only when more wait than ever
-//! before. All of this happens under the pool's lock and calls no user's code:
+//! before, or since the seats were [given back](Queue::give_back). All of this happens under the pool's lock and calls no user's code:
 //! wakers are handed out to be woken after it.
 
 use core::task::Waker;
@@ -198,6 +198,12 @@ impl<G> Queue<G> {
         self.seats.iter().filter(waits).count()
     }
 
+    /// Gives up the seats if nobody has one; to be dropped after the lock.
+    pub(crate) fn give_back(&mut self) -> Option<Self> {
+        let has_any = self.free.len() < self.seats.len();
+        (!has_any).then(|| core::mem::replace(self, Self::new()))
+    }
+
     /// Takes the one of this process who waits longest out of the line. The waits
     /// before it, which began in another, are over.
     fn next(&mut self) -> Option<usize> {
@@ -323,5 +329,22 @@ mod tests {
             }
         }
         assert_eq!(queue.seats.len(), 2);
+    }
+
+    /// Bug prevented: a burst of ten thousand who wait is paid for as long as the pool
+    /// lives, in memory and by each question how many wait.
+    #[test]
+    fn seats_are_given_back_when_nobody_has_one() {
+        let mut queue = Queue::new();
+        let tickets: [_; 3] = core::array::from_fn(|_| queue.join(None));
+        assert!(queue.grant('a').is_ok());
+        let [granted, waiting, gone] = tickets;
+        assert_eq!(queue.leave(gone).0, None);
+        assert!(queue.give_back().is_none(), "two have one");
+        assert_eq!(queue.leave(waiting).0, None);
+        assert!(queue.give_back().is_none(), "one has to fetch what it got");
+        assert!(matches!(queue.outcome(granted), Outcome::Granted('a')));
+        assert_eq!(queue.give_back().map(|seats| seats.seats.len()), Some(3));
+        assert_eq!(queue.seats.capacity() + queue.free.capacity(), 0);
     }
 }

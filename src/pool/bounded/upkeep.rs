@@ -18,18 +18,21 @@ impl<T> BoundedPool<T> {
     /// When the manager fails to create one (those before it stay), when the pool
     /// is closed, and when it was [lost in a fork](PoolError::is_lost_in_fork).
     pub fn prewarm(&self, n: usize) -> Result<(), PoolError> {
-        loop {
+        // Not until they are there: others may take them, and without memory for a place to
+        // lie they are dropped.
+        for _ in 0..n {
             let mut desk = self.lock()?;
             if desk.is_closed() {
                 return Err(PoolError::closed());
             }
             if desk.idle() >= n || !desk.take_permit() {
-                return Ok(());
+                break;
             }
             drop(desk);
             let fresh = self.create()?;
             self.put_back(fresh);
         }
+        Ok(())
     }
 
     /// Puts a value from outside into the pool, or gives it back when there are
@@ -80,14 +83,25 @@ impl<T> BoundedPool<T> {
 
     /// Drops idle objects until at most `keep` are left.
     ///
+    /// They leave the pool at once, and each gives its place up when it is gone: a `Drop` that
+    /// waits for another object of the same pool may then wait for ever. What the pool has
+    /// kept for those who wait (about 100 bytes for each of the most at once) goes too if
+    /// nobody waits.
+    ///
     /// ```
     /// let pool = heapledger::pool::BoundedPool::<String>::new(3);
     /// pool.shrink_to(1);
     /// assert_eq!(pool.stats().idle, 1);
     /// ```
     pub fn shrink_to(&self, keep: usize) {
-        let over = self.lock().map(|mut desk| desk.take_over(keep));
-        self.drop_all(over.unwrap_or_default());
+        let Ok(mut desk) = self.lock() else {
+            return;
+        };
+        let over = desk.take_over(keep);
+        let seats = desk.queue.give_back();
+        drop(desk);
+        drop(seats);
+        self.drop_all(over);
     }
 
     /// Closes the pool: idle objects are dropped, those that come back are
