@@ -4,7 +4,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::SeqCst};
 
-use heapledger::pool::{BoundedPool, FromFn, OnPanic, Pool, Pooled, Reset};
+use heapledger::pool::{BoundedPool, FromFn, OnPanic, Pool, Pooled, Reset, TryFromFn};
 
 fn panics(f: impl FnOnce()) -> bool {
     catch_unwind(AssertUnwindSafe(f)).is_err()
@@ -161,15 +161,15 @@ fn a_create_that_panics_costs_nothing() {
 
 #[test]
 fn acquire_says_why_there_is_no_object_when_the_manager_fails() {
-    let pool = Pool::<String>::with_manager(heapledger::pool::TryFromFn::new(|| {
-        Err::<String, _>("the disk is on fire")
-    }));
+    let inner =
+        Pool::<String>::with_manager(TryFromFn::new(|| Err::<String, _>("the disk is on fire")));
+    // The causes of a cause are what a user needs most.
+    let take = move || inner.try_acquire().map(Pooled::detach);
+    let pool = Pool::<String>::with_manager(TryFromFn::new(take));
     let payload = catch_unwind(AssertUnwindSafe(|| drop(pool.acquire()))).expect_err("it fails");
     let message = payload.downcast_ref::<String>().expect("a message");
-    assert_eq!(
-        message,
-        "the pool's manager failed to create an object: the disk is on fire"
-    );
+    let failed = "the pool's manager failed to create an object";
+    assert_eq!(message, &format!("{failed}: {failed}: the disk is on fire"));
     let capacity = catch_unwind(|| BoundedPool::<String>::new(0)).expect_err("of no use");
     assert!(
         capacity
@@ -181,7 +181,7 @@ fn acquire_says_why_there_is_no_object_when_the_manager_fails() {
 /// Bug prevented: a panic with a line of the pool's in it, and not of the call.
 #[test]
 fn the_panic_is_at_the_line_of_the_call() {
-    let none = || heapledger::pool::TryFromFn::new(|| Err::<String, _>("none left"));
+    let none = || TryFromFn::new(|| Err::<String, _>("none left"));
     let pool = Arc::new(Pool::with_manager(none()));
     let calls: [(&str, &dyn Fn()); _] = [
         ("acquire", &|| drop(pool.acquire())),

@@ -4,7 +4,7 @@ use std::cell::Cell;
 use std::panic::{RefUnwindSafe, UnwindSafe};
 use std::rc::Rc;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::SeqCst};
 
 use heapledger::pool::{
     AcquireAsync, BoundedPool, BoundedPoolBuilder, OwnedPooled, Pool, PoolBuilder, PoolError,
@@ -164,4 +164,38 @@ fn guards_read_like_what_they_guard() {
     let shown = format!("{pool:?}");
     assert!(shown.contains("out: 2"), "{shown}");
     assert!(format!("{:?}", BoundedPool::<u8>::new(3)).contains("capacity: 3"));
+}
+
+/// Bug prevented: a large object is copied from frame to frame on its way to its place, and
+/// the stack of a thread overflows that had room for it twice.
+#[test]
+fn a_large_object_goes_straight_from_where_it_is_made_to_its_place() {
+    const SIZE: usize = 16_000;
+    static AT: AtomicUsize = AtomicUsize::new(0);
+
+    #[inline(never)]
+    fn make() -> [u8; SIZE] {
+        let here = 0u8;
+        AT.store((&raw const here).addr(), SeqCst);
+        [1; SIZE]
+    }
+
+    /// How many bytes below its caller it is made.
+    fn depth(acquire: impl FnOnce()) -> usize {
+        let here = 0u8;
+        acquire();
+        (&raw const here).addr() - AT.load(SeqCst)
+    }
+
+    let growing = Pool::from_fn(make);
+    let bounded = BoundedPool::from_fn(1, make);
+    let depths = [
+        depth(|| drop(growing.acquire())),
+        depth(|| drop(bounded.try_acquire())),
+        depth(|| drop(bounded.prewarm(2))),
+    ];
+    // Without optimisation each call has a place of its own for what it returns.
+    let places = if cfg!(debug_assertions) { 4 } else { 1 };
+    let most = SIZE * places + SIZE / 2;
+    assert!(depths.iter().all(|depth| *depth < most), "{depths:?}");
 }

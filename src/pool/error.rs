@@ -169,6 +169,26 @@ impl PoolError {
     pub const fn is_lost_in_fork(&self) -> bool {
         matches!(self.kind, Kind::LostInFork | Kind::WaitLostInFork)
     }
+
+    /// Its words and those of all causes, for where nobody asks for its `source`.
+    pub(crate) const fn with_causes(&self) -> WithCauses<'_> {
+        WithCauses(self)
+    }
+}
+
+/// From [`PoolError::with_causes`].
+pub(crate) struct WithCauses<'a>(&'a PoolError);
+
+impl fmt::Display for WithCauses<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)?;
+        let mut cause = self.0.source();
+        while let Some(error) = cause {
+            write!(f, ": {error}")?;
+            cause = error.source();
+        }
+        Ok(())
+    }
 }
 
 impl fmt::Display for PoolError {
@@ -199,13 +219,7 @@ impl fmt::Debug for PoolError {
                 .field("kind", &self.kind)
                 .finish();
         }
-        write!(f, "PoolError({self}")?;
-        let mut cause = self.source();
-        while let Some(error) = cause {
-            write!(f, ": {error}")?;
-            cause = error.source();
-        }
-        f.write_str(")")
+        write!(f, "PoolError({})", self.with_causes())
     }
 }
 

@@ -5,6 +5,7 @@ use core::fmt;
 use core::marker::PhantomData;
 
 use crate::pool::error::Cause;
+use crate::pool::object::Object;
 
 /// What [`Manager::reset`] decides about an object that came back.
 ///
@@ -152,15 +153,20 @@ pub trait Manager<T> {
 
 /// A manager behind a pointer, so that a pool's type does not name it.
 pub(crate) trait AnyManager<T> {
-    fn create(&self) -> Result<T, Cause>;
+    /// Puts it where it stays before anybody hands it on: a large value that comes back
+    /// through a pointer to a function is copied on the stack by each caller.
+    fn create(&self) -> Result<Object<T>, Cause>;
     fn reset(&self, object: &mut T) -> Reset;
 }
 
 pub(crate) type BoxManager<T> = Box<dyn AnyManager<T> + Send + Sync>;
 
 impl<T, M: Manager<T>> AnyManager<T> for M {
-    fn create(&self) -> Result<T, Cause> {
-        Manager::create(self).map_err(Into::into)
+    fn create(&self) -> Result<Object<T>, Cause> {
+        match Manager::create(self) {
+            Ok(value) => Ok(Object::new(value)),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn reset(&self, object: &mut T) -> Reset {

@@ -32,8 +32,7 @@ impl<T> BoundedPool<T> {
     #[cold]
     pub(crate) fn create(&self) -> Result<Object<T>, PoolError> {
         let permit = Permit(self);
-        let value = self.manager.create().map_err(PoolError::create)?;
-        let fresh = Object::new(value);
+        let fresh = self.manager.create().map_err(PoolError::create)?;
         // The object carries it from here on.
         core::mem::forget(permit);
         if let Ok(mut desk) = self.lock() {

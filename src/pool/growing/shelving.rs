@@ -35,9 +35,9 @@ impl<T> Pool<T> {
     }
 
     pub(super) fn create(&self) -> Result<Object<T>, PoolError> {
-        let value = self.manager.create().map_err(PoolError::create)?;
+        let fresh = self.manager.create().map_err(PoolError::create)?;
         self.census.0.create();
-        Ok(Object::new(value))
+        Ok(fresh)
     }
 
     #[inline]
@@ -131,10 +131,7 @@ impl<T> Pool<T> {
 #[cold]
 #[track_caller]
 fn fail(error: &PoolError) -> ! {
-    match core::error::Error::source(error) {
-        Some(cause) => panic!("{error}: {cause}"),
-        None => panic!("{error}"),
-    }
+    panic!("{}", error.with_causes())
 }
 
 /// An object at hand while a user's code runs: if that panics, the object is
