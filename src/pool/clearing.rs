@@ -167,10 +167,7 @@ impl<C> Clearing<C> {
     /// At most so much room a collection may have that was asked for the first capacity: a
     /// hash table is given up to the double, and a small one room for up to 14.
     fn rounded_up(&self) -> usize {
-        match self.first {
-            0 => 0,
-            first => first.saturating_mul(2).max(14),
-        }
+        self.first.saturating_mul(2).max(14)
     }
 }
 
@@ -256,6 +253,17 @@ mod tests {
         assert_eq!(manager.reset(&mut vec![(); 5_000]), Reset::Keep);
         let manager = Clearing::<VecDeque<()>>::with_capacity(1).max_capacity(0);
         assert_eq!(manager.reset(&mut VecDeque::from([(); 9])), Reset::Keep);
+    }
+
+    /// Bug prevented: a manager of collections that are created without room keeps none that
+    /// was ever used.
+    #[test]
+    fn what_has_room_for_fourteen_is_kept_also_if_the_first_capacity_is_none() {
+        let manager = Clearing::<Vec<u8>>::with_capacity(0).max_capacity(0);
+        for (capacity, answer) in [(14, Reset::Keep), (15, Reset::Discard)] {
+            let mut bytes = Vec::with_capacity(capacity);
+            assert_eq!(manager.reset(&mut bytes), answer, "{capacity}");
+        }
     }
 
     /// Bug prevented: a half that is rounded down keeps one more than the double.
