@@ -25,7 +25,8 @@ use crate::pool::manager::{FromFn, Manager};
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum OnPanic {
-    /// It is dropped: whoever panicked may have left it half changed.
+    /// It is dropped: whoever panicked may have left it half changed. So is one that a
+    /// destructor takes and gives back while its thread is panicking.
     #[default]
     Discard,
     /// It is reset and kept, for objects that a reset makes good again. A panic of

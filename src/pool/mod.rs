@@ -83,9 +83,20 @@
 //!   costs at most the object at hand, and never a permit.
 //! - Reset runs when an object comes back, on the thread that gives it back.
 //!
+//! What a [`Pool`] takes for itself grows with the threads of the process: a line is 512
+//! bytes, and lines come in groups of powers of two. A thread that is the thousandth at once
+//! to use any pool brings 512 of them to each pool that it uses. So each pool takes up to
+//! 1 KiB for each thread that uses pools at the same time, but at least 4 KiB, and gives it
+//! back when it is dropped.
+//!
+//! A thread that first uses a pool after its thread locals were dropped (a C thread, in the
+//! destructor of a pthread key) may keep its line for ever: one for each such thread, with
+//! what lies in it, which `clear` does not reach.
+//!
 //! Not for signal handlers: one that uses a pool which its own thread is just using
 //! breaks the line. In a child of `fork` a [`Pool`] goes on working: a depot that
-//! another thread had locked is given up after a second, and so is what lies there. A
+//! another thread had locked is given up after a second, and so is what lies there; a
+//! first `clear` there may wait as long for one that another thread was doing. A
 //! [`BoundedPool`] answers then with an error that
 //! [says so](PoolError::is_lost_in_fork). What lies in the lines of threads that the
 //! child does not have is lost to it until the pool is dropped; if the lock was lost,
