@@ -120,7 +120,7 @@ fn on_a_small_stack(work: fn()) {
     thread.join().expect("no panic");
 }
 
-/// Bug prevented: what names take is the program's where another thread has looked them up.
+/// Bug prevented: what names take is the program's where they were looked up on another stack.
 fn names_that_are_looked_up_from_a_small_stack_are_no_peak() {
     on_a_small_stack(names_that_are_looked_up_are_no_peak);
 }

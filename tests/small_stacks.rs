@@ -74,7 +74,7 @@ fn a_check_that_fails_there_has_names() {
     assert!(!text.contains("no names"), "{text}");
 }
 
-/// Bug prevented: the thread that looks names up waits for what the thread has that waits for it.
+/// Bug prevented: those who look names up wait for each other.
 fn many_checks_there_are_all_reported() {
     let locations = thread::scope(|scope| {
         let check = || {
@@ -172,7 +172,7 @@ fn a_process_that_exits_there_reports_its_heap() {
     assert_eq!(folders::names_in(&folder), files);
 }
 
-/// Bug prevented: the thread that looks names up is one of the program's, and what it takes is
+/// Bug prevented: what looks names up is a thread of the program's, and what it takes is
 /// leaked, or in the profile that is under way.
 fn what_a_report_there_takes_is_no_leak_of_anyone_s() {
     let profiler = Profiler::builder().every_allocation().start();

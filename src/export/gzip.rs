@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::record;
+use crate::unwind;
 
 /// Quick: a profile is written while a program waits, and read once.
 const LEVEL: u8 = 3;
@@ -15,7 +15,7 @@ pub(super) fn file(data: &[u8]) -> io::Result<Vec<u8>> {
     let mut compressed = Vec::new();
     // Without optimisation the compressor is made on the stack, where it takes more than
     // 256 KiB.
-    let is_done = record::with_stack_enough(&mut || {
+    let is_done = unwind::with_stack_enough(&mut || {
         compressed = miniz_oxide::deflate::compress_to_vec(data, LEVEL);
     });
     if !is_done {

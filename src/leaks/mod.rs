@@ -29,7 +29,7 @@
 //! end, as with an allowance, with suppressions or in steady runs. Both read debug
 //! information for that through the program's allocator: 35 to 45 MB at the first
 //! use, kept for the next. The counters show them, and no check does. Where the thread has
-//! little stack left, a thread of ours looks the names up (on Linux x86-64); without
+//! little stack left, they are looked up on a stack of ours (on Linux x86-64); without
 //! optimisation it needs 32 KiB all the same.
 //!
 //! A child of `fork` can check, whatever the other threads of its parent were

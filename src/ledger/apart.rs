@@ -23,17 +23,12 @@
 //! the program, when that has names looked up by the same library, until it is cleared. (A
 //! thread tells of itself once a batch, as it publishes: that is in the peak's error.)
 
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-mod handed;
-
 use core::cell::Cell;
 use core::ptr;
 
 use crate::ledger::thread;
 use crate::ledger::{self, Slot};
 use crate::sync::{AtomicI64, AtomicU64, Ordering, compiler_fence, fence};
-#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub(crate) use handed::{hand_over, take_over};
 
 /// All that was ever told to have come, and to have gone.
 static CAME: AtomicU64 = AtomicU64::new(0);

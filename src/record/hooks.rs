@@ -3,7 +3,6 @@
 
 use crate::ledger::Slot;
 use crate::record::clock;
-use crate::record::deep;
 use crate::record::fork;
 use crate::record::loader;
 use crate::record::profiling;
@@ -167,7 +166,7 @@ pub(crate) fn note_site(slot: Option<&'static Slot>) {
 pub(crate) fn prepare_sites() {
     visits::quietly(|| {
         loader::ask(|| {
-            unwind::prime_with(deep::with_stack_enough);
+            unwind::prime();
             make_room(None);
         });
         visits::prepare();

@@ -24,7 +24,6 @@ use once_cell::sync::OnceCell;
 
 use crate::ledger;
 use crate::record::clock::nap;
-use crate::record::deep;
 use crate::record::fork;
 use crate::record::lock::{Guard, Lock};
 use crate::symbols::{Around, Symbols};
@@ -33,8 +32,9 @@ use crate::symbols::{File, Reader, Unread};
 use crate::sync::{AtomicU32, Ordering};
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 use crate::sync::{AtomicU64, AtomicUsize};
+use crate::unwind;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-use crate::unwind::{self, Mapped};
+use crate::unwind::Mapped;
 
 /// How long those who come to a door let a fork go first, in naps of 100 µs.
 const COURTESY: u32 = 100;
@@ -117,7 +117,7 @@ pub(super) fn ask<R>(question: impl FnOnce() -> R) -> R {
 pub(crate) fn symbols() -> Symbols {
     let symbols = Symbols::behind(Around {
         door: |look_up| ask(look_up),
-        deep: deep::with_stack_enough,
+        deep: unwind::with_stack_enough,
         cache: |look_up| ledger::apart::stays(look_up),
         result: |make| ledger::apart::leaves(make),
     });

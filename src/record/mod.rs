@@ -31,12 +31,6 @@ mod blocks;
 )]
 mod clock;
 #[cfg(not(loom))]
-#[cfg_attr(
-    all(target_os = "linux", target_arch = "x86_64"),
-    expect(unsafe_code, reason = "keeps back signals")
-)]
-mod deep;
-#[cfg(not(loom))]
 mod estimate;
 #[cfg(not(loom))]
 mod everywhere;
@@ -109,8 +103,6 @@ mod zone;
 
 #[cfg(not(loom))]
 pub(crate) use blocks::{New, allocated, concerns, freed, may_concern};
-#[cfg(not(loom))]
-pub(crate) use deep::with_stack_enough;
 #[cfg(not(loom))]
 pub(crate) use estimate::report_bytes;
 #[cfg(not(loom))]

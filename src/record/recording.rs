@@ -9,7 +9,6 @@ use once_cell::sync::OnceCell;
 use crate::error::Error;
 use crate::installed;
 use crate::record::clock;
-use crate::record::deep;
 use crate::record::hooks::{self, Lost, TABLE};
 use crate::record::loader::{self, Door};
 use crate::record::lock::Guard;
@@ -270,7 +269,7 @@ impl Recording {
     fn open_in(parent: Option<Tag>, tally: Option<&Tally>) -> Result<Self, Error> {
         visits::quietly(|| {
             let has_room = loader::ask(|| {
-                unwind::prime_with(deep::with_stack_enough);
+                unwind::prime();
                 hooks::make_room(tally)
             });
             if !has_room {

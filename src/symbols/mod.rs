@@ -28,8 +28,8 @@ pub(crate) use trim::shown;
 /// Runs what it is given.
 pub(crate) type Room = fn(&mut dyn FnMut());
 
-/// Runs what it is given, perhaps on another thread; `false` if that could not be.
-pub(crate) type DeepRoom = fn(&mut (dyn FnMut() + Send)) -> bool;
+/// Runs what it is given, perhaps on another stack; `false` if that could not be.
+pub(crate) type DeepRoom = fn(&mut dyn FnMut()) -> bool;
 
 /// What is done around look-ups, in a process that may fork, and counts its bytes.
 #[derive(Clone, Copy, Debug)]
@@ -314,7 +314,7 @@ mod tests {
     use super::{Around, Symbols};
 
     /// Bug prevented: a report on a thread with little stack has no names where there is no
-    /// memory for another thread, and does not say why; or it takes that for names.
+    /// memory for another stack, and does not say why; or it takes that for names.
     #[test]
     fn where_no_stack_is_to_be_had_addresses_stand_for_names_and_it_is_said() {
         let mut symbols = Symbols::behind(Around {

@@ -17,6 +17,7 @@
 use core::mem::MaybeUninit;
 
 use crate::sync::{AtomicU64, Ordering};
+use crate::unwind::lent;
 use crate::unwind::registers::Registers;
 
 /// The main thread's stack: 0 until primed.
@@ -48,7 +49,9 @@ impl Bounds {
     #[cold]
     pub(crate) fn of_this_thread(sp: u64) -> Option<Self> {
         // Not by the thread's number: after `fork` another thread may be the first.
-        Self::of_main(sp).or_else(from_pthread)
+        Self::of_main(sp)
+            .or_else(|| lent::bounds_at(sp))
+            .or_else(from_pthread)
     }
 
     /// The main thread's, if `sp` is on its stack. Safe inside the allocator, and a call to the

@@ -10,9 +10,9 @@ use core::ptr::NonNull;
 
 use crate::arena;
 use crate::sync::{AtomicPtr, Ordering};
-use crate::unwind::Elsewhere;
 use crate::unwind::registers::Registers;
 use crate::unwind::stack::Stack;
+use crate::unwind::{bounds, lent};
 
 /// How many calls the chain has below the function that tests.
 const CHAIN: usize = 4;
@@ -107,12 +107,12 @@ static STACK: AtomicPtr<Stack> = AtomicPtr::new(core::ptr::null_mut());
 ///
 /// The first recording may begin in a coroutine. What the test finds there says nothing of all
 /// other stacks, and holds for good.
-pub(super) fn is_right(elsewhere: Elsewhere) -> Option<bool> {
-    if super::stack_left().is_some() {
+pub(super) fn is_right() -> Option<bool> {
+    if bounds::left().is_some() {
         return Some(self_test());
     }
     let mut is_right = None;
-    let is_done = elsewhere(&mut || is_right = Some(self_test()));
+    let is_done = lent::on_a_lent_stack(&mut || is_right = Some(self_test()));
     is_right.filter(|_| is_done)
 }
 

@@ -33,6 +33,8 @@ mod entry;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod exit;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
+mod lent;
+#[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod memo;
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 mod modules;
@@ -55,7 +57,7 @@ mod tables;
 mod walk;
 
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub(crate) use bounds::left as stack_left;
+pub(crate) use lent::with_stack_enough;
 pub use own::calibrate;
 pub(crate) use own::calibrate_with;
 pub use stack::{DEPTH, Stack};
@@ -106,20 +108,18 @@ const PORTABLE: u32 = 2;
 
 static METHOD: AtomicU32 = AtomicU32::new(UNPRIMED);
 
-/// Runs what it is given on another thread; `false` if that could not be.
-pub(crate) type Elsewhere = fn(&mut (dyn FnMut() + Send)) -> bool;
+/// Runs `work`. Elsewhere nobody knows how much stack is left.
+#[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
+pub(crate) fn with_stack_enough(work: &mut dyn FnMut()) -> bool {
+    work();
+    true
+}
 
 /// Makes ready for captures, and tells how they will be done.
 ///
 /// From a normal context, as often as you like. Captures before the first time
 /// are empty.
 pub fn prime() -> Method {
-    prime_with(|_| false)
-}
-
-/// The same where this may be the first time, on a stack that is not the thread's own. Where
-/// there was no other one, the next time is the first.
-pub(crate) fn prime_with(elsewhere: Elsewhere) -> Method {
     refresh();
     match METHOD.load(Ordering::Acquire) {
         NATIVE => return Method::Native,
@@ -129,7 +129,7 @@ pub(crate) fn prime_with(elsewhere: Elsewhere) -> Method {
     #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
     {
         bounds::prime();
-        match check::is_right(elsewhere) {
+        match check::is_right() {
             Some(true) => {
                 METHOD.store(NATIVE, Ordering::Release);
                 return Method::Native;
@@ -138,8 +138,6 @@ pub(crate) fn prime_with(elsewhere: Elsewhere) -> Method {
             None => return Method::Portable,
         }
     }
-    #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-    let _ = elsewhere;
     portable::prime();
     METHOD.store(PORTABLE, Ordering::Release);
     Method::Portable

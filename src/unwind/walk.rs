@@ -33,6 +33,7 @@
 use crate::sync::{AtomicU64, Ordering};
 use crate::unwind::bounds::Bounds;
 use crate::unwind::entry::{BP_SHIFT, NEEDS_BP, STRANGE};
+use crate::unwind::lent;
 use crate::unwind::registers::Registers;
 use crate::unwind::rule::{Kind, Rule};
 use crate::unwind::stack::{DEEP_START, DEPTH, Entry, Stack, Walk};
@@ -87,7 +88,8 @@ impl Stack {
     #[cold]
     #[inline(never)]
     fn learn(&mut self, sp: u64) {
-        self.asked = 1;
+        // One of ours is where the thread is for a while only.
+        self.asked = u32::from(lent::bounds_at(sp).is_none());
         self.forget();
         let bounds = Bounds::of_this_thread(sp).unwrap_or_default();
         (self.low, self.high) = (bounds.low, bounds.high);
