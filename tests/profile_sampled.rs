@@ -13,9 +13,11 @@
 mod support;
 
 use std::alloc::{Layout, alloc, alloc_zeroed, dealloc, realloc};
+use std::ffi::c_void;
 use std::hint::black_box;
 use std::mem::MaybeUninit;
 use std::process::ExitCode;
+use std::sync::{Barrier, LazyLock};
 use std::thread;
 
 use heapledger::__private::profile::{seed_samples, set_dense_below};
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         a_check_beside_a_sampler_sees_all_and_loses_it_nothing,
         five_million_samples_take_no_more_memory_than_the_first_ones,
         every_thread_samples_from_the_start_to_the_end,
+        threads_that_free_before_they_allocate_are_sampled_from_the_start,
         a_peak_lies_within_the_error_that_is_said,
         what_was_shrunk_and_freed_is_in_the_peak_and_has_lived,
     ])
@@ -458,7 +461,7 @@ const FIRST: [fn(Vec<u8>); 5] = [
 /// profile starts goes unsampled until then; or one does that frees something first,
 /// resizes it, or ends a check.
 fn every_thread_samples_from_the_start_to_the_end() {
-    let gate = std::sync::Barrier::new(FIRST.len() + 1);
+    let gate = Barrier::new(FIRST.len() + 1);
     let gate = &gate;
     thread::scope(|scope| {
         let workers: Vec<_> = FIRST
@@ -495,6 +498,55 @@ fn every_thread_samples_from_the_start_to_the_end() {
             profile.total()
         );
     });
+}
+
+/// Less than a publication's worth, by a thread whose first act is to free what it was handed.
+extern "C" fn free_and_allocate(handed: *mut c_void) -> *mut c_void {
+    // SAFETY: the `Box` that `threads_that_free_...` gave up for this thread, taken back once.
+    drop(unsafe { Box::from_raw(handed.cast::<u64>()) });
+    drop(every_second(200, |_| 200));
+    // So that there are more threads at once than there ever were.
+    GATE.wait();
+    std::ptr::null_mut()
+}
+
+/// As many as the threads, and the one that makes them.
+static GATE: LazyLock<Barrier> = LazyLock::new(|| Barrier::new(THREADS + 1));
+const THREADS: usize = 100;
+
+/// Bug prevented: a thread on a page of the ledger that nobody has had, and whose first act is a
+/// free, as that of a thread of std is, goes unsampled until it has allocated 64 KiB.
+fn threads_that_free_before_they_allocate_are_sampled_from_the_start() {
+    let profiler = start(1_024);
+    LazyLock::force(&GATE);
+    let before = profiler.snapshot().total().bytes;
+    let threads: Vec<libc::pthread_t> = (0..THREADS)
+        .map(|_| {
+            let mut thread: libc::pthread_t = 0;
+            let handed = Box::into_raw(Box::new(7_u64)).cast();
+            // Bare ones, so that nothing comes before what the body does.
+            // SAFETY: both pointers are valid for the call; the body takes the box as its own.
+            let made = unsafe {
+                libc::pthread_create(&raw mut thread, std::ptr::null(), free_and_allocate, handed)
+            };
+            assert_eq!(made, 0);
+            thread
+        })
+        .collect();
+    GATE.wait();
+    for thread in threads {
+        // SAFETY: made above, joined once; nobody wants what it gives.
+        let joined = unsafe { libc::pthread_join(thread, std::ptr::null_mut()) };
+        assert_eq!(joined, 0);
+    }
+    let profile = profiler.snapshot();
+    let sampled = profile.total().bytes.abs_diff(before) as f64;
+    let counted = (profile.stats.allocated_bytes - profile.stats_before.allocated_bytes) as f64;
+    let error = profile.total().bytes_error;
+    assert!(
+        (sampled - counted).abs() < 5.0 * error,
+        "{sampled} ± {error} of {counted}"
+    );
 }
 
 /// Bug prevented: the error of a peak is said to be less than what a thread allocates

@@ -464,9 +464,13 @@ impl Slot {
         // asked for that, and must not be missed.
         if self.is_publication_due() {
             self.set_publish_at(self.allocated_bytes.own().wrapping_add(BATCH));
-            self.arm();
+            // Nobody looks after a free who has called. So the mark only comes nearer here: one
+            // that was reached, as by the owner's first request or a call, stays for the next event.
+            let next_event = self.next_event.load(Ordering::Relaxed);
+            if next_event.wrapping_sub(self.publish_at()).cast_signed() > 0 {
+                self.arm();
+            }
         }
-        // Else the mark stays as it is: after a free, nobody looks who has called.
     }
 
     /// Brings the global figures up to date with this slot.

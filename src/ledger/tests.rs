@@ -530,6 +530,35 @@ fn what_a_watched_slot_enters_is_published_when_it_was_told_of() {
     assert_eq!(slot.unpublished(), 0);
 }
 
+/// Bug prevented: a thread that frees something before it first allocates, as those of std do,
+/// takes its first event for one that has been told of, and nobody samples its first 64 KiB; or
+/// every free of such a thread takes the cold path.
+#[cfg(feature = "profile")]
+#[test]
+fn the_first_request_after_other_acts_is_an_event() {
+    let acts: [fn(&'static Books, &Slot); 3] = [
+        |books, slot| free(books, slot, 100),
+        |books, slot| books.reset_peak(Some(slot)),
+        |books, slot| slot.publish(&books.peak),
+    ];
+    for act in acts {
+        let books = books();
+        let slot = claim(books);
+        act(books, slot);
+        act(books, slot);
+        for _ in 0..100 {
+            assert!(slot.try_free(8), "one is enough");
+        }
+        assert!(!slot.try_allocate(8), "somebody wants to be told");
+        allocate(books, slot, 8);
+        assert!(slot.try_allocate(8) && slot.try_free(8));
+        // A call is not lost either.
+        slot.interrupt();
+        act(books, slot);
+        assert!(!slot.try_allocate(8));
+    }
+}
+
 /// Bug prevented: of more guards than can be counted the last ones are lost, and while
 /// they are still open their thread's requests go by unseen.
 #[test]
