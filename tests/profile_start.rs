@@ -17,6 +17,7 @@ static HEAP: TrackingAllocator = TrackingAllocator::new();
 fn main() -> ExitCode {
     support::main(cases![
         a_check_that_begins_while_a_profile_does_lends_it_nothing,
+        a_snapshot_takes_memory_for_the_stacks_that_it_has,
     ])
 }
 
@@ -53,6 +54,13 @@ fn step(steps: u32, ways: u32, blocks: &mut Blocks) {
     }
 }
 
+fn allocate_at_many_stacks() {
+    let mut blocks = Blocks::with_capacity(1 << 16);
+    for ways in 0..STACKS * 2 {
+        left(STACKS.ilog2() + 1, ways, &mut blocks);
+    }
+}
+
 fn start() -> Profiler {
     Profiler::builder()
         .every_allocation()
@@ -75,11 +83,7 @@ fn sums(profile: &HeapProfile) -> (u64, u64) {
 fn a_check_that_begins_while_a_profile_does_lends_it_nothing() {
     // What was ever used is cleared for the next one.
     let profiler = start();
-    let mut blocks = Blocks::with_capacity(1 << 16);
-    for ways in 0..STACKS * 2 {
-        left(STACKS.ilog2() + 1, ways, &mut blocks);
-    }
-    drop(blocks);
+    allocate_at_many_stacks();
     assert!(profiler.finish().stacks.len() >= STACKS as usize);
 
     let is_over = AtomicBool::new(false);
@@ -119,4 +123,29 @@ fn a_check_that_begins_while_a_profile_does_lends_it_nothing() {
             "of {ROUNDS} profiles have more than was allocated"
         );
     });
+}
+
+/// A snapshot, and what was allocated for it.
+fn snapshot(profiler: &Profiler) -> (u64, HeapProfile) {
+    let before = heapledger::stats().allocated_bytes;
+    let profile = profiler.snapshot();
+    (heapledger::stats().allocated_bytes - before, profile)
+}
+
+/// Bug prevented: a snapshot makes the addresses of all stacks that any profile has ever had, and
+/// a report of one stack keeps the room of as many.
+fn a_snapshot_takes_memory_for_the_stacks_that_it_has() {
+    let mut profiler = start();
+    allocate_at_many_stacks();
+    let (many, profile) = snapshot(&profiler);
+    assert!(profile.stacks.len() >= STACKS as usize);
+    drop(profile);
+    profiler.reset().expect("nobody else");
+    let one = black_box(Box::new(7_u64));
+    let (few, profile) = snapshot(&profiler);
+    assert_eq!(profile.live().bytes, 8);
+    let (stacks, room) = (profile.stacks.len(), profile.stacks.capacity());
+    assert!(room < stacks + 8, "room for {room} stacks of {stacks}");
+    assert!(few < many / 20, "{few} bytes, and {many} for all of them");
+    drop(one);
 }

@@ -418,7 +418,11 @@ impl Profiling {
         // ever allocated, which are looked at later. (But for a block that is just being told.)
         let live = Self::live_by_node(current);
         Current::look_around_from_apart(clock::now());
-        let mut stacks: HashMap<u32, StackFigures> = TALLY.figures(|| HIGHEST.peak()).collect();
+        // Not those of earlier profiles, which may be many more.
+        let mut stacks: HashMap<u32, StackFigures> = TALLY
+            .figures(|| HIGHEST.peak())
+            .filter(|(_, figures)| *figures != StackFigures::default())
+            .collect();
         for (node, live) in live {
             stacks.entry(node).or_default().live = live;
         }

@@ -85,7 +85,7 @@ pub(super) struct Cell {
 const _: () = assert!(size_of::<Cell>() == 144);
 
 /// What is known of a stack at one moment.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct StackFigures {
     /// Nothing, in a cell's: the table tells what is alive, as frees go by it.
     pub(crate) live: Weighed,
