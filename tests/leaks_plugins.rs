@@ -1,4 +1,4 @@
-//! Leaks through libraries that are opened and closed while the program runs.
+//! Leaks and profiles through libraries that are opened and closed while the program runs.
 
 #![allow(unsafe_code, reason = "opens libraries and calls into them")]
 
@@ -10,7 +10,8 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use heapledger::{TrackingAllocator, leaks};
+use heapledger::profile::{HeapProfile, Incomplete, StackProfile};
+use heapledger::{Profiler, TrackingAllocator, leaks};
 use libloading::Library;
 
 #[global_allocator]
@@ -26,6 +27,7 @@ fn main() -> ExitCode {
         a_library_in_the_place_of_another_does_not_get_its_names,
         a_library_that_is_opened_after_the_programs_own_backtrace_has_names,
         a_library_in_the_place_of_one_in_a_backtrace_has_its_own_names,
+        a_library_in_the_place_of_another_has_whole_stacks_after_a_snapshot,
     ])
 }
 
@@ -35,6 +37,11 @@ extern "C" fn leak() {
 
 /// A library with a function of this name, which calls what it is given in line 3.
 fn library(name: &str) -> PathBuf {
+    library_with("", name)
+}
+
+/// The same with this text before the call, in the same line.
+fn library_with(before: &str, name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("plugins");
     std::fs::create_dir_all(&folder).expect("a folder");
     // The child of each case makes its own.
@@ -42,7 +49,7 @@ fn library(name: &str) -> PathBuf {
     let (source, library) = (file("rs"), file("so"));
     let text = format!(
         "#[unsafe(no_mangle)]\npub extern \"C\" fn {name}(call: extern \"C\" fn()) {{\n    \
-         call();\n    std::hint::black_box(call);\n}}\n"
+         {before}call();\n    std::hint::black_box(call);\n}}\n"
     );
     std::fs::write(&source, text).expect("a source file");
     let built = Command::new(compiler::rustc())
@@ -120,4 +127,59 @@ fn a_library_in_the_place_of_one_in_a_backtrace_has_its_own_names() {
     let report = leak_through("is_there", &here);
     assert!(report.contains("is_there at "), "{report}");
     assert!(!report.contains("was_there at "), "{report}");
+}
+
+const SIZE: u64 = 77_777;
+
+extern "C" fn keep() {
+    std::mem::forget(black_box(vec![0_u8; 77_777]));
+}
+
+/// Calls [`keep`] through this library, which is opened and closed again.
+#[inline(never)]
+fn keep_through(name: &str, path: &Path) {
+    // SAFETY: its initialisers are those of std.
+    let library = unsafe { Library::new(path) }.expect("a library");
+    // SAFETY: its type is that of the text in `library`.
+    let call = unsafe { library.get::<extern "C" fn(extern "C" fn())>(name.as_bytes()) };
+    call.expect("the function")(keep);
+    black_box(&library);
+}
+
+/// The stacks through the function above, of all that have kept something, and what is missing.
+fn whole(profile: &HeapProfile) -> (usize, usize, Incomplete) {
+    let has_kept = |stack: &&StackProfile| stack.live.bytes >= SIZE;
+    let stacks: Vec<&StackProfile> = profile.stacks.iter().filter(has_kept).collect();
+    let is_whole = |stack: &&&StackProfile| {
+        let frames = profile.trimmed(stack);
+        let mut names = frames.iter().map(leaks::Frame::function);
+        names.any(|name| name.ends_with("keep_through"))
+    };
+    let whole = stacks.iter().filter(is_whole).count();
+    (whole, stacks.len(), profile.incomplete)
+}
+
+/// Bug prevented: what a plugin allocates that has come to the place of another one, which has
+/// larger or smaller frames there, has no callers for as long as the profile is under way.
+fn a_library_in_the_place_of_another_has_whole_stacks_after_a_snapshot() {
+    // The same code in the same places, but for the size of the frame.
+    let path = |name, room: u32| {
+        let room = format!(
+            "let room = std::mem::MaybeUninit::<[u8; {room}]>::uninit(); \
+             std::hint::black_box(&room); "
+        );
+        library_with(&room, name)
+    };
+    let (small, large) = (path("is_small", 1_024), path("is_large", 3_072));
+    let profiler = Profiler::builder().every_allocation().start();
+    let profiler = profiler.expect("the only one");
+    keep_through("is_small", &small);
+    drop(profiler.snapshot());
+    keep_through("is_large", &large);
+    let mut profile = profiler.finish();
+    for path in [small, large] {
+        std::fs::remove_file(path).expect("nobody needs it any more");
+    }
+    profile.symbolize();
+    assert_eq!(whole(&profile), (2, 2, Incomplete::default()));
 }

@@ -54,6 +54,11 @@
 //! then what is alive, then the peak and the totals. So what is alive is among the totals, and may
 //! be more than the counters have.
 //!
+//! How to walk up the stack is remembered by the addresses of code. That other code has come to
+//! the same addresses, since a library was closed and another opened, is noticed when a profile
+//! or a leak check starts, and at each snapshot. Stacks through it that were recorded in between
+//! may be cut, or have wrong callers, and stay so; those recorded afterwards are right.
+//!
 //! A [`HeapProfile`] is plain data. Names are looked up when a format for people
 //! is written, in the process that the profile is of; [`write_pprof`](HeapProfile::write_pprof)
 //! writes addresses with mappings and build ids unless

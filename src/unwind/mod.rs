@@ -184,8 +184,8 @@ pub(crate) use nowhere::{Mapped, mapped};
 
 /// Notices that code was loaded or unloaded since the last time.
 ///
-/// From a normal context: at the start of each recording and before each
-/// report. It costs one call to the loader, and its lock.
+/// From a normal context: at the start of each recording and at each snapshot of a
+/// profile. It costs one call to the loader, and its lock.
 ///
 /// Loaded code is found without it (with glibc 2.35 and later). Only when code
 /// was unloaded and other code came to the same addresses do the rules for
