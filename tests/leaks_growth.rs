@@ -254,3 +254,39 @@ fn what_is_replaced_on_many_ways_is_no_growth() {
         run += 1;
     }));
 }
+
+/// One of many handlers, each of its own type.
+struct Handler<const N: u8>;
+
+trait Handle {
+    fn handle(&self);
+}
+
+impl<const N: u8> Handle for Handler<N> {
+    fn handle(&self) {
+        leak_one_of::<N>();
+        black_box(N);
+    }
+}
+
+/// Generic, with one line that leaks.
+#[inline(never)]
+fn leak_one_of<const N: u8>() {
+    std::mem::forget(black_box(vec![N; 64]));
+}
+
+/// Bug prevented: handlers of different types take turns to reach a line of a generic function
+/// that leaks, which in a release is another function for each of them, and so no line grows.
+#[test]
+fn a_line_of_a_generic_function_is_one_for_all_types() {
+    macro_rules! handlers {
+        ($($n:literal)*) => { [$(&Handler::<$n> as &dyn Handle),*] };
+    }
+    let handlers = handlers!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+    let mut turns = handlers.iter();
+    let report = found(Check::new().run_steady(0, 16, || {
+        turns.next().expect("one for each run").handle();
+    }));
+    // Those of the later half, or all: in a debug build the handlers look the same.
+    assert!(report.blocks() >= 8, "{report}");
+}

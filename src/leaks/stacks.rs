@@ -123,7 +123,7 @@ impl Stacks {
 }
 
 impl Places for Stacks {
-    type Line = (String, String);
+    type Line = Line;
 
     fn site(&mut self, node: u32) -> usize {
         let look = self.look(node);
@@ -149,7 +149,42 @@ impl Places for Stacks {
     }
 
     fn line(&self, site: usize) -> Option<Self::Line> {
-        let place = self.stack(site).iter().find(|frame| frame.is_user())?;
-        Some((String::from(place.function()), place.location()))
+        line_of(self.stack(site))
+    }
+}
+
+/// Where it is, and the function where it is known no better. Where it is, the function may be one
+/// of many types, whose names tell them apart in a release.
+type Line = (Option<String>, String);
+
+/// The innermost line of the user's own code.
+fn line_of(stack: &[Frame]) -> Option<Line> {
+    let place = stack.iter().find(|frame| frame.is_user())?;
+    let is_line = place.file().is_some() && place.line().is_some();
+    let function = (!is_line).then(|| String::from(place.function()));
+    Some((function, place.location()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::line_of;
+    use crate::symbols::{Frame, Origin};
+
+    /// Bug prevented: a line of a generic function is another one for each type, or functions of
+    /// which no line is known are one.
+    #[test]
+    fn a_line_is_told_by_its_place_and_a_function_without_one_by_its_name() {
+        let line = |function, file, line| {
+            let frame = Frame::synthetic(function, file, line, Origin::User, false);
+            let dependency = Frame::synthetic("alloc", None, None, Origin::Dependency, false);
+            line_of(&[dependency, frame]).expect("one of the user's")
+        };
+        let here = Some("src/app.rs");
+        let first = line("push::<u8>", here, Some(3));
+        assert_eq!(first, line("push::<u16>", here, Some(3)));
+        assert_ne!(first, line("push::<u8>", here, Some(4)));
+        assert_ne!(line("push", here, None), line("pop", here, None));
+        assert_ne!(line("push", None, None), line("pop", None, None));
+        assert_eq!(line_of(&[]), None);
     }
 }
