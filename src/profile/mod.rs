@@ -59,6 +59,12 @@
 //! or a leak check starts, and at each snapshot. Stacks through it that were recorded in between
 //! may be cut, or have wrong callers, and stay so; those recorded afterwards are right.
 //!
+//! The recorder's memory for stacks is never given back: what it holds is used again after a
+//! [`reset`](Profiler::reset) and by the next profiler. It has room for four million calls of the
+//! tree that stacks are, fewer where memory is limited. Once it is full, as after millions of
+//! different stacks, new ones are told without addresses for the rest of the process, also after
+//! a reset or by a new profiler; [`Incomplete::frames`] says so.
+//!
 //! A [`HeapProfile`] is plain data. Names are looked up when a format for people
 //! is written, in the process that the profile is of; [`write_pprof`](HeapProfile::write_pprof)
 //! writes addresses with mappings and build ids unless

@@ -208,9 +208,11 @@ impl Profiler {
 
     /// What is known now; the profile goes on.
     ///
-    /// Takes time in proportion to the stacks and recorded blocks; threads wait
-    /// for it for moments only. What it allocates itself is not in the profile. After a
-    /// [`reset`](Self::reset) that has failed it has the counters and no stacks.
+    /// Takes time in proportion to the stacks and recorded blocks. Threads that allocate and free
+    /// wait for it for moments only. Whoever resizes a recorded block, as each `realloc` does with
+    /// every allocation, waits until all recorded blocks were looked at: what is on its way from
+    /// one address to another would be missed. What the snapshot allocates itself is not in the
+    /// profile. After a [`reset`](Self::reset) that has failed it has the counters and no stacks.
     ///
     /// ```
     /// # #[global_allocator]
