@@ -110,16 +110,19 @@ fn named(path: &Path) -> Option<Meant> {
 }
 
 /// Whether the process has this very file open under this number.
+///
+/// It is not copied for the question: a sandbox may refuse that, and there may be no free number.
 #[cfg(unix)]
 fn is_open_as(number: i32, there: &fs::Metadata) -> bool {
-    use std::os::fd::BorrowedFd;
+    use core::mem::ManuallyDrop;
+    use std::os::fd::FromRawFd;
     use std::os::unix::fs::MetadataExt;
 
-    // SAFETY: 1 and 2, which belong to nobody who might close them meanwhile: std itself lends them
-    // in the same way to all who ask. Where they are closed, to copy them is refused.
-    let lent = unsafe { BorrowedFd::borrow_raw(number) };
-    let open = lent.try_clone_to_owned().map(File::from);
-    open.and_then(|open| open.metadata())
+    // SAFETY: 1 or 2, which are the process's own and not ours: `File` closes only when it is
+    // dropped, and this one never is. It does not leave this function, and is asked for nothing but
+    // what lies there; where nothing is open, that is refused with an error.
+    let lent = ManuallyDrop::new(unsafe { File::from_raw_fd(number) });
+    lent.metadata()
         .is_ok_and(|open| (open.dev(), open.ino()) == (there.dev(), there.ino()))
 }
 

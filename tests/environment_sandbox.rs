@@ -1,0 +1,154 @@
+//! `HEAPLEDGER=…` where the system refuses what is granted elsewhere: each program is this test
+//! binary, started again.
+#![cfg(all(feature = "profile", target_os = "linux", target_arch = "x86_64"))]
+#![allow(
+    unsafe_code,
+    reason = "sets limits and filters, closes files, and ends threads past the standard library"
+)]
+
+use std::fs::{self, File};
+use std::hint::black_box;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, ExitCode};
+
+#[path = "support/folders.rs"]
+mod folders;
+#[path = "support/programs.rs"]
+mod programs;
+mod support;
+
+use folders::{folder, names_in};
+use programs::{PART, code_of, command, said_by};
+
+#[global_allocator]
+static HEAP: heapledger::TrackingAllocator = heapledger::TrackingAllocator::new();
+
+/// What each program ends with.
+const OWN_CODE: u8 = 7;
+
+/// Says to the program which calls are refused to it, and with what: `NUMBER=ERRNO,…`.
+const REFUSED: &str = "HEAPLEDGER_TEST_REFUSED";
+
+// --- the programs
+
+#[inline(never)]
+fn planted_here() {
+    for _ in 0..300 {
+        std::mem::forget(black_box(vec![1u8; 1_000]));
+    }
+}
+
+fn program(part: &str) -> ExitCode {
+    if let Ok(refused) = std::env::var(REFUSED) {
+        refuse(&refused);
+    }
+    match part {
+        "talks" => println!("line before"),
+        "has one free number" => {
+            println!("line before");
+            let most = libc::rlimit {
+                rlim_cur: 3,
+                rlim_max: 3,
+            };
+            // SAFETY: nobody reads standard input.
+            unsafe { libc::close(0) };
+            // SAFETY: the limit is there to be read.
+            unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const most) };
+        }
+        other => panic!("no program {other:?}"),
+    }
+    planted_here();
+    ExitCode::from(OWN_CODE)
+}
+
+/// Has the system refuse these calls to all threads from now on.
+fn refuse(calls: &str) {
+    let step = |code: u32, jf, k| libc::sock_filter {
+        code: u16::try_from(code).expect("a code"),
+        jt: 0,
+        jf,
+        k,
+    };
+    let answer = |what| step(libc::BPF_RET | libc::BPF_K, 0, what);
+    // The number of the call comes first.
+    let mut filter = vec![step(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0)];
+    for call in calls.split(',') {
+        let (number, errno) = call.split_once('=').expect("NUMBER=ERRNO");
+        let [number, errno] = [number, errno].map(|text| text.parse::<u32>().expect("a number"));
+        filter.push(step(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, 1, number));
+        filter.push(answer(libc::SECCOMP_RET_ERRNO | errno));
+    }
+    filter.push(answer(libc::SECCOMP_RET_ALLOW));
+    let filter = libc::sock_fprog {
+        len: filter.len().try_into().expect("a few"),
+        filter: filter.as_mut_ptr(),
+    };
+    // SAFETY: only takes rights away from this process.
+    let kept = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
+    let (how, which) = (
+        libc::SECCOMP_SET_MODE_FILTER,
+        libc::SECCOMP_FILTER_FLAG_TSYNC,
+    );
+    // SAFETY: the program is there to be copied.
+    let set = unsafe { libc::syscall(libc::SYS_seccomp, how, which, &raw const filter) };
+    assert_eq!((kept, set), (0, 0), "no filter");
+}
+
+// --- what the tests need
+
+/// The program where these calls are refused with these errors.
+fn refused(part: &str, value: &str, folder: &Path, calls: &[(i64, i32)]) -> Command {
+    let mut command = command(part, Some(value), folder);
+    let calls: Vec<String> = calls
+        .iter()
+        .map(|(number, errno)| format!("{number}={errno}"))
+        .collect();
+    command.env(REFUSED, calls.join(","));
+    command
+}
+
+/// How the program ended, and what it said on standard error.
+#[track_caller]
+fn run(mut command: Command) -> (Option<u8>, String) {
+    let output = command.output().expect("it runs");
+    (code_of(&output), said_by(&output))
+}
+
+// --- the cases
+
+/// Bug prevented: where an open file cannot be copied, the log that standard output goes to is
+/// taken for a file of nobody's, and replaced by the report.
+fn a_report_to_a_log_comes_after_what_is_there_also_without_a_copy() {
+    let folder = folder("sandbox-log");
+    for order in ["profile,every=1,format=text", "leaks"] {
+        for is_full in [false, true] {
+            let path = folder.join("log");
+            let mut log = File::create(&path).expect("a file");
+            log.write_all(b"of old\n").expect("written");
+            let value = format!("{order},file=log");
+            let mut command = if is_full {
+                command("has one free number", Some(&value), &folder)
+            } else {
+                refused("talks", &value, &folder, &[(libc::SYS_fcntl, libc::EPERM)])
+            };
+            command.stdout(log);
+            let (code, said) = run(command);
+            assert_eq!((code, said.as_str()), (Some(OWN_CODE), ""), "{order}");
+            let text = fs::read_to_string(&path).expect("the log");
+            let begin = "of old\nline before\n";
+            assert!(text.starts_with(begin), "{order} {is_full}: {text}");
+            assert!(text.len() > begin.len() + 100, "{order} {is_full}: {text}");
+        }
+    }
+    assert_eq!(names_in(&folder), ["log"]);
+}
+
+fn main() -> ExitCode {
+    if let Ok(part) = std::env::var(PART) {
+        return program(&part);
+    }
+    support::main(cases![
+        a_report_to_a_log_comes_after_what_is_there_also_without_a_copy,
+    ])
+}
