@@ -56,6 +56,10 @@ fn program(part: &str) -> ExitCode {
             // SAFETY: the limit is there to be read.
             unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const most) };
         }
+        "signals itself" => {
+            // SAFETY: a signal to ourselves; there is a handler.
+            unsafe { libc::raise(libc::SIGUSR2) };
+        }
         other => panic!("no program {other:?}"),
     }
     planted_here();
@@ -144,11 +148,26 @@ fn a_report_to_a_log_comes_after_what_is_there_also_without_a_copy() {
     assert_eq!(names_in(&folder), ["log"]);
 }
 
+/// Bug prevented: a program that may not sleep is aborted at its end, while it waits for the
+/// report that a signal has asked for.
+fn a_program_that_may_not_sleep_ends_as_it_would() {
+    let folder = folder("sandbox-sleep");
+    let value = "profile,every=1,signal=USR2,file=r-{n}.txt";
+    let calls = [
+        (libc::SYS_clock_nanosleep, libc::EPERM),
+        (libc::SYS_nanosleep, libc::EPERM),
+    ];
+    let (code, said) = run(refused("signals itself", value, &folder, &calls));
+    assert_eq!((code, said.as_str()), (Some(OWN_CODE), ""));
+    assert_eq!(names_in(&folder), ["r-1.txt", "r-2.txt"]);
+}
+
 fn main() -> ExitCode {
     if let Ok(part) = std::env::var(PART) {
         return program(&part);
     }
     support::main(cases![
         a_report_to_a_log_comes_after_what_is_there_also_without_a_copy,
+        a_program_that_may_not_sleep_ends_as_it_would,
     ])
 }

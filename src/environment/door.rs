@@ -9,7 +9,7 @@
 use core::cell::UnsafeCell;
 use core::ffi::{c_int, c_void};
 use core::mem::MaybeUninit;
-use core::time::Duration;
+use core::panic::UnwindSafe;
 use std::io;
 use std::panic::catch_unwind;
 use std::time::Instant;
@@ -99,13 +99,21 @@ const PAGE: usize = 4096;
 
 /// The main thread's locals are gone here, and other threads may still run.
 extern "C" fn at_exit() {
-    wait_for_what_was_posted();
-    work::last_report();
+    caught(wait_for_what_was_posted);
+    caught(work::last_report);
     if check::is_ours()
-        && let Some(code) = check::end()
+        && let Some(Some(code)) = caught(check::end)
     {
         end(code);
     }
+}
+
+/// Does this; `None` if it panics, which has been told of then.
+///
+/// Out of what C has called a panic does not come: the program would be aborted, for a report that
+/// it knows nothing of.
+fn caught<R>(work: impl FnOnce() -> R + UnwindSafe) -> Option<R> {
+    catch_unwind(work).ok()
 }
 
 /// Goes on to end the process, which is ending, with this code instead.
@@ -176,8 +184,8 @@ fn helper() {
     loop {
         // SAFETY: initialised before this thread was started.
         if unsafe { libc::sem_wait(POST.0.get().cast()) } == 0 {
-            // Should it panic on what it reads, it has been told of, and the next one is written.
-            drop(catch_unwind(work::report));
+            // Should it panic on what it reads, the next one is written.
+            caught(work::report);
             DONE.fetch_add(1, Ordering::Release);
         }
     }
@@ -193,7 +201,8 @@ fn wait_for_what_was_posted() {
         let posted = POSTED.load(Ordering::Acquire);
         let (mut done, mut since) = (DONE.load(Ordering::Acquire), Instant::now());
         while done < posted && since.elapsed() < work::PATIENCE {
-            std::thread::sleep(Duration::from_millis(1));
+            // Not std's sleep, which panics when the system refuses. A millisecond.
+            record::nap_for(10);
             let now = DONE.load(Ordering::Acquire);
             if now != done {
                 (done, since) = (now, Instant::now());
@@ -252,5 +261,18 @@ fn checked(answer: c_int) -> io::Result<()> {
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::caught;
+
+    /// Bug prevented: a report at exit that panics aborts the program, which loses its code.
+    #[test]
+    fn a_panic_does_not_leave_what_c_has_called() {
+        assert_eq!(caught(|| 7), Some(7));
+        let panics = || -> u8 { panic!("as a report may") };
+        assert_eq!(caught(panics), None);
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::time::Instant;
 
 use crate::leaks::stacks::Stacks;
-use crate::record::Survivor;
+use crate::record::{self, Survivor};
 
 /// How long a thread may take to end after what it did last. Only a check that
 /// has threads alive waits so long.
@@ -38,7 +38,8 @@ pub(super) fn await_ending_threads(survivors: impl Fn() -> Vec<Survivor>, stacks
     wait_while(
         || survivors().iter().any(&mut is_of_a_thread),
         || begin.elapsed(),
-        std::thread::sleep,
+        // Not std's sleep, which panics when the system refuses.
+        |pause| record::nap_for(u32::try_from(pause.as_micros() / 100).unwrap_or(1)),
     );
 }
 

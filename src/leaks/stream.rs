@@ -15,9 +15,9 @@ use core::time::Duration;
 use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::Path;
-use std::thread;
 use std::time::Instant;
 
+use crate::record;
 use crate::sync::{AtomicU32, Ordering};
 
 /// How long a report waits for a reader who takes nothing, where the program has asked not to
@@ -152,7 +152,8 @@ fn write_patiently(number: i32, bytes: &[u8]) -> io::Result<usize> {
                 if full.kind() == io::ErrorKind::WouldBlock
                     && since.get_or_insert_with(Instant::now).elapsed() < patience =>
             {
-                thread::sleep(Duration::from_millis(1));
+                // Not std's sleep, which panics when the system refuses. A millisecond.
+                record::nap_for(10);
             }
             written => break written,
         }

@@ -108,9 +108,10 @@ pub(super) fn nap() {
     nap_for(1);
 }
 
-/// The same for as many times 100 µs; less than a second.
+/// The same for as many times 100 µs; less than a second. Comes back at once where the system
+/// refuses.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-pub(super) fn nap_for(times: u32) {
+pub(crate) fn nap_for(times: u32) {
     sleep(&libc::timespec {
         tv_sec: 0,
         tv_nsec: i64::from(times).wrapping_mul(100_000),
@@ -141,7 +142,7 @@ pub(super) fn nap() {
 
 /// The same.
 #[cfg(not(all(target_os = "linux", target_arch = "x86_64")))]
-pub(super) fn nap_for(times: u32) {
+pub(crate) fn nap_for(times: u32) {
     std::thread::sleep(core::time::Duration::from_micros(100 * u64::from(times)));
 }
 

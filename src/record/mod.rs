@@ -104,6 +104,8 @@ mod zone;
 #[cfg(not(loom))]
 pub(crate) use blocks::{New, allocated, concerns, freed, may_concern};
 #[cfg(not(loom))]
+pub(crate) use clock::nap_for;
+#[cfg(not(loom))]
 pub(crate) use estimate::report_bytes;
 #[cfg(not(loom))]
 pub(crate) use hooks::{Lost, call, frames, mapped, note_site, prepare_sites};
