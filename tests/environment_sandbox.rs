@@ -11,6 +11,7 @@ use std::hint::black_box;
 use std::io::Write;
 use std::path::Path;
 use std::process::{Command, ExitCode};
+use std::thread;
 
 #[path = "support/folders.rs"]
 mod folders;
@@ -59,6 +60,21 @@ fn program(part: &str) -> ExitCode {
         "signals itself" => {
             // SAFETY: a signal to ourselves; there is a handler.
             unsafe { libc::raise(libc::SIGUSR2) };
+        }
+        "has closed its output" => {
+            for number in [1, 2] {
+                // SAFETY: std takes a closed one for one that takes everything.
+                unsafe { libc::close(number) };
+            }
+            // More than one, so that there is no moment without.
+            for _ in 0..4 {
+                thread::spawn(|| {
+                    loop {
+                        println!("a worker's line");
+                        eprintln!("a worker's line");
+                    }
+                });
+            }
         }
         other => panic!("no program {other:?}"),
     }
@@ -162,6 +178,25 @@ fn a_program_that_may_not_sleep_ends_as_it_would() {
     assert_eq!(names_in(&folder), ["r-1.txt", "r-2.txt"]);
 }
 
+/// Bug prevented: where standard output and standard error are closed, the report's file gets
+/// their numbers, and what threads print meanwhile comes into it.
+fn what_a_program_prints_to_a_closed_output_is_not_in_a_report() {
+    let folder = folder("sandbox-closed");
+    for (order, name) in [
+        ("profile,every=1", "heap.txt"),
+        ("profile,every=1", "old.txt"),
+        ("leaks", "heap.txt"),
+    ] {
+        fs::write(folder.join("old.txt"), "").expect("a file");
+        let value = format!("{order},file={name}");
+        let (code, _) = run(command("has closed its output", Some(&value), &folder));
+        assert_eq!(code, Some(OWN_CODE));
+        let text = fs::read_to_string(folder.join(name)).expect("a report");
+        assert!(text.contains("planted_here"), "{value}: {text}");
+        assert!(!text.contains("a worker's line"), "{value}: {text}");
+    }
+}
+
 fn main() -> ExitCode {
     if let Ok(part) = std::env::var(PART) {
         return program(&part);
@@ -169,5 +204,6 @@ fn main() -> ExitCode {
     support::main(cases![
         a_report_to_a_log_comes_after_what_is_there_also_without_a_copy,
         a_program_that_may_not_sleep_ends_as_it_would,
+        what_a_program_prints_to_a_closed_output_is_not_in_a_report,
     ])
 }

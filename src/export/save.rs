@@ -5,7 +5,7 @@ use std::fs::{self, File, Permissions};
 use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
-use crate::leaks::stream::Stream;
+use crate::leaks::stream::{Stream, opened};
 #[cfg(target_os = "linux")]
 use crate::leaks::way_out;
 use crate::profile::{Format, HeapProfile};
@@ -88,12 +88,10 @@ impl HeapProfile {
             Err(_) => None,
         };
         if there.as_ref().is_some_and(|there| !there.is_file()) {
-            let file = File::options()
-                .write(true)
-                .open(asked)
+            let file = opened(|| File::options().write(true).open(asked))
                 .map_err(|error| said(error, "open", asked))?;
             return self
-                .write_as(&file, format)
+                .write_as(file, format)
                 .map_err(|error| said(error, "write", asked));
         }
         // Where a link leads, the file is replaced and not the link.
@@ -104,7 +102,7 @@ impl HeapProfile {
         if let Err(Unfinished { error, .. }) = &replaced
             && old.is_some()
             && is_about_the_folder(error)
-            && let Ok(file) = File::options().write(true).truncate(true).open(path)
+            && let Ok(file) = opened(|| File::options().write(true).truncate(true).open(path))
         {
             return self
                 .write_as(&file, format)
@@ -205,13 +203,13 @@ fn sibling(path: &Path, private: bool) -> io::Result<(File, PathBuf)> {
             std::process::id(),
             SAVES.fetch_add(1, Ordering::Relaxed)
         ));
-        match options.open(&beside) {
+        match opened(|| options.open(&beside)) {
             // Left there by a process that was killed and had our number, as the first one in a
             // container always has the same.
             Err(error) if error.kind() == ErrorKind::AlreadyExists && tries < TRIES => {
                 tries += 1;
             }
-            opened => return opened.map(|file| (file, beside)),
+            done => return done.map(|file| (file, beside)),
         }
     }
 }

@@ -1,13 +1,13 @@
 //! A leak check of the whole process, from some point in `main` to its end.
 
-use std::fs;
+use std::fs::File;
 use std::io::{self, Write};
 use std::path::{self, Path, PathBuf};
 
 use crate::error::Error;
 use crate::leaks::check::{Check, Scene};
 use crate::leaks::report::LeakReport;
-use crate::leaks::stream::Stream;
+use crate::leaks::stream::{self, Stream};
 use crate::leaks::way_out::{self, NoReport};
 use crate::record::{self, Everyone, Owner};
 
@@ -421,7 +421,7 @@ fn write_to(path: &Path, text: &str) -> io::Result<()> {
             way_out::flush_unless_kept();
             stream?.write_all(text.as_bytes())
         }
-        None => fs::write(path, text),
+        None => stream::opened(|| File::create(path))?.write_all(text.as_bytes()),
     }
 }
 

@@ -59,6 +59,42 @@ impl Stream {
     }
 }
 
+/// Opens a file, under a number that is no standard stream's.
+///
+/// Where one of those is closed, the next file that is opened gets its number, and what the
+/// program's threads print there comes into that file. When there is no other number it has to be.
+pub(crate) fn opened(open: impl Fn() -> io::Result<File>) -> io::Result<File> {
+    let kept = kept_numbers();
+    match open() {
+        Err(_) if !kept.is_empty() => {
+            drop(kept);
+            open()
+        }
+        opened => opened,
+    }
+}
+
+/// Takes the numbers of those standard streams that are closed, as long as this is there.
+///
+/// By what nobody can write to, nor read: who prints there is refused as before.
+#[cfg(unix)]
+fn kept_numbers() -> Vec<File> {
+    use std::os::fd::AsRawFd;
+
+    let mut kept = Vec::new();
+    while let Ok(folder) = File::open("/")
+        && folder.as_raw_fd() <= 2
+    {
+        kept.push(folder);
+    }
+    kept
+}
+
+#[cfg(not(unix))]
+fn kept_numbers() -> Vec<File> {
+    Vec::new()
+}
+
 impl Write for Stream {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
