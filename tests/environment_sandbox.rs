@@ -12,6 +12,7 @@ use std::io::Write;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::thread;
+use std::time::Duration;
 
 #[path = "support/folders.rs"]
 mod folders;
@@ -75,6 +76,18 @@ fn program(part: &str) -> ExitCode {
                     }
                 });
             }
+        }
+        "goes on without its main thread" => {
+            thread::spawn(|| {
+                // Its file is gone from there when it has ended.
+                while fs::read_link("/proc/self/exe").is_ok() {
+                    thread::sleep(Duration::from_millis(1));
+                }
+                planted_here();
+                std::process::exit(OWN_CODE.into());
+            });
+            // SAFETY: ends this thread alone, which nobody joins and which has lent out nothing.
+            unsafe { libc::syscall(libc::SYS_exit, 0) };
         }
         other => panic!("no program {other:?}"),
     }
@@ -197,6 +210,20 @@ fn what_a_program_prints_to_a_closed_output_is_not_in_a_report() {
     }
 }
 
+/// Bug prevented: once the main thread has ended, nobody finds the program's file where the system
+/// shows that thread's, and no function has a name.
+fn a_program_without_its_main_thread_has_names() {
+    let folder = folder("sandbox-main");
+    for value in ["profile,every=1,file=heap.txt", "leaks,file=heap.txt"] {
+        let part = "goes on without its main thread";
+        let (code, said) = run(command(part, Some(value), &folder));
+        assert_eq!((code, said.as_str()), (Some(OWN_CODE), ""), "{value}");
+        let text = fs::read_to_string(folder.join("heap.txt")).expect("a report");
+        assert!(text.contains("planted_here"), "{value}: {text}");
+        assert!(text.contains("environment_sandbox.rs:"), "{value}: {text}");
+    }
+}
+
 fn main() -> ExitCode {
     if let Ok(part) = std::env::var(PART) {
         return program(&part);
@@ -205,5 +232,6 @@ fn main() -> ExitCode {
         a_report_to_a_log_comes_after_what_is_there_also_without_a_copy,
         a_program_that_may_not_sleep_ends_as_it_would,
         what_a_program_prints_to_a_closed_output_is_not_in_a_report,
+        a_program_without_its_main_thread_has_names,
     ])
 }

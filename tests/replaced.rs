@@ -49,6 +49,7 @@ fn main() -> ExitCode {
     support::main(cases![
         reports_on_a_signal_name_what_runs_and_not_what_was_deployed_since,
         reports_of_a_program_name_what_runs_and_not_what_was_deployed_since,
+        a_program_that_comes_back_has_its_own_names,
         a_program_that_was_removed_is_mapped_by_its_path,
         a_library_that_was_built_again_has_no_names_and_a_note,
         a_library_that_was_built_again_before_it_was_asked_about_has_no_names_and_a_note,
@@ -246,6 +247,35 @@ fn reports_of_a_program_name_what_runs_and_not_what_was_deployed_since() {
                 is_right(&running.ask(earlier), &what);
             }
             deploy(&at, fate);
+            is_right(&running.ask("profile"), &what);
+            is_right(&running.ask("leaks"), &what);
+            running.end();
+        }
+    }
+}
+
+/// Bug prevented: a deployment is taken back, and reports name functions of the one that is gone,
+/// as whoever was asked first while it was there has remembered its path for ours.
+fn a_program_that_comes_back_has_its_own_names() {
+    for keeps_other in [false, true] {
+        for earlier in ["", "profile"] {
+            let what = format!("kept {keeps_other}, after {earlier:?}");
+            let at = folder("replaced-back").join("program");
+            let mut running = Running::start(&at, None);
+            if !earlier.is_empty() {
+                is_right(&running.ask(earlier), &what);
+            }
+            deploy(&at, Fate::Moved);
+            is_right(&running.ask("profile"), &what);
+            let old = at.with_extension("old");
+            if keeps_other {
+                let away = at.with_extension("away");
+                fs::rename(&old, &away).expect("it goes");
+                fs::rename(&at, &old).expect("it goes");
+                fs::rename(&away, &at).expect("it comes");
+            } else {
+                fs::rename(&old, &at).expect("it comes");
+            }
             is_right(&running.ask("profile"), &what);
             is_right(&running.ask("leaks"), &what);
             running.end();

@@ -97,7 +97,10 @@ const SENDER: &str = "heapledger: ";
 /// in a debug build).
 fn wanted() -> usize {
     const LEAST: usize = 64 << 20;
-    let file = fs::metadata("/proc/self/exe").map_or(0, |file| file.len());
+    // The main thread may have ended, and then has nothing there.
+    let file = fs::metadata("/proc/thread-self/exe")
+        .or_else(|_| fs::metadata("/proc/self/exe"))
+        .map_or(0, |file| file.len());
     usize::try_from(file)
         .unwrap_or(usize::MAX)
         .saturating_mul(2)

@@ -149,12 +149,14 @@ pub(crate) fn note_files() {
 ///
 /// `backtrace` has a list of the files that were loaded when it was first asked for a name, by us
 /// or by the program, and of their paths. What was there at the start is in it. What was opened
-/// after that is in it when it was first asked by us, and the file was there by then.
+/// after that is in it when it was first asked by us, and the file was there by then. The program's
+/// path in it is the one of the start only if the program was still there when we first asked; else
+/// we read its file ourselves, wherever it lies.
 ///
 /// Not all files are read as the others are, since `backtrace` knows more of them.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 fn files() -> Vec<File> {
-    static FIRST: OnceCell<Vec<Mapped>> = OnceCell::new();
+    static FIRST: OnceCell<(Vec<Mapped>, bool)> = OnceCell::new();
     ask(|| {
         let all = || {
             let (_, closed) = unwind::files();
@@ -164,10 +166,13 @@ fn files() -> Vec<File> {
             unwind::mapped_in_two(if is_known { known.max(1) } else { 1 })
         };
         let [early, later] = all();
-        let first = FIRST.get_or_init(|| {
+        let (first, has_program) = FIRST.get_or_init(|| {
             // In this order: what was there before it was asked is in its list.
             let looked = all();
-            in_list(looked, is_first_asked())
+            let was_there = unwind::is_where_it_was();
+            let list = in_list(looked, is_first_asked());
+            // Where the program was moved meanwhile, nobody knows which path is in the list.
+            (list, was_there && unwind::is_where_it_was())
         });
         let early = early.into_iter().map(|file| (file, true));
         let later = later.into_iter().map(|file| {
@@ -176,7 +181,7 @@ fn files() -> Vec<File> {
         });
         early
             .chain(later)
-            .map(|(file, is)| readable(file, is))
+            .map(|(file, is)| readable(file, is, *has_program))
             .collect()
     })
 }
@@ -193,9 +198,10 @@ fn in_list([early, later]: [Vec<Mapped>; 2], is_first_asked: bool) -> Vec<Mapped
         .collect()
 }
 
-/// A file, and who reads it.
+/// A file, and who reads it. `has_program` says whether the list has the program's path of the
+/// start.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
-fn readable(file: Mapped, is_in_list: bool) -> File {
+fn readable(file: Mapped, is_in_list: bool, has_program: bool) -> File {
     let what_runs = file.is_what_runs();
     let is_what_runs = matches!(what_runs, Ok(true));
     if file.is_program && !is_what_runs {
@@ -218,7 +224,7 @@ fn readable(file: Mapped, is_in_list: bool) -> File {
     let (reader, read_at) = if is_what_runs {
         // The list has its path of an earlier time.
         let path = unwind::program_at_the_start();
-        (Reader::Program(unwind::PROGRAM), path)
+        (Reader::Program(unwind::running()), path)
     } else if is_in_list {
         (Reader::Backtrace, PathBuf::from(&file.path))
     } else {
@@ -231,7 +237,13 @@ fn readable(file: Mapped, is_in_list: bool) -> File {
         path: file.path.clone(),
         program: is_what_runs.then_some(Unread::UNKNOWN),
         reader,
-        is_there: Box::new(move || file.is_at(&read_at)),
+        is_there: Box::new(move || {
+            if is_what_runs && !has_program {
+                // By the path that is in the list another file may be read.
+                return Some(false);
+            }
+            file.is_at(&read_at)
+        }),
     }
 }
 

@@ -6,7 +6,8 @@
 //! - in a file that was loaded late: it has no names there, and where one file was closed and
 //!   another opened in its place, it would give the names of the first;
 //! - where another file has come to the path meanwhile, as when a program is deployed again:
-//!   it would give the names of that one. The program itself can be read all the same, as the
+//!   it would give the names of that one; also where that is over again, and `backtrace` has
+//!   noted a path meanwhile. The program itself can be read all the same, as the
 //!   system opens the file that runs. What is in the place of a library is left alone.
 
 use core::cell::{Cell, OnceCell};

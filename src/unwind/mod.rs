@@ -158,7 +158,8 @@ pub(crate) fn settle_in() {}
 /// where that cannot be asked. From a normal context.
 #[cfg(all(target_os = "linux", target_arch = "x86_64"))]
 pub(crate) use modules::{
-    Mapped, PROGRAM, files, mapped, mapped_in_two, note_files, program_at_the_start,
+    Mapped, PROGRAM, files, is_where_it_was, mapped, mapped_in_two, note_files,
+    program_at_the_start, running,
 };
 
 /// The same where it cannot be asked.

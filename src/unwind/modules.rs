@@ -15,7 +15,7 @@ mod list;
 mod loaded;
 mod mapped;
 
-pub(crate) use disk::{PROGRAM, program_at_the_start};
+pub(crate) use disk::{PROGRAM, is_where_it_was, program_at_the_start, running};
 pub(crate) use mapped::{Mapped, files, mapped, mapped_in_two, note_files};
 
 use core::ffi::{c_int, c_void};

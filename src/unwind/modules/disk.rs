@@ -15,7 +15,7 @@ use once_cell::sync::OnceCell;
 
 use super::mapped::{self, Mapped};
 
-/// Opens the file that runs, wherever it lies by now, and also when it has been removed.
+/// Leads to the file that runs, as long as the main thread does.
 pub(crate) const PROGRAM: &str = "/proc/self/exe";
 
 /// What the system writes behind the path of a file that has been removed.
@@ -39,18 +39,40 @@ pub(super) fn note_program() {
     let _ = AT_THE_START.set((path, len));
 }
 
+/// Of what the system shows of the process, the file of this name. The main thread's has nothing
+/// more in it once that thread has ended; other threads' have the same.
+fn of_process(main: &'static str, this_thread: &'static str) -> &'static str {
+    // Not before Linux 3.17.
+    if fs::symlink_metadata("/proc/thread-self").is_ok() {
+        this_thread
+    } else {
+        main
+    }
+}
+
+/// Opens the file that runs, wherever it lies by now, and also when it has been removed.
+pub(crate) fn running() -> &'static str {
+    of_process(PROGRAM, "/proc/thread-self/exe")
+}
+
 /// The program's path as it was at the start, or as it is now if that is not known.
 pub(crate) fn program_at_the_start() -> PathBuf {
     let noted = AT_THE_START.get().and_then(|(path, len)| path.get(..*len));
     match noted {
         Some(path) if !path.is_empty() => PathBuf::from(OsStr::from_bytes(path)),
-        _ => std::env::current_exe().unwrap_or_default(),
+        _ => fs::read_link(running()).unwrap_or_default(),
     }
+}
+
+/// Whether the program lies where it was at the start, and who asks the system for its path, as
+/// `backtrace` does, is told so.
+pub(crate) fn is_where_it_was() -> bool {
+    fs::read_link(PROGRAM).is_ok_and(|now| now == program_at_the_start())
 }
 
 /// The program's path as it is now, also when the file is no longer there.
 pub(super) fn program() -> String {
-    let path = std::env::current_exe().unwrap_or_default();
+    let path = fs::read_link(running()).unwrap_or_default();
     let text = path.display().to_string();
     match text.strip_suffix(REMOVED) {
         Some(before) if !path.exists() => String::from(before),
@@ -72,7 +94,7 @@ impl Mapped {
         if !self.is_program {
             return Ok(None);
         }
-        let file = File::open(PROGRAM)?;
+        let file = File::open(running())?;
         let running = file.metadata()?;
         let is_it = if self.build_id.is_empty() {
             inode_at(self.start).is_none_or(|inode| inode == running.ino())
@@ -105,7 +127,7 @@ impl Mapped {
 /// The inode of the file that is mapped at an address.
 fn inode_at(address: u64) -> Option<u64> {
     // Paths need not be text.
-    let maps = fs::read("/proc/self/maps").ok()?;
+    let maps = fs::read(of_process("/proc/self/maps", "/proc/thread-self/maps")).ok()?;
     let maps = String::from_utf8_lossy(&maps);
     // `start-end rights offset device inode path`, in hexadecimal but for the inode.
     maps.lines().find_map(|line| {
