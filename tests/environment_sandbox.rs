@@ -224,6 +224,40 @@ fn a_program_without_its_main_thread_has_names() {
     }
 }
 
+/// Bug prevented: a report that was written whole is thrown away, or said not to be there, since
+/// the file system has no way to wait for the disk, or no permissions.
+fn what_a_file_system_cannot_do_is_no_error() {
+    let folder = folder("sandbox-files");
+    let path = folder.join("heap.txt");
+    let value = "profile,every=1,file=heap.txt";
+    let cannot = [
+        libc::EPERM,
+        libc::EACCES,
+        libc::EINVAL,
+        libc::ENOSYS,
+        libc::EOPNOTSUPP,
+    ];
+    for call in [libc::SYS_fsync, libc::SYS_fchmod] {
+        for errno in cannot {
+            fs::write(&path, "old").expect("a file");
+            let (code, said) = run(refused("talks", value, &folder, &[(call, errno)]));
+            assert_eq!((code, said.as_str()), (Some(OWN_CODE), ""), "{call}");
+            let text = fs::read_to_string(&path).expect("a report");
+            assert!(text.starts_with("heap profile"), "{call} {errno}: {text}");
+        }
+    }
+    // What a disk has not taken is.
+    for errno in [libc::EIO, libc::ENOSPC, libc::EDQUOT] {
+        fs::write(&path, "old").expect("a file");
+        let calls = [(libc::SYS_fsync, errno)];
+        let (code, said) = run(refused("talks", value, &folder, &calls));
+        assert_eq!(code, Some(OWN_CODE));
+        assert!(said.contains("cannot write"), "{said}");
+        assert_eq!(fs::read_to_string(&path).expect("the old one"), "old");
+    }
+    assert_eq!(names_in(&folder), ["heap.txt"]);
+}
+
 fn main() -> ExitCode {
     if let Ok(part) = std::env::var(PART) {
         return program(&part);
@@ -233,5 +267,6 @@ fn main() -> ExitCode {
         a_program_that_may_not_sleep_ends_as_it_would,
         what_a_program_prints_to_a_closed_output_is_not_in_a_report,
         a_program_without_its_main_thread_has_names,
+        what_a_file_system_cannot_do_is_no_error,
     ])
 }

@@ -106,7 +106,7 @@ impl HeapProfile {
         {
             return self
                 .write_as(&file, format)
-                .and_then(|()| file.sync_all())
+                .and_then(|()| settle(&file))
                 .map_err(|error| said(error, "write", asked));
         }
         replaced.map_err(|Unfinished { doing, error }| said(error, doing, asked))
@@ -126,7 +126,7 @@ impl HeapProfile {
             .map_or(Ok(()), |old| permit(&file, old))
             .and_then(|()| self.write_as(&mut file, format))
             // Some file systems tell of a full disk only now.
-            .and_then(|()| file.sync_all())
+            .and_then(|()| settle(&file))
             .map_err(unfinished("write"))
             .and_then(|()| fs::rename(&beside, path).map_err(unfinished("replace")));
         if done.is_err() {
@@ -149,8 +149,26 @@ impl HeapProfile {
 
 /// Gives a file these permissions, where the file system has such.
 fn permit(file: &File, permissions: Permissions) -> io::Result<()> {
-    match file.set_permissions(permissions) {
-        Err(error) if error.kind() == ErrorKind::PermissionDenied => Ok(()),
+    if_it_can(file.set_permissions(permissions))
+}
+
+/// Waits until the disk has it, where that can be waited for.
+fn settle(file: &File) -> io::Result<()> {
+    if_it_can(file.sync_all())
+}
+
+/// What a file system cannot do, or a sandbox lets nobody do, is no reason to have no report. What
+/// a disk has not taken is.
+fn if_it_can(done: io::Result<()>) -> io::Result<()> {
+    match done {
+        Err(error)
+            if matches!(
+                error.kind(),
+                ErrorKind::PermissionDenied | ErrorKind::Unsupported | ErrorKind::InvalidInput
+            ) =>
+        {
+            Ok(())
+        }
         done => done,
     }
 }
