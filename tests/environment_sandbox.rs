@@ -9,6 +9,7 @@
 use std::fs::{self, File};
 use std::hint::black_box;
 use std::io::Write;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Command, ExitCode};
 use std::thread;
@@ -258,6 +259,79 @@ fn what_a_file_system_cannot_do_is_no_error() {
     assert_eq!(names_in(&folder), ["heap.txt"]);
 }
 
+/// Bug prevented: a program whose table of segments a tool has moved behind the rest is taken for
+/// a shared library, and its reports are refused.
+fn a_program_whose_segments_were_moved_is_a_program() {
+    let folder = folder("sandbox-moved");
+    let path = folder.join("program");
+    let own = std::env::current_exe().expect("a path");
+    let program = with_moved_headers(fs::read(own).expect("this one"));
+    fs::write(&path, program).expect("a program");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).expect("ours");
+    let mut moved = Command::new(&path);
+    moved.env(PART, "talks").current_dir(&folder);
+    moved.env("HEAPLEDGER", "profile,every=1,file=heap.txt");
+    assert_eq!(run(moved), (Some(OWN_CODE), String::new()));
+    let text = fs::read_to_string(folder.join("heap.txt")).expect("a report");
+    assert!(text.contains("planted_here"), "{text}");
+    fs::remove_file(&path).expect("ours");
+}
+
+/// The program with its table of segments at its end, in a segment of its own.
+fn with_moved_headers(mut elf: Vec<u8>) -> Vec<u8> {
+    const SIZE: usize = 56;
+    const PAGE: usize = 4096;
+    let word =
+        |elf: &[u8], at: usize| u64::from_le_bytes(elf[at..at + 8].try_into().expect("eight"));
+    let size = |number: u64| usize::try_from(number).expect("it fits");
+    let first = size(word(&elf, 32));
+    let count = usize::from(u16::from_le_bytes([elf[56], elf[57]]));
+    let mut headers: Vec<[u8; SIZE]> = (0..count)
+        .map(|n| {
+            elf[first + n * SIZE..][..SIZE]
+                .try_into()
+                .expect("a header")
+        })
+        .collect();
+    let kind = |header: &[u8; SIZE]| u32::from_le_bytes(header[..4].try_into().expect("four"));
+    // Of what is loaded, which is in order of its place.
+    let last = headers
+        .iter()
+        .rposition(|header| kind(header) == libc::PT_LOAD);
+    let last = last.expect("code");
+    let end = size(word(&headers[last], 16) + word(&headers[last], 40)).next_multiple_of(PAGE);
+    let offset = elf.len().next_multiple_of(PAGE);
+    let of_kind = |kind: u32, align: usize| {
+        let mut header = [0; SIZE];
+        header[..4].copy_from_slice(&kind.to_le_bytes());
+        header[4..8].copy_from_slice(&libc::PF_R.to_le_bytes());
+        for (at, value) in [
+            (8, offset),
+            (16, end),
+            (24, end),
+            (32, count * SIZE),
+            (40, count * SIZE),
+            (48, align),
+        ] {
+            header[at..at + 8].copy_from_slice(&value.to_le_bytes());
+        }
+        header
+    };
+    for header in &mut headers {
+        if kind(header) == libc::PT_PHDR {
+            *header = of_kind(libc::PT_PHDR, 8);
+        }
+    }
+    headers.insert(last + 1, of_kind(libc::PT_LOAD, PAGE));
+    // In the place of one that only says that the stack is no code.
+    headers.retain(|header| kind(header) != libc::PT_GNU_STACK);
+    assert_eq!(headers.len(), count);
+    elf.resize(offset, 0);
+    elf.extend(headers.as_flattened());
+    elf[32..40].copy_from_slice(&offset.to_le_bytes());
+    elf
+}
+
 fn main() -> ExitCode {
     if let Ok(part) = std::env::var(PART) {
         return program(&part);
@@ -268,5 +342,6 @@ fn main() -> ExitCode {
         what_a_program_prints_to_a_closed_output_is_not_in_a_report,
         a_program_without_its_main_thread_has_names,
         what_a_file_system_cannot_do_is_no_error,
+        a_program_whose_segments_were_moved_is_a_program,
     ])
 }

@@ -79,23 +79,27 @@ fn gains_rights() -> bool {
 ///
 /// A library can be closed, and a handler of it would then lead nowhere.
 fn is_the_program() -> bool {
-    // SAFETY: as above; the program's own table of segments lies behind its beginning.
+    // SAFETY: as above.
     let headers = unsafe { libc::getauxval(libc::AT_PHDR) };
-    let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
-    let here = start as extern "C" fn() as *const c_void;
-    // SAFETY: `info` is a place for the answer; zeros are one.
-    let found = unsafe { libc::dladdr(here, info.as_mut_ptr()) };
-    // SAFETY: all of its fields may be zero.
-    let base = unsafe { info.assume_init() }.dli_fbase.addr();
+    let here = (start as extern "C" fn() as *const c_void).addr();
     // A program without a loader has nothing but itself.
-    found == 0 || headers == 0 || {
-        let headers = usize::try_from(headers).unwrap_or(0);
-        headers.checked_sub(base).is_some_and(|far| far < PAGE)
-    }
+    let Some(here) = file_at(here).filter(|_| headers != 0) else {
+        return true;
+    };
+    // Its table of segments is anywhere in it: tools move it behind the rest.
+    usize::try_from(headers).is_ok_and(|headers| file_at(headers) == Some(here))
 }
 
-/// The table of segments follows the file's head at once in all that linkers make.
-const PAGE: usize = 4096;
+/// Where the loaded file begins that has this address.
+fn file_at(address: usize) -> Option<usize> {
+    let mut info = MaybeUninit::<libc::Dl_info>::zeroed();
+    let address = core::ptr::without_provenance(address);
+    // SAFETY: the address is only compared; `info` is a place for the answer, and zeros are one.
+    let found = unsafe { libc::dladdr(address, info.as_mut_ptr()) };
+    // SAFETY: all of its fields may be zero.
+    let info = unsafe { info.assume_init() };
+    (found != 0).then(|| info.dli_fbase.addr())
+}
 
 /// The main thread's locals are gone here, and other threads may still run.
 extern "C" fn at_exit() {
