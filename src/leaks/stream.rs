@@ -62,37 +62,23 @@ impl Stream {
 /// Opens a file, under a number that is no standard stream's.
 ///
 /// Where one of those is closed, the next file that is opened gets its number, and what the
-/// program's threads print there comes into that file. When there is no other number it has to be.
-pub(crate) fn opened(open: impl Fn() -> io::Result<File>) -> io::Result<File> {
-    let kept = kept_numbers();
-    match open() {
-        Err(_) if !kept.is_empty() => {
-            drop(kept);
-            open()
-        }
-        opened => opened,
-    }
-}
-
-/// Takes the numbers of those standard streams that are closed, as long as this is there.
-///
-/// By what nobody can write to, nor read: who prints there is refused as before.
-#[cfg(unix)]
-fn kept_numbers() -> Vec<File> {
-    use std::os::fd::AsRawFd;
-
-    let mut kept = Vec::new();
-    while let Ok(folder) = File::open("/")
-        && folder.as_raw_fd() <= 2
+/// program's threads print there comes into that file. So it is moved at once, and what was printed
+/// in between goes; but where a copy is refused, or a sandbox denies it, it stays.
+pub(crate) fn opened(open: impl FnOnce() -> io::Result<File>) -> io::Result<File> {
+    let file = open()?;
+    #[cfg(unix)]
+    if std::os::fd::AsRawFd::as_raw_fd(&file) <= 2
+        // Std copies to the numbers behind those.
+        && let Ok(moved) = file.try_clone()
     {
-        kept.push(folder);
+        drop(file);
+        if moved.metadata()?.is_file() {
+            moved.set_len(0)?;
+            io::Seek::rewind(&mut &moved)?;
+        }
+        return Ok(moved);
     }
-    kept
-}
-
-#[cfg(not(unix))]
-fn kept_numbers() -> Vec<File> {
-    Vec::new()
+    Ok(file)
 }
 
 impl Write for Stream {
