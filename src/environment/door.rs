@@ -106,7 +106,7 @@ extern "C" fn at_exit() {
     caught(wait_for_what_was_posted);
     caught(work::last_report);
     if check::is_ours()
-        && let Some(Some(code)) = caught(check::end)
+        && let Some(code) = caught(check::end).unwrap_or_else(check::after_a_panic)
     {
         end(code);
     }
