@@ -171,6 +171,8 @@ impl Running {
     }
 
     fn report_or_say_why_not(&self) {
+        // It takes no memory, but it may wait.
+        record::notice_libraries();
         // First: what is asked for next would be the program's peak, and its last thread's work.
         let counted = Counted::now();
         match NoReport::for_want_of_memory("no report of the heap") {

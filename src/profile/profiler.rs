@@ -227,7 +227,10 @@ impl Profiler {
     /// # Ok::<(), heapledger::Error>(())
     /// ```
     pub fn snapshot(&self) -> HeapProfile {
-        record::quietly(|| self.snapshot_with(Counted::now()))
+        record::quietly(|| {
+            record::notice_libraries();
+            self.snapshot_with(Counted::now())
+        })
     }
 
     /// The same with what was counted before. Call it [quietly](record::quietly).

@@ -173,6 +173,13 @@ pub(crate) fn prepare_sites() {
     });
 }
 
+/// Notices that code was unloaded, and has made place for other code. Without any lock of the
+/// recorder's: whoever has the loader's may be running a library's initialisers, which allocate.
+/// And before anything is counted: it may wait.
+pub(crate) fn notice_libraries() {
+    loader::ask(unwind::refresh);
+}
+
 /// The code that is mapped into the process.
 pub(crate) fn mapped() -> Vec<unwind::Mapped> {
     loader::ask(unwind::mapped)

@@ -108,7 +108,7 @@ pub(crate) use clock::nap_for;
 #[cfg(not(loom))]
 pub(crate) use estimate::report_bytes;
 #[cfg(not(loom))]
-pub(crate) use hooks::{Lost, call, frames, mapped, note_site, prepare_sites};
+pub(crate) use hooks::{Lost, call, frames, mapped, note_site, notice_libraries, prepare_sites};
 #[cfg(not(loom))]
 pub use incomplete::Incomplete;
 #[cfg(all(not(loom), target_os = "linux"))]

@@ -19,7 +19,6 @@ use crate::ledger::{self, Slot};
 use crate::record::clock;
 use crate::record::everywhere;
 use crate::record::hooks::{self, Lost, TABLE};
-use crate::record::loader;
 use crate::record::moving;
 use crate::record::recording::{self, Recording};
 use crate::record::sampler::{self, BUCKETS, Weighed};
@@ -412,9 +411,6 @@ impl Profiling {
 
     /// What is known now. Call it [quietly](visits::quietly).
     pub(crate) fn snapshot(&self) -> Snapshot {
-        // What was unloaded has made place for other code. Before any lock of the recorder's: whoever
-        // has the loader's may be running a library's initialisers, which allocate.
-        loader::ask(unwind::refresh);
         let Some(current) = current() else {
             return self.snapshot_of(HashMap::new());
         };
