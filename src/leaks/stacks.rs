@@ -153,16 +153,40 @@ impl Places for Stacks {
     }
 }
 
-/// Where it is, and the function where it is known no better. Where it is, the function may be one
-/// of many types, whose names tell them apart in a release.
-type Line = (Option<String>, String);
+/// The function and where it is. Where that is known, the function is told without types: those of
+/// a generic one have them in their names in a release, and of one line of a macro or of generated
+/// code there are many functions.
+type Line = (String, String);
 
 /// The innermost line of the user's own code.
 fn line_of(stack: &[Frame]) -> Option<Line> {
     let place = stack.iter().find(|frame| frame.is_user())?;
     let is_line = place.file().is_some() && place.line().is_some();
-    let function = (!is_line).then(|| String::from(place.function()));
+    let function = if is_line {
+        without_types(place.function())
+    } else {
+        String::from(place.function())
+    };
     Some((function, place.location()))
+}
+
+/// A name without what stands between angle brackets.
+fn without_types(name: &str) -> String {
+    let (mut depth, mut last) = (0_usize, ' ');
+    let is_outside = |one: char| {
+        // Of `fn() -> u8` it is an arrow.
+        let ends = one == '>' && core::mem::replace(&mut last, one) != '-';
+        last = one;
+        if one == '<' {
+            depth += 1;
+        } else if ends {
+            depth = depth.saturating_sub(1);
+        }
+        depth == 0 && !ends
+    };
+    let mut outside = String::from(name);
+    outside.retain(is_outside);
+    outside
 }
 
 #[cfg(test)]
@@ -182,6 +206,12 @@ mod tests {
         let here = Some("src/app.rs");
         let first = line("push::<u8>", here, Some(3));
         assert_eq!(first, line("push::<u16>", here, Some(3)));
+        assert_eq!(first, line("push::<[fn(u8) -> Vec<u8>; 2]>", here, Some(3)));
+        assert_ne!(first, line("pop::<u8>", here, Some(3)));
+        assert_ne!(
+            line("<A>::get", here, Some(3)),
+            line("<A>::put", here, Some(3))
+        );
         assert_ne!(first, line("push::<u8>", here, Some(4)));
         assert_ne!(line("push", here, None), line("pop", here, None));
         assert_ne!(line("push", None, None), line("pop", None, None));
