@@ -543,19 +543,29 @@ fn the_first_request_after_other_acts_is_an_event() {
     ];
     for act in acts {
         let books = books();
-        let slot = claim(books);
-        act(books, slot);
-        act(books, slot);
-        for _ in 0..100 {
-            assert!(slot.try_free(8), "one is enough");
-        }
-        assert!(!slot.try_allocate(8), "somebody wants to be told");
-        allocate(books, slot, 8);
-        assert!(slot.try_allocate(8) && slot.try_free(8));
-        // A call is not lost either.
-        slot.interrupt();
-        act(books, slot);
-        assert!(!slot.try_allocate(8));
+        // Profiles of other tests call everyone, too: then there is nothing to be seen.
+        let is_quiet = (0..1_000).any(|_| {
+            let calls = EVERYONE.calls();
+            let slot = claim(books);
+            act(books, slot);
+            act(books, slot);
+            let frees = (0..100).filter(|_| slot.try_free(8)).count();
+            let is_told = !slot.try_allocate(8);
+            allocate(books, slot, 8);
+            let goes_on = slot.try_allocate(8) && slot.try_free(8);
+            slot.interrupt();
+            act(books, slot);
+            let is_called = !slot.try_allocate(8);
+            let is_quiet = EVERYONE.calls() == calls;
+            if is_quiet {
+                assert_eq!(frees, 100, "one is enough");
+                assert!(is_told, "somebody wants to be told");
+                assert!(goes_on, "once is enough");
+                assert!(is_called, "a call is not lost either");
+            }
+            is_quiet
+        });
+        assert!(is_quiet, "a quiet moment");
     }
 }
 
